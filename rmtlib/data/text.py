@@ -1,0 +1,224 @@
+"""Tokenisers, and background text as memory-mapped token ids with sentence and book boundaries."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rmtlib.errors import RmtlibError
+
+MIN_SENTENCE_TOKENS = 10  # BABILong drops shorter background sentences
+
+_WORD = re.compile(r"[a-z]+|[0-9]|[^\sa-z0-9]")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]_]*\s+(?=[\"'“‘(\[_]*[A-Z])")
+
+
+class Tokenizer(Protocol):
+    """What samples and models need of a tokeniser. `gen_id` stands between question and answer, `eos_id` ends it."""
+
+    name: str
+    vocab_size: int
+    gen_id: int
+    eos_id: int
+
+    def encode(self, text: str) -> np.ndarray: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+
+class WordTokenizer:
+    """Lower-case words and single punctuation marks; what is not in the vocabulary becomes ``<unk>``.
+
+    Args:
+        words: the vocabulary without the special tokens, in order of id.
+    """
+
+    SPECIAL = ("<unk>", "<gen>", "<eos>")
+
+    def __init__(self, words: Sequence[str]):
+        self.words = (*self.SPECIAL, *words)
+        self._ids = {word: i for i, word in enumerate(self.words)}
+        if len(self._ids) != len(self.words):
+            raise RmtlibError("a word-level vocabulary names a word twice; give each word once")
+        self.vocab_size = len(self.words)
+        self.gen_id, self.eos_id = self._ids["<gen>"], self._ids["<eos>"]
+        self.name = "word-" + hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:12]
+
+    @classmethod
+    def build(cls, required: Iterable[str], background: Iterable[str], size: int) -> "WordTokenizer":
+        """All words of the `required` texts, then the most frequent words of `background`, `size` entries in all."""
+        words = sorted({word for text in required for word in _WORD.findall(text.lower())})
+        room = size - len(words) - len(cls.SPECIAL)
+        if room < 0:
+            raise RmtlibError(f"a vocabulary of {size} cannot hold the {len(words)} words of the task; make it larger")
+        counts = Counter(word for text in background for word in _WORD.findall(text.lower()))
+        for word in words:
+            del counts[word]
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))  # ties by spelling: the same on every machine
+        return cls([*words, *ranked[:room]])
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array([self._ids.get(word, 0) for word in _WORD.findall(text.lower())], dtype=np.uint16)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(self.words[i] for i in ids if self.words[i] not in self.SPECIAL)
+
+
+class GPT2Tokenizer:
+    """GPT-2's byte-level BPE through tiktoken, from the two checked files of the released model.
+
+    `gen_id` is the first piece of the string "GEN", as in the released fine-tuning code.
+    """
+
+    name = "gpt2"
+
+    def __init__(self, encoder_json: Path, vocab_bpe: Path):
+        import tiktoken
+        from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+        ranks = data_gym_to_mergeable_bpe_ranks(str(vocab_bpe), str(encoder_json))
+        pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+        self._bpe = tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        self.eos_id = len(ranks)  # <|endoftext|> follows the 50,256 pieces
+        self.vocab_size = self.eos_id + 1
+        self.gen_id = int(self.encode("GEN")[0])
+
+    @classmethod
+    def load(cls) -> "GPT2Tokenizer":
+        """Fetch the two files from wherever they can be had."""
+        from rmtlib.data.sources import fetch
+
+        return cls(fetch("gpt2-encoder.json"), fetch("gpt2-vocab.bpe"))
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._bpe.encode_ordinary(text), dtype=np.uint16)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._bpe.decode([i for i in ids if i != self.eos_id])
+
+
+class HFTokenizer:
+    """A Hugging Face tokeniser without special tokens around texts; `gen_id` is its first piece of "GEN"."""
+
+    def __init__(self, name: str, tokenizer: Any):
+        if len(tokenizer) > 2**16:
+            raise RmtlibError(f"tokeniser {name!r} has {len(tokenizer)} entries; token ids are kept in 16 bits")
+        if tokenizer.eos_token_id is None:
+            raise RmtlibError(f"tokeniser {name!r} has no end-of-text token; use another")
+        self.name, self._tokenizer = name, tokenizer
+        self.vocab_size, self.eos_id = len(tokenizer), int(tokenizer.eos_token_id)
+        self.gen_id = int(self.encode("GEN")[0])
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.uint16)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._tokenizer.decode([i for i in ids if i != self.eos_id])
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences of a plain text: a full stop, question or exclamation mark, then a space and a capital.
+
+    Plainer than the Punkt model behind BABILong (it breaks after "Mr."); the pieces only serve as filler.
+    """
+    return [s for s in _SENTENCE_END.split(" ".join(text.split())) if s]
+
+
+@dataclass(frozen=True)
+class Background:
+    """Books as one array of token ids (uint16, memory-mapped), sentence by sentence.
+
+    Attributes:
+        ids: all tokens.
+        sentences: offset in `ids` of each sentence's first token, then the total.
+        books: index in `sentences` of each book's first sentence, then the number of sentences.
+    """
+
+    ids: np.ndarray
+    sentences: np.ndarray
+    books: np.ndarray
+
+    @classmethod
+    def build(
+        cls,
+        texts: Sequence[str],
+        tokenizer: Tokenizer,
+        folder: Path,
+        *,
+        lead: str = "",
+        report: Callable[[int, int], None] | None = None,
+    ) -> "Background":
+        """Tokenise the books once and keep the ids in `folder`; a later call with the same arguments maps the files.
+
+        `lead` is put before every sentence: " " as in the published evaluation sets, "" as in the released
+        training code (see `babilong.JOINS`). `report(done, books)` is called after each book.
+        """
+        digest = hashlib.sha256(f"1 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}".encode())
+        for text in texts:
+            digest.update(hashlib.sha256(text.encode()).digest())
+        home = folder / digest.hexdigest()[:16]
+        if not home.exists():
+            cls._write(texts, tokenizer, home, lead, report)
+        try:
+            parts = {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in ("ids", "sentences", "books")}
+        except (OSError, ValueError) as error:
+            raise RmtlibError(f"{home}: the tokenised books cannot be read ({error}); delete this folder") from error
+        return cls(**parts)
+
+    @staticmethod
+    def _write(texts, tokenizer, home: Path, lead: str, report) -> None:
+        ids: list[np.ndarray] = []
+        lengths: list[int] = []
+        books = [0]
+        for done, text in enumerate(texts, start=1):
+            pieces = (tokenizer.encode(lead + sentence) for sentence in split_sentences(text))
+            kept = [piece for piece in pieces if len(piece) >= MIN_SENTENCE_TOKENS]
+            ids += kept
+            lengths += [len(piece) for piece in kept]
+            books.append(len(lengths))
+            if report is not None:
+                report(done, len(texts))
+        if not lengths:
+            raise RmtlibError(f"the background books hold no sentence of {MIN_SENTENCE_TOKENS} tokens; give other text")
+        parts = {
+            "ids": np.concatenate(ids),
+            "sentences": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            "books": np.array(books, dtype=np.int64),
+        }
+        # A folder of its own name appears only when whole, and whichever of two processes is first wins.
+        partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            for name, array in parts.items():
+                np.save(partial / f"{name}.npy", array)
+            partial.rename(home)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not home.exists():
+                raise RmtlibError(f"{home}: cannot keep the tokenised books ({error}); free some space") from error
+
+    def draw(self, tokens: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Whole sentences from random places, `tokens` tokens in all, the last sentence cut to fit.
+
+        Starts at a random sentence of a random book and goes on to the book's end, then to another book, as
+        BABILong's sampler does.
+
+        Returns:
+            Pieces (first sentence, tokens): runs of consecutive sentences.
+        """
+        pieces = []
+        while tokens > 0:
+            book = rng.integers(len(self.books) - 1)
+            if self.books[book] == self.books[book + 1]:
+                continue
+            first = int(rng.integers(self.books[book], self.books[book + 1]))
+            size = min(tokens, int(self.sentences[self.books[book + 1]] - self.sentences[first]))
+            pieces.append((first, size))
+            tokens -= size
+        return pieces

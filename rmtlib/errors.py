@@ -1,0 +1,9 @@
+"""The two ways in which rmtlib ends a command: bad input, and a stop on request."""
+
+
+class RmtlibError(Exception):
+    """A mistake that the user can mend. The message is one line: what, where, what to do."""
+
+
+class Stopped(RmtlibError):
+    """A run ended early on request (signal, time budget) with a checkpoint; the same command continues."""

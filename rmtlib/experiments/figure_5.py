@@ -1,0 +1,190 @@
+"""Figure 5 of the BABILong paper: RMT's accuracy on five tasks against context length, over training seeds.
+
+One row per bAbI task, one run per task and seed: train with the curriculum, then evaluate by exact match from one
+segment to far beyond the training length.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from rmtlib.data import sources
+from rmtlib.data.babi import TASKS, available_questions
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong_params import Params, cost
+from rmtlib.experiments.spec import Artifact, Cost, Result, Row, RunConfig
+
+if TYPE_CHECKING:
+    from rmtlib.experiments.worker import RunFolder
+
+LABELS = {
+    "qa1": "qa1: single supporting fact",
+    "qa2": "qa2: two supporting facts",
+    "qa3": "qa3: three supporting facts",
+    "qa4": "qa4: two-argument relations",
+    "qa5": "qa5: three-argument relations",
+}
+LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "512k", "1M", "10M")
+PAPER = {  # BABILong paper, Table 4, column RMT (fine-tuned GPT-2), in per cent
+    "qa1": (100, 100, 100, 100, 100, 100, 99, 96, 94, 87, 84, 66),
+    "qa2": (100, 100, 99, 98, 97, 94, 82, 59, 39, 25, 22, 19),
+    "qa3": (97, 94, 88, 81, 73, 66, 55, 55, 36, 25, 22, 21),
+    "qa4": (100, 94, 87, 83, 80, 75, 64, 51, 38, 26, 24, 20),
+    "qa5": (100, 100, 99, 99, 99, 94, 90, 89, 86, 69, 63, 44),
+}
+SOURCE = "BABILong (Kuratov et al. 2024), Table 4, RMT; trained on up to 16k tokens"
+
+
+SCRATCH_GPU = dict(d_model=512, n_layers=8, n_heads=8, positions="rotary", conv_taps=6)
+"""Decoder of the gpu scale where no pretrained weights are at hand."""
+
+
+def _small(task: str) -> Params:
+    """Two layers from scratch, word level. Longer segments where one question's facts need them."""
+    segment_size = {"qa1": 128, "qa2": 256, "qa3": 512, "qa4": 128, "qa5": 256}[task]
+    facts_steps = {"qa1": 200, "qa2": 1000, "qa3": 600, "qa4": 800, "qa5": 600}[task]
+    stages = [[0, facts_steps, 3e-3], [1, 200, 3e-3], [2, 400, 3e-3], [4, 600, 3e-3]]
+    return Params(
+        backbone=dict(d_model=64, n_layers=2, n_heads=4, positions="rotary", conv_taps=6),
+        memory_tokens=8,
+        memory_mask="causal",
+        tokenizer="word-1000",
+        questions="auto",
+        background="baseten",
+        join="space",
+        every_question=True,
+        train=dict(
+            stages=stages, segment_size=segment_size, batch_size=32, warmup=0.1, horizon=1.0, weight_decay=0.01, beta2=0.99,
+            evaluate_every=100, patience=100, save_every=50,
+        ),  # fmt: skip
+        validation_samples=200,
+        test_samples={"1": 500, "2": 500, "4": 500, "8": 500, "16": 250, "32": 250, "64": 250},
+        evaluation_batch=50,
+    )
+
+
+def _smoke(task: str) -> Params:
+    small = _small(task)
+    stages = [[0, 10, 3e-3], [2, 10, 3e-3]]
+    return replace(
+        small,
+        backbone=dict(small.backbone, d_model=32),
+        memory_tokens=4,
+        tokenizer="word-600",
+        questions="simulator",
+        background="synthetic",
+        evaluation_batch=16,
+        train=dict(small.train, stages=stages, segment_size=64, batch_size=8, evaluate_every=10),
+        validation_samples=16,
+        test_samples={"1": 32, "2": 32, "4": 32},
+    )
+
+
+def _gpu(task: str) -> Params:
+    slow = task in ("qa2", "qa3")
+    steps = 800 if slow else 500
+    return Params(
+        backbone={"pretrained": "smollm2"},
+        memory_tokens=16,
+        memory_mask="causal",
+        tokenizer="smollm2",
+        questions="auto",
+        background="baseten",
+        join="space",
+        every_question=False,
+        train=dict(
+            stages=[[n, steps, 3e-5 if task == "qa3" else 5e-5] for n in (1, 2, 4, 8, 16, 32)],
+            segment_size=512, batch_size=64, precision="bf16", recompute=True, evaluate_every=50, patience=6, save_every=50,
+        ),  # fmt: skip
+        validation_samples=256,
+        test_samples={str(2**n): 999 if n < 8 else 100 for n in range(1, 12)} | {"19532": 20},
+        evaluation_batch=64,
+    )
+
+
+def _paper(task: str) -> Params:
+    iterations, rate = (10_000 if task in ("qa2", "qa4") else 5_000), (3e-5 if task == "qa3" else 1e-5)
+    first = {"qa1": 2000, "qa2": 2000, "qa3": 10_000, "qa4": 5000, "qa5": 5000}[task]
+    stages = [[1, first, rate]] + [[n, iterations, rate] for n in (2, 4, 6, 8, 16, 32)]
+    return Params(
+        backbone={"pretrained": "gpt2"},
+        memory_tokens=16,
+        memory_mask="causal",
+        tokenizer="gpt2",
+        questions="files",
+        background="novels",
+        join="glued",
+        every_question=False,
+        train=dict(
+            stages=stages, segment_size=512, batch_size=64, warmup=0.2 if task == "qa3" else 0.1, precision="bf16",
+            recompute=True, evaluate_every=250, patience=15, save_every=100,
+        ),  # fmt: skip
+        validation_samples=1000,
+        test_samples={str(2**n): 1000 for n in range(1, 12)} | {"19532": 100},
+        evaluation_batch=64,
+    )
+
+
+class Figure5(Artifact):
+    """BABILong Figure 5: RMT performance on five BABILong tasks varies between training seeds."""
+
+    name = "figure-5"
+    title = "RMT on five BABILong tasks, over training seeds"
+    rows = tuple(
+        Row(task, LABELS[task], task, {k: v / 100 for k, v in zip(LENGTHS, PAPER[task], strict=True)}, SOURCE)
+        for task in TASKS
+    )
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        return ("qa1",) if scale in ("smoke", "small") else TASKS
+
+    def default_seeds(self, scale: str) -> int:
+        return 1 if scale == "smoke" else 3
+
+    def prepare(self, scale: str, rows: Sequence[str]) -> None:
+        """Fetch what runs of these rows can use, where it can be had; `config` then sees what is there."""
+        if scale == "smoke":
+            return
+        for row in rows:
+            available_questions(row)
+        if scale == "gpu":
+            with suppress(RmtlibError):
+                sources.fetch("smollm2-135m-instruct")
+
+    def config(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The complete config. What depends on the files of this machine is decided here, without the network."""
+        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](row)
+        if params.questions == "auto":
+            here = all(sources.state(f"babi-{row}-{part}") != "absent" for part in ("train", "test"))
+            params = replace(params, questions="files" if here else "simulator")
+        if params.tokenizer == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
+            params = replace(params, backbone=SCRATCH_GPU, tokenizer="gpt2", every_question=True)
+        return RunConfig(self.name, row, scale, seed, asdict(params))
+
+    def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
+        from rmtlib.experiments.babilong_runs import execute
+
+        return execute(config.row, Params.from_json(config.to_json()["params"]), config.seed, folder)
+
+    def cost(self, config: RunConfig) -> Cost:
+        return cost(Params.from_json(config.to_json()["params"]))
+
+    def summary(self, records: list[dict[str, Any]]) -> list[str]:
+        """For each task the mean accuracy within and beyond the training length; the spread of the seeds at the end."""
+        lines = []
+        for row in self.rows:
+            runs = [record for record in records if record["row"] == row.name]
+            if not runs:
+                continue
+            trained = max(run["metrics"]["train_segments"] for run in runs)
+            curves = [{p["segments"]: p["correct"] / p["n"] for p in run["metrics"]["exact_match"]} for run in runs]
+            lengths = sorted(set.intersection(*(set(curve) for curve in curves)))
+            inside, last = [n for n in lengths if n <= trained] or lengths[:1], lengths[-1]
+            at = {n: [curve[n] for curve in curves] for n in (inside[-1], last)}
+            lines.append(
+                f"{row.name}: exact match {mean(at[inside[-1]]):.2f} at {inside[-1]} segments (the longest trained on), "
+                f"{mean(at[last]):.2f} at {last} segments; over {len(runs)} seed(s) from {min(at[last]):.2f} to {max(at[last]):.2f}"
+            )
+        return lines

@@ -1,0 +1,285 @@
+"""What a command would do and what it would take, before anything starts; and what there is already.
+
+The time of a run is, in this order of preference,
+
+1. measured: finished records of the same artifact, row and scale on the same kind of device, by tokens per
+second;
+2. measured: other rows of the same artifact and scale, by FLOP;
+3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
+   now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times `GPU_EFFICIENCY`, an
+   assumption that `plan` prints, whatever GPU is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments import provenance
+from rmtlib.experiments.progress import fraction, makespan
+from rmtlib.experiments.progress import size as size_text
+from rmtlib.experiments.records import find_records, load_record, record_path
+from rmtlib.experiments.runner import default_jobs, run_folder
+from rmtlib.experiments.spec import Artifact, RunConfig, get_artifact
+from rmtlib.experiments.storage import is_locked
+from rmtlib.experiments.worker import read_config, read_progress
+
+GPU_FLOPS = 790e12
+"""bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
+GPU_EFFICIENCY = 0.25
+"""The part of it that training at the scales gpu and paper is to reach (0.35 M tokens/s of GPT-2 124M)."""
+SMALL_ON_GPU_EFFICIENCY = 0.01
+"""The same for models of the scales smoke and small, whose kernels are too small to fill a GPU."""
+CPU_EFFICIENCY = 0.3
+"""The part of one core's matrix product speed that small models reach: the rest is overhead per operation."""
+
+_MATMUL = """
+import numpy, time
+a = numpy.ones((512, 512), numpy.float32); b = a @ a
+best, end = 1e9, time.perf_counter() + 0.2
+while time.perf_counter() < end:
+    start = time.perf_counter(); numpy.matmul(a, a, b); best = min(best, time.perf_counter() - start)
+print(2 * 512**3 / best)
+"""
+
+
+def core_flops() -> float:
+    """float32 FLOP/s of one core in a matrix product, measured in another process in under half a second."""
+    one = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _MATMUL],
+        capture_output=True,
+        text=True,
+        env=os.environ | one,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def run_state(config: RunConfig, runs_dir: str | Path = "runs", tokens: int = 0) -> dict[str, Any]:
+    """{"state", "done", "stage"}: finished, training, partial, to do or damaged; fraction done; place."""
+    folder = run_folder(config, runs_dir)
+    try:
+        if (folder / "record.json").exists():
+            load_record(folder / "record.json")
+            return {"state": "finished", "done": 1.0, "stage": None}
+        if (folder / "config.json").exists():
+            read_config(folder)
+        progress = read_progress(folder)
+    except RmtlibError as error:
+        return {"state": "damaged", "done": 0.0, "stage": str(error)}
+    stage = (
+        None if progress is None else f"{progress['stage']}, step {progress['step']} of {progress['steps']}"
+    )
+    state = "training" if is_locked(folder) else "to do" if progress is None else "partial"
+    return {"state": state, "done": fraction(progress, tokens) or 0.0, "stage": stage}
+
+
+def _on_gpu(scale: str) -> bool:
+    return scale in ("gpu", "paper") or provenance.has_gpu()
+
+
+def device_assumption(scale: str) -> dict[str, Any]:
+    """{"kind", "flops", "text"}: the device that computed times are for, its effective FLOP/s, in words."""
+    if not _on_gpu(scale):
+        speed = core_flops()
+        text = (
+            f"one core of {provenance.hardware()['cpu']} ({speed / 1e9:.0f} GFLOP/s in a matrix "
+            f"product, measured now; {CPU_EFFICIENCY:.0%} of it assumed)"
+        )
+        return {"kind": "cpu", "flops": speed * CPU_EFFICIENCY, "text": text}
+    part = GPU_EFFICIENCY if scale in ("gpu", "paper") else SMALL_ON_GPU_EFFICIENCY
+    here = "" if provenance.has_gpu() else "; there is none here, and a CPU would take very much longer"
+    text = f"one H200-class GPU (790 TFLOP/s bf16, {part:.0%} of it assumed; a slower one takes longer{here})"
+    return {"kind": "gpu", "flops": GPU_FLOPS * part, "text": text}
+
+
+def _measured(
+    artifact: Artifact, config: RunConfig, records: list[dict[str, Any]], kind: str
+) -> tuple[float, str] | None:
+    """Seconds of a run by finished ones, and how that was found."""
+    cost = artifact.cost(config)
+    alike = [
+        each
+        for each in records
+        if each["scale"] == config.scale
+        and each["wall_s"] > 0
+        and each["tokens"] > 0
+        and (each["hardware"].get("gpu") is not None) == (kind == "gpu")
+    ]
+    same_row = [each for each in alike if each["row"] == config.row]
+    if same_row:
+        seconds = median(cost.tokens * each["wall_s"] / each["tokens"] for each in same_row)
+        return seconds, _basis(same_row, "of this row")
+    ratios = []
+    for each in alike:
+        flops = artifact.cost(RunConfig.from_json(each["config"])).flops
+        if flops > 0:
+            ratios.append(cost.flops * each["wall_s"] / flops)
+    return (median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+
+
+def _basis(records: list[dict[str, Any]], which: str) -> str:
+    machines = {
+        each["hardware"].get("gpu") or each["hardware"].get("cpu") or "unknown machine" for each in records
+    }
+    runs = f"{len(records)} finished run{'s' * (len(records) > 1)}"
+    return f"measured: {runs} {which} on {', '.join(sorted(machines))}"
+
+
+def plan(
+    configs: list[RunConfig],
+    *,
+    runs_dir: str | Path = "runs",
+    results_dir: str | Path = "results",
+    jobs: int | None = None,
+) -> dict[str, Any]:
+    """What training `configs` (of one artifact and scale) takes, as plain data.
+
+    Keys: artifact, title, scale, jobs, device (text or None where all times are measured), runs (one dict
+    each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
+    disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes, disk_bytes
+    of what is left to do, with `jobs` at once), warnings.
+    """
+    artifact, scale = get_artifact(configs[0].artifact), configs[0].scale
+    gpu_scale = _on_gpu(scale)
+    jobs = jobs or (1 if gpu_scale else default_jobs())
+    records = find_records(artifact.name, scale=scale, where=(results_dir,)) + _good_local(
+        artifact.name, scale, runs_dir
+    )
+    device: dict[str, Any] | None = None
+    runs = []
+    for config in configs:
+        cost = artifact.cost(config)
+        measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
+        if measured is None:
+            device = device or device_assumption(scale)
+            measured = cost.flops / device["flops"], "computed"
+        runs.append(
+            {
+                "run_id": config.id,
+                "row": config.row,
+                "seed": config.seed,
+                **run_state(config, runs_dir, cost.tokens),
+                "folder": str(run_folder(config, runs_dir)),
+                "tokens": cost.tokens,
+                "flops": cost.flops,
+                "seconds": measured[0],
+                "basis": measured[1],
+                "memory_bytes": cost.memory_bytes,
+                "disk_bytes": cost.disk_bytes,
+            }
+        )
+    todo = [each for each in runs if each["state"] != "finished"]
+    disk = sum(each["disk_bytes"] for each in todo if each["state"] == "to do")
+    memory = sum(sorted((each["memory_bytes"] for each in todo), reverse=True)[:jobs])
+    total = {
+        "runs": len(todo),
+        "tokens": sum(round(each["tokens"] * (1 - each["done"])) for each in todo),
+        "seconds": makespan([], [each["seconds"] * (1 - each["done"]) for each in todo], jobs),
+        "memory_bytes": memory,
+        "disk_bytes": disk,
+    }
+    return {
+        "artifact": artifact.name,
+        "title": artifact.title,
+        "scale": scale,
+        "jobs": jobs,
+        "device": device["text"] if device else None,
+        "runs": runs,
+        "total": total,
+        "warnings": _warnings(total, Path(runs_dir), gpu_scale),
+    }
+
+
+def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[str, Any]]:
+    """Local records, without the damaged ones: those show as such in the list of runs."""
+    found = []
+    for path in sorted((Path(runs_dir) / artifact).glob("*/record.json")):
+        try:
+            record = load_record(path)
+        except RmtlibError:
+            continue
+        found += [record] if record["scale"] == scale else []
+    return found
+
+
+def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    found = []
+    if total["disk_bytes"] > free:
+        found.append(
+            f"these runs need {size_text(total['disk_bytes'])} of disk, {there} has {size_text(free)} free"
+        )
+    if not on_gpu and total["memory_bytes"] > provenance.memory_bytes():
+        found.append(
+            f"running {size_text(total['memory_bytes'])} of memory at once does not fit into "
+            f"{size_text(provenance.memory_bytes())}: use fewer --jobs"
+        )
+    return found
+
+
+def status(
+    artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: str | Path = "results"
+) -> list[dict]:
+    """Every run in runs/ and every published record of `artifacts`, as plain data.
+
+    Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None where only published),
+    published (path or None), finished (when, UTC), wall_s. A damaged folder has state "damaged" and says why
+    in stage.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in artifacts:
+        artifact = get_artifact(name)
+        for folder in sorted(
+            path for path in (Path(runs_dir) / name).glob("*") if (path / "config.json").exists()
+        ):
+            entry: dict[str, Any] = {
+                "artifact": name,
+                "row": None,
+                "scale": None,
+                "seed": None,
+                "run_id": folder.name,
+                "state": "damaged",
+                "done": 0.0,
+                "stage": None,
+                "folder": str(folder),
+                "published": None,
+                "finished": None,
+                "wall_s": None,
+            }
+            try:
+                config = read_config(folder)
+                entry.update(row=config.row, scale=config.scale, seed=config.seed, run_id=config.id)
+                entry.update(run_state(config, runs_dir, artifact.cost(config).tokens))
+                if entry["state"] == "finished":
+                    record = load_record(folder / "record.json")
+                    entry.update(finished=record["finished"], wall_s=record["wall_s"])
+            except RmtlibError as error:
+                entry["stage"] = str(error)
+            found[entry["run_id"]] = entry
+        for record in find_records(name, where=(results_dir,)):
+            entry = found.setdefault(
+                record["run_id"],
+                {
+                    **{key: record[key] for key in ("artifact", "row", "scale", "seed", "run_id")},
+                    "state": "published",
+                    "done": 1.0,
+                    "stage": None,
+                    "folder": None,
+                    "finished": record["finished"],
+                    "wall_s": record["wall_s"],
+                },
+            )
+            entry["published"] = str(record_path(record, results_dir))
+    return list(found.values())

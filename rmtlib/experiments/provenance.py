@@ -1,0 +1,143 @@
+"""Where a result comes from: code, packages, machine, memory. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "tiktoken")
+NOT_RESULTS = ("report", "cli.py", "notebooks.py")  # parts of the package that no result depends on
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu")
+
+
+def modules_sha256() -> str:
+    """sha256 over the package's Python files, less those that no result depends on (`NOT_RESULTS`)."""
+    total = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.parts[0] in NOT_RESULTS:
+            continue
+        content = path.read_bytes()
+        total.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()
+
+
+def git_state() -> dict[str, Any]:
+    """{"commit", "dirty"} of the checkout that holds the package; commit None where there is none.
+
+    Dirty means uncommitted changes in what results depend on: the package (less `NOT_RESULTS`) and its pins.
+    """
+    root = PACKAGE.parent
+    top = _git("rev-parse", "--show-toplevel")
+    if (
+        top is None or Path(top).resolve() != root
+    ):  # no checkout, or a package installed inside another project's
+        return {"commit": None, "dirty": False}
+    changes = _git(
+        "status",
+        "--porcelain",
+        "--",
+        PACKAGE.name,
+        "pyproject.toml",
+        "constraints.txt",
+        *(f":!{PACKAGE.name}/{part}" for part in NOT_RESULTS),
+    )
+    return {"commit": _git("rev-parse", "--verify", "--quiet", "HEAD"), "dirty": changes != ""}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PACKAGE.parent), *arguments],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """{"cpu", "cores", "memory_bytes", "gpu"}: what this process may use; gpu None where torch uses none."""
+    return {"cpu": _cpu(), "cores": cores(), "memory_bytes": memory_bytes(), "gpu": gpu_name()}
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def has_gpu() -> bool:
+    """Whether torch has a CUDA (or ROCm) device. Imports torch only where a device file says that it may."""
+    if "torch" not in sys.modules and sys.platform == "linux":
+        if not any(os.path.exists(device) for device in _GPU_DEVICES):
+            return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def gpu_name() -> str | None:
+    """The GPU that torch uses in this process, or None."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name(0))
+
+
+def peak_memory() -> dict[str, int | None]:
+    """{"host", "gpu"}: the most bytes that this process has held in memory and on its GPU (None without one).
+
+    On Linux the host's figure is VmHWM: ru_maxrss would start from the peak of the process that started this
+    one.
+    """
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                host = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    torch = sys.modules.get("torch")
+    gpu = None
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        gpu = int(torch.cuda.max_memory_allocated())
+    return {"host": host, "gpu": gpu}

@@ -1,0 +1,279 @@
+"""Records: the JSON that a finished run leaves, sealed by a checksum, and their publication in results/."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments import provenance
+from rmtlib.experiments.spec import Result, RunConfig
+from rmtlib.experiments.storage import digest, finite, plain, read_json, write_json
+
+SCHEMA = 1
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "run_id": str,
+    "artifact": str,
+    "row": str,
+    "scale": str,
+    "seed": int,
+    "config": dict,
+    "metrics": dict,
+    "curves": dict,
+    "data": list,
+    "packages": dict,
+    "hardware": dict,
+    "precision": str,
+    "wall_s": (int, float),
+    "peak_memory_bytes": int,
+    "peak_host_memory_bytes": int,
+    "tokens": int,
+    "git": dict,
+    "modules_sha256": str,
+    "notes": list,
+    "finished": str,
+    "sha256": str,
+}
+KEYS = frozenset(_TYPES)
+"""The keys of a record, all of them always there."""
+
+
+def make_record(
+    config: RunConfig, result: Result, slices: Sequence[dict[str, Any]], notes: Iterable[str]
+) -> dict:
+    """The record of a finished run, not yet sealed.
+
+    `slices` describe the processes that worked on the run one after another (see worker.py). Wall time adds
+    up over them and peak memory is their maximum; hardware and packages are the last one's. Where their code
+    differs, or any of it was not committed, git.dirty is true.
+    """
+    last = slices[-1]
+    notes = list(notes) + list(result.notes)
+    if len(slices) > 1:
+        notes.append(f"trained in {len(slices)} slices, each continuing from the last one's checkpoint")
+    for key, what in (
+        ("modules_sha256", "rmtlib's modules"),
+        ("hardware", "the hardware"),
+        ("packages", "packages"),
+    ):
+        if any(part[key] not in (None, last[key]) for part in slices):
+            notes.append(f"{what} changed between slices")
+    commits = {part["git"]["commit"] for part in slices}
+    mixed = len(commits) > 1 or len({part["modules_sha256"] for part in slices}) > 1
+    if len(commits) > 1:
+        notes.append(f"the git commit changed between slices: {', '.join(sorted(map(str, commits)))}")
+    (metrics, curves), lost = finite(plain((result.metrics, result.curves)))
+    if lost:
+        notes.append(f"{lost} numbers were NaN or infinite and are null here")
+    gpu = [part["peak_memory"]["gpu"] for part in slices if part["peak_memory"]["gpu"] is not None]
+    host = max(part["peak_memory"]["host"] for part in slices)
+    return {
+        "schema": SCHEMA,
+        "run_id": config.id,
+        "artifact": config.artifact,
+        "row": config.row,
+        "scale": config.scale,
+        "seed": config.seed,
+        "config": config.to_json(),
+        "metrics": metrics,
+        "curves": curves,
+        "data": plain(result.data),
+        "packages": last["packages"],
+        "hardware": last["hardware"],
+        "precision": result.precision,
+        "wall_s": round(sum(part["wall_s"] for part in slices), 2),
+        "peak_memory_bytes": max(gpu) if gpu else host,
+        "peak_host_memory_bytes": host,
+        "tokens": int(result.tokens),
+        "git": {
+            "commit": last["git"]["commit"],
+            "dirty": mixed or any(part["git"]["dirty"] for part in slices),
+        },
+        "modules_sha256": last["modules_sha256"],
+        "notes": list(dict.fromkeys(notes)),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_record(path: str | Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Seal `record` with its sha256 and write it, whole or not at all; the sealed record.
+
+    Raises:
+        RmtlibError: a full disk, or a folder that cannot be written.
+    """
+    sealed = plain({key: value for key, value in record.items() if key != "sha256"})
+    sealed["sha256"] = digest(sealed)
+    write_json(Path(path), sealed)
+    return sealed
+
+
+def load_record(path: str | Path) -> dict[str, Any]:
+    """The record at `path`, verified: schema, checksum, and that it says of itself what its config says.
+
+    Raises:
+        RmtlibError: the record is missing, damaged, or was changed after it was written.
+    """
+    path = Path(path)
+    remedy = _remedy(path)
+    record: dict[str, Any] = read_json(path, dict, remedy)
+    if record.get("schema") != SCHEMA:
+        raise RmtlibError(f"{path} has schema {record.get('schema')!r}, this rmtlib reads {SCHEMA}: {remedy}")
+    wrong = sorted(set(record) ^ KEYS) or [
+        key for key, kind in _TYPES.items() if not isinstance(record[key], kind)
+    ]
+    if wrong:
+        raise RmtlibError(
+            f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}"
+        )
+    try:
+        seal = digest({key: value for key, value in record.items() if key != "sha256"})
+    except ValueError:
+        seal = "no checksum: a number is not finite"
+    if record["sha256"] != seal:
+        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
+    config = RunConfig.from_json(record["config"])
+    for key in ("artifact", "row", "scale", "seed"):
+        if record[key] != getattr(config, key):
+            raise RmtlibError(
+                f"{path}: {key} is {record[key]!r}, its config says {getattr(config, key)!r}: {remedy}"
+            )
+    if record["run_id"] != config.id:
+        raise RmtlibError(f"{path}: run id {record['run_id']!r}, its config's is {config.id!r}: {remedy}")
+    return record
+
+
+def _remedy(path: Path) -> str:
+    if path.name == "record.json":
+        return "delete this file, and the same command makes it again from the run's checkpoint"
+    return f"restore it (git checkout -- {path}), or delete it and publish the run again"
+
+
+def find_records(
+    artifact: str, *, scale: str | None = None, where: Sequence[str | Path] = ("runs", "results")
+) -> list[dict[str, Any]]:
+    """All finished, verified records of an artifact in the folders `where`, by row, scale and seed.
+
+    One record per run id: where several folders hold one, the first folder's. Raises RmtlibError on a damaged
+    one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for root in where:
+        folder = Path(root) / artifact
+        for path in sorted([*folder.glob("*/record.json"), *folder.glob("*.json")]):
+            record = load_record(path)
+            if scale is None or record["scale"] == scale:
+                found.setdefault(record["run_id"], record)
+    return sorted(found.values(), key=lambda record: (record["row"], record["scale"], record["seed"]))
+
+
+def record_path(record: dict[str, Any], results_dir: str | Path = "results") -> Path:
+    """Where a published record lies: results/<artifact>/<slug>.json."""
+    config = RunConfig.from_json(record["config"])
+    return Path(results_dir) / config.artifact / f"{config.slug}.json"
+
+
+@dataclass
+class Publication:
+    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused."""
+
+    published: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+
+
+def publish(
+    artifact: str,
+    *,
+    slugs: Iterable[str] | None = None,
+    runs_dir: str | Path = "runs",
+    results_dir: str | Path = "results",
+) -> Publication:
+    """Copy complete, clean records from runs/ to results/<artifact>/<slug>.json.
+
+    `slugs` are the runs to publish (None: all that runs/ holds). Unfinished runs, damaged records and records
+    of uncommitted code are refused, each with its reason; the others are published all the same. A published
+    record of the same row, scale and seed but another config is superseded: its file is removed.
+
+    Raises:
+        RmtlibError: there is no such run, or results/ cannot be written.
+    """
+    root = Path(runs_dir) / artifact
+    names = sorted(path.name for path in root.glob("*") if path.is_dir()) if slugs is None else list(slugs)
+    if not names:
+        raise RmtlibError(
+            f"nothing to publish: {root} holds no runs; train some with `rmtlib run {artifact}`"
+        )
+    done = Publication()
+    published = {path: load_record(path) for path in sorted((Path(results_dir) / artifact).glob("*.json"))}
+    clean_code: dict[str, str] = {}
+    for name in names:
+        try:
+            if not (root / name / "record.json").exists():
+                raise RmtlibError("not finished; the command that started it continues it")
+            record = load_record(root / name / "record.json")
+            _refuse_unclean(record, clean_code)
+        except RmtlibError as error:
+            done.refused.append({"run": name, "reason": str(error)})
+            continue
+        target = record_path(record, results_dir)
+        if target in published and published[target] == record:
+            done.unchanged.append(str(target))
+            continue
+        write_record(target, record)
+        done.published.append(str(target))
+        for path, other in published.items():
+            same_cell = all(other[key] == record[key] for key in ("row", "scale", "seed"))
+            if same_cell and other["run_id"] != record["run_id"] and path.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                done.superseded.append(str(path))
+    return done
+
+
+def _refuse_unclean(record: dict[str, Any], clean_code: dict[str, str]) -> None:
+    again = "commit, then train it again with --fresh"
+    if record["git"]["dirty"]:
+        raise RmtlibError(f"made by uncommitted or changing code: {again}")
+    if (
+        record["git"]["commit"] is None
+    ):  # trained from a copy without git: is its code what is committed here?
+        if not clean_code:
+            state = provenance.git_state()
+            committed = state["commit"] is not None and not state["dirty"]
+            clean_code["sha256"] = provenance.modules_sha256() if committed else ""
+        if record["modules_sha256"] != clean_code["sha256"]:
+            raise RmtlibError(
+                f"made outside a git checkout, by modules that are not those committed here: {again}"
+            )
+
+
+def verify(results_dir: str | Path = "results") -> list[str]:
+    """Rehash every published record: what is wrong, one line each; empty where all is well.
+
+    Checks what `load_record` checks, that the file's name and folder are the record's, that its code was
+    committed, and that no two records claim the same row, scale and seed.
+    """
+    problems: list[str] = []
+    seen: dict[tuple[Any, ...], Path] = {}
+    for path in sorted(Path(results_dir).rglob("*.json")):
+        try:
+            record = load_record(path)
+        except RmtlibError as error:
+            problems.append(str(error))
+            continue
+        expected = record_path(record, results_dir)
+        if path != expected:
+            problems.append(f"{path} is misplaced: this record's place is {expected}")
+        if record["git"]["dirty"]:
+            problems.append(f"{path} was made by uncommitted code: train it again from a clean checkout")
+        key = tuple(record[name] for name in ("artifact", "row", "scale", "seed"))
+        if key in seen:
+            problems.append(f"{path} and {seen[key]} are of the same row, scale and seed: keep one")
+        seen.setdefault(key, path)
+    return problems

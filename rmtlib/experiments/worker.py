@@ -1,0 +1,224 @@
+"""The process that trains one run, and the folder through which it and the command that started it talk.
+
+A run's folder, runs/<artifact>/<slug>/, holds
+
+    config.json     the frozen config, written once
+    slices.json     one entry per process that worked on the run: time, memory, code, machine
+    progress.json   where the run is now, for people and for the time left
+    notes.json      what the record has to say beyond its numbers
+    worker.log      what the processes printed
+    record.json     the result, at the end
+    lock            held while some process trains it
+
+and whatever the artifact keeps there (checkpoints, metrics.jsonl).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments import provenance
+from rmtlib.experiments.records import make_record, write_record
+from rmtlib.experiments.spec import RunConfig, load_artifact
+from rmtlib.experiments.storage import finite, plain, read_json, write_json
+
+PROGRESS_EVERY = 0.5
+"""Seconds between two writes of progress.json."""
+
+
+_SLICE = {"started", "ended", "wall_s", "peak_memory", "git", "modules_sha256", "packages", "hardware"}
+
+
+class RunFolder:
+    """What `Artifact.execute` gets: a place for its files, progress out, the wish to stop in.
+
+    In a worker, `parent` is the process that started it: where that is gone, nobody waits for the run any
+    more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
+    """
+
+    def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._parent = parent
+        self._stop = False
+        self._started = time.monotonic()
+        self._written = -PROGRESS_EVERY
+        self._stage: str | None = None
+
+    def progress(self, stage: str, step: int, steps: int, **numbers: float | None) -> None:
+        """Say where the run is: cheap, call it at every step (it writes at most every half second).
+
+        `step` of `steps` count within the stage. Two numbers have a meaning: `done`, the fraction of the
+        whole run (all stages, resumed slices included; 0 to 1), or else `tokens`, those processed so far in
+        the whole run (compared with `Cost.tokens`): time left and tokens/s come from them. `loss` and others
+        are shown as they are.
+        """
+        now = time.monotonic()
+        if now - self._written < PROGRESS_EVERY and stage == self._stage:
+            return
+        self._written, self._stage = now, stage
+        state, _ = finite(
+            plain(
+                {
+                    "stage": stage,
+                    "step": step,
+                    "steps": steps,
+                    **numbers,
+                    "slice_wall_s": round(now - self._started, 2),
+                    "time": time.time(),
+                }
+            )
+        )
+        with contextlib.suppress(RmtlibError):  # a full disk ends the run where it matters: at its checkpoint
+            write_json(self.path / "progress.json", state, durable=False)
+
+    def should_stop(self) -> bool:
+        """Whether to write a checkpoint and raise `Stopped` now: a signal came, or the parent died."""
+        return self._stop or (self._parent is not None and os.getppid() != self._parent)
+
+    def request_stop(self) -> None:
+        """Make `should_stop` true from now on."""
+        self._stop = True
+
+    def note(self, text: str) -> None:
+        """Add a line to the record's notes (once, however often it is said or the run resumed)."""
+        notes = read_notes(self.path)
+        if text not in notes:
+            write_json(self.path / "notes.json", [*notes, text])
+
+    def seconds(self) -> float:
+        """Seconds since this object was made: the length of the slice."""
+        return time.monotonic() - self._started
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The config in a run's folder. RmtlibError where it is damaged, or not that of the folder's name."""
+    path = folder / "config.json"
+    remedy = f"delete the folder {folder} to train this run anew, or use --fresh"
+    data = read_json(path, dict, remedy)
+    try:
+        config = RunConfig.from_json(data)
+    except RmtlibError as error:
+        raise RmtlibError(f"{path} is damaged ({error}): {remedy}") from error
+    if config.slug != folder.name:
+        raise RmtlibError(f"{path} was changed: it is the config of {config.slug}; {remedy}")
+    return config
+
+
+def read_progress(folder: Path) -> dict[str, Any] | None:
+    """Where the run in `folder` is, None where it has not said. RmtlibError where the file is damaged."""
+    path = folder / "progress.json"
+    if not path.exists():
+        return None
+    remedy = "delete this file; the run then continues from its checkpoint"
+    progress: dict[str, Any] = read_json(path, dict, remedy)
+    numbers = {"step", "steps", "slice_wall_s", "time"}
+    if not isinstance(progress.get("stage"), str) or not all(
+        isinstance(progress.get(key), (int, float)) for key in numbers
+    ):
+        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
+    return progress
+
+
+def read_slices(folder: Path) -> list[dict[str, Any]]:
+    """The run's slices so far. Raises RmtlibError where the file is damaged."""
+    path = folder / "slices.json"
+    remedy = "delete this file; the record's wall time then starts from here"
+    slices: list[dict[str, Any]] = read_json(path, list, remedy) if path.exists() else []
+    if not all(isinstance(part, dict) and _SLICE <= set(part) for part in slices):
+        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
+    return slices
+
+
+def read_notes(folder: Path) -> list[str]:
+    """What the record has to say beyond its numbers. RmtlibError where the file is damaged."""
+    path = folder / "notes.json"
+    remedy = "delete this file; its notes are then missing from the record"
+    notes: list[str] = read_json(path, list, remedy) if path.exists() else []
+    return notes
+
+
+def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]:
+    """Train the run in folder `path` with the artifact `reference` ("module:class"); its record.
+
+    Raises:
+        Stopped: asked to stop; there is a checkpoint.
+        RmtlibError: bad input, a full disk.
+    """
+    folder = RunFolder(path, parent=parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: folder.request_stop())
+    config = read_config(folder.path)
+    slices = _open_slice(folder)
+    outcome = "failed"
+    try:
+        result = load_artifact(reference).execute(config, folder)
+        outcome = "finished"
+    except Stopped:
+        outcome = "stopped"
+        raise
+    finally:
+        slices[-1].update(
+            ended=outcome,
+            wall_s=round(folder.seconds(), 2),
+            peak_memory=provenance.peak_memory(),
+            hardware=provenance.hardware(),
+        )
+        with contextlib.suppress(
+            RmtlibError
+        ):  # never hides what ended the run; the record below does not need it
+            write_json(folder.path / "slices.json", slices)
+    return write_record(
+        folder.path / "record.json", make_record(config, result, slices, read_notes(folder.path))
+    )
+
+
+def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:
+    """Add this process to slices.json; what a killed one could not write is taken from its last progress."""
+    slices = read_slices(folder.path)
+    if slices and slices[-1]["ended"] is None:
+        progress = read_progress(folder.path)
+        started = datetime.fromisoformat(slices[-1]["started"]).timestamp()
+        known = progress is not None and progress["time"] >= started
+        slices[-1].update(ended="killed", wall_s=progress["slice_wall_s"] if progress and known else 0.0)
+    slices.append(
+        {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ended": None,
+            "wall_s": 0.0,
+            "peak_memory": provenance.peak_memory(),
+            "git": provenance.git_state(),
+            "modules_sha256": provenance.modules_sha256(),
+            "packages": provenance.packages(),
+            "hardware": None,  # known at the end: the GPU is torch's to name
+        }
+    )
+    write_json(folder.path / "slices.json", slices)
+    return slices
+
+
+def main(path: str, reference: str, parent: int | None) -> int:
+    """The worker process: exit status 0 finished, 75 stopped, 2 an error in one line, 1 a traceback."""
+    try:
+        work(path, reference, parent)
+    except Stopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return 75
+    except RmtlibError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        traceback.print_exc()
+        print(f"error: {error.strerror or error}: {error.filename or path}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,252 @@
+"""One lean causal decoder that holds GPT-2, GPT-NeoX and Llama weights.
+
+A language model for which memory can be written around it: the caller embeds tokens, puts memory
+vectors wherever it wants them, runs the blocks, and projects to the vocabulary only the rows it needs.
+
+Shapes: B batch, T positions (memory and text), S text tokens, D width, H heads, G key-value heads,
+E width of a head, P positions already in the key-value cache, V vocabulary, N chosen rows.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds."""
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int | None = None  # None: as many as heads
+    d_ff: int | None = None  # None: 4 * d_model
+    max_positions: int = 1024  # rows of the position table; no bound for rotary positions
+    positions: Literal["learned", "rotary"] = "learned"
+    rotary_fraction: float = 1.0  # share of each head's width that is rotated
+    rope_theta: float = 10_000.0
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
+    bias: bool = True
+    parallel_residual: bool = False  # attention and MLP read the same input (GPT-NeoX)
+    tied: bool = True  # the output projection is the embedding table
+    conv_taps: int = 0  # causal convolution over this many token embeddings; 0: none
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        if self.n_heads % (self.n_kv_heads or self.n_heads):
+            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of the positions seen so far, one pair a layer, each (B, G, P, E)."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].shape[2]
+
+
+def rotary_angles(first: int, count: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (count, width) of positions first .. first+count-1, in float32 as Hugging Face has them."""
+    frequency = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    angle = torch.arange(first, first + count, dtype=torch.float32, device=device)[:, None] * frequency
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_BHTE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary position embedding (Su et al. 2021), halves layout, on the first `angles` columns of each head."""
+    cos, sin = (a.to(x_BHTE.dtype) for a in angles)
+    width = cos.shape[-1]
+    turned, rest = x_BHTE[..., :width], x_BHTE[..., width:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+
+class Attention(nn.Module):
+    """Causal self-attention with a fused query-key-value projection."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.heads, self.kv_heads = config.n_heads, config.n_kv_heads or config.n_heads
+        self.d_head = config.d_head
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.d_model, (self.heads + 2 * self.kv_heads) * self.d_head, bias=config.bias)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        past: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        B, T, D = x_BTD.shape
+        heads = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)
+        q_BHTE, k_BGTE, v_BGTE = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if angles is not None:
+            q_BHTE, k_BGTE = rotate(q_BHTE, angles), rotate(k_BGTE, angles)
+        if past is not None:
+            k_BGTE, v_BGTE = torch.cat([past[0], k_BGTE], dim=2), torch.cat([past[1], v_BGTE], dim=2)
+            if mask is None and T > 1:
+                # SDPA aligns its causal mask to the top left, so a block of new rows needs an explicit one.
+                P = k_BGTE.shape[2] - T
+                mask = torch.ones(T, P + T, dtype=torch.bool, device=x_BTD.device).tril(P)
+        mixed_BHTE = F.scaled_dot_product_attention(
+            q_BHTE,
+            k_BGTE,
+            v_BGTE,
+            attn_mask=mask,
+            is_causal=mask is None and past is None,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return self.out(mixed_BHTE.transpose(1, 2).reshape(B, T, D)), (k_BGTE, v_BGTE)
+
+
+class FeedForward(nn.Module):
+    """Two-layer perceptron; `swiglu` gates it as Llama does."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        d_ff = config.d_ff or 4 * config.d_model
+        self.activation = config.activation
+        self.up = nn.Linear(config.d_model, d_ff, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, d_ff, bias=config.bias) if config.activation == "swiglu" else None
+        self.down = nn.Linear(d_ff, config.d_model, bias=config.bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if self.gate is not None:
+            return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(F.gelu(self.up(x_BTD), approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer, sequential (GPT-2, Llama) or parallel (GPT-NeoX) residual."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.parallel = config.parallel_residual
+        self.attention_norm, self.feed_forward_norm = _norm(config), _norm(config)
+        self.attention, self.feed_forward = Attention(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        mixed_BTD, present = self.attention(self.attention_norm(x_BTD), angles, mask, past)
+        after_BTD = x_BTD + self.dropout(mixed_BTD)
+        fed_BTD = self.feed_forward(self.feed_forward_norm(x_BTD if self.parallel else after_BTD))
+        return after_BTD + self.dropout(fed_BTD), present
+
+
+def _norm(config: DecoderConfig) -> nn.Module:
+    if config.norm == "rms":
+        return nn.RMSNorm(config.d_model, eps=config.norm_eps)
+    return nn.LayerNorm(config.d_model, eps=config.norm_eps)
+
+
+class Decoder(nn.Module):
+    """Embedding table, blocks and final norm.
+
+    Weights start as GPT-2's: N(0, 0.02) at its width of 768 and in proportion to 1/sqrt(width) at others,
+    residual outputs scaled down by the depth.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.places = nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
+        self.conv = nn.Conv1d(config.d_model, config.d_model, config.conv_taps, bias=False) if config.conv_taps else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = _norm(config)
+        self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        std = 0.02 * (768 / self.config.d_model) ** 0.5
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv1d):  # starts as the identity: the embeddings alone
+            nn.init.zeros_(module.weight)
+        if isinstance(module, Block):
+            for last in (module.attention.out, module.feed_forward.down):
+                nn.init.normal_(last.weight, std=std / (2 * self.config.n_layers) ** 0.5)
+
+    def embed(self, input_ids_BS: Tensor) -> Tensor:
+        """Token embeddings (B, S, D), with a convolution over the `conv_taps` tokens up to each one added.
+
+        The convolution sees these tokens alone: it does not reach into an earlier segment.
+        """
+        x_BSD = self.tokens(input_ids_BS)
+        if self.conv is None:
+            return x_BSD
+        padded_BDS = F.pad(x_BSD.transpose(1, 2), (self.config.conv_taps - 1, 0))
+        return x_BSD + self.conv(padded_BDS).transpose(1, 2)
+
+    def angles(self, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Rotary angles of positions first .. first+count-1, or None for learned positions."""
+        c = self.config
+        if c.positions == "learned":
+            return None
+        return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device)
+
+    def place(self, x_BTD: Tensor, first: int = 0) -> Tensor:
+        """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout."""
+        if self.places is not None:
+            last = first + x_BTD.shape[1]
+            if last > self.config.max_positions:
+                raise ValueError(f"{last} positions (memory and segment) exceed the table of {self.config.max_positions}")
+            x_BTD = x_BTD + self.places.weight[first:last]
+        return self.dropout(x_BTD)
+
+    def forward(
+        self, x_BTD: Tensor, *, mask: Tensor | None = None, cache: KeyValues | None = None
+    ) -> tuple[Tensor, KeyValues]:
+        """Run the blocks on embeddings.
+
+        Args:
+            x_BTD: embeddings of T new positions, the first one at position `cache.length` (or 0).
+            mask: bool, True where a row may look, broadcastable to (B, 1, T, P+T). None: causal, never materialised.
+            cache: keys and values of earlier positions of the same segment.
+
+        Returns:
+            The final norm's output (B, T, D), and the cache grown by T.
+        """
+        first = cache.length if cache is not None else 0
+        x_BTD = self.place(x_BTD, first)
+        angles = self.angles(first, x_BTD.shape[1], x_BTD.device)
+        keys, values = [], []
+        for layer, block in enumerate(self.blocks):
+            past = (cache.keys[layer], cache.values[layer]) if cache is not None else None
+            x_BTD, (k, v) = block(x_BTD, angles, mask, past)
+            keys.append(k)
+            values.append(v)
+        return self.norm(x_BTD), KeyValues(tuple(keys), tuple(values))
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Vocabulary scores (..., V) of the rows given; select rows first, the projection is the dearest part."""
+        return F.linear(hidden_ND, self.tokens.weight if self.head is None else self.head.weight)

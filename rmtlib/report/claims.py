@@ -1,0 +1,203 @@
+"""Sentences of the papers as checks over records: holds, fails, or not enough runs, with the statistic."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log2, sqrt
+from typing import Literal
+
+from rmtlib.evaluation.statistics import mean_std
+from rmtlib.report.curves import Curve, Record, curves, short_count
+
+Outcome = Literal["holds", "fails", "not enough runs"]
+
+RUNS_NEEDED = 3  # of every task that a claim compares; what the paper has
+TIE = 0.01  # the paper prints whole percents
+SUPPORTING_FACTS = {"qa1": 1, "qa2": 2, "qa3": 3}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check says of one scale's curves."""
+
+    outcome: Outcome
+    statistic: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, where it stands, how it is checked (in words), and the check over task -> curve."""
+
+    name: str
+    text: str
+    source: str
+    rule: str
+    check: Callable[[Mapping[str, Curve]], Finding]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim at one scale. `slugs` are the records that were looked at."""
+
+    claim: Claim
+    scale: str
+    outcome: Outcome
+    statistic: str
+    slugs: tuple[str, ...]
+
+
+def _missing(tasks: Mapping[str, Curve], needed: Sequence[str]) -> Finding | None:
+    """The finding "not enough runs" if a task has fewer than are needed."""
+    short = {task: tasks[task].runs if task in tasks else 0 for task in needed}
+    short = {task: runs for task, runs in short.items() if runs < RUNS_NEEDED}
+    if not short:
+        return None
+    have = ", ".join(f"{task} has {runs}" for task, runs in short.items())
+    return Finding("not enough runs", f"{RUNS_NEEDED} runs of each task are needed; {have}")
+
+
+def _judged(tasks: Mapping[str, Curve]) -> list[Curve]:
+    return [curve for curve in tasks.values() if curve.runs >= RUNS_NEEDED]
+
+
+def _decline(tasks: Mapping[str, Curve]) -> Finding:
+    judged = _judged(tasks)
+    if not judged:
+        return _missing(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
+    parts, holds = [], True
+    for curve in judged:
+        trained, longest = curve.at_training_length, curve.points[-1]
+        if longest.tokens <= curve.train_tokens:
+            return Finding("not enough runs", f"{curve.task} was not tested beyond its training length")
+        (low, high), (low_long, high_long) = trained.interval, longest.interval
+        holds &= high_long < low
+        parts.append(
+            f"{curve.task}: {trained.mean:.2f} [{low:.2f}, {high:.2f}] at {short_count(trained.tokens)}, "
+            f"{longest.mean:.2f} [{low_long:.2f}, {high_long:.2f}] at {short_count(longest.tokens)}, {curve.runs} runs"
+        )
+    return Finding("holds" if holds else "fails", "; ".join(parts))
+
+
+def _qa1_highest(tasks: Mapping[str, Curve]) -> Finding:
+    others = [curve for curve in _judged(tasks) if curve.task != "qa1"]
+    if missing := _missing(tasks, ["qa1"]):
+        return missing
+    if not others:
+        return Finding("not enough runs", f"{RUNS_NEEDED} runs of qa1 and of at least one other task are needed")
+    leads = [
+        (point.mean - other.mean, curve.task, point.tokens)
+        for curve in others
+        for point in tasks["qa1"].points
+        if (other := curve.at(point.tokens)) is not None
+    ]
+    if not leads:
+        return Finding("not enough runs", "qa1 and the other tasks have no context length in common")
+    lead, task, tokens = min(leads)
+    compared = ", ".join(f"{curve.task} ({curve.runs} runs)" for curve in others)
+    return Finding(
+        "holds" if lead >= -TIE else "fails",
+        f"smallest lead of qa1 ({tasks['qa1'].runs} runs): {lead:+.3f}, over {task} at {short_count(tokens)}; "
+        f"compared with {compared} at {len({t for *_, t in leads})} lengths",
+    )
+
+
+def slopes(curve: Curve) -> list[float]:
+    """Each run's change in accuracy per doubling of the context: least squares over all its lengths."""
+    result = []
+    for slug in curve.slugs:
+        xy = [(log2(p.tokens), run.accuracy) for p in curve.points for run in p.runs if run.slug == slug]
+        x_mean = sum(x for x, _ in xy) / len(xy)
+        spread = sum((x - x_mean) ** 2 for x, _ in xy)
+        result.append(sum((x - x_mean) * y for x, y in xy) / spread if spread else 0.0)
+    return result
+
+
+def _facts_steepen(tasks: Mapping[str, Curve]) -> Finding:
+    if missing := _missing(tasks, list(SUPPORTING_FACTS)):
+        return missing
+    found = {task: slopes(tasks[task]) for task in SUPPORTING_FACTS}
+    holds, parts = True, []
+    for task, values in found.items():
+        mean, std = mean_std(values)
+        parts.append(f"{task} {mean:+.3f} ± {std or 0.0:.3f} ({len(values)} runs)")
+        if task != "qa1":
+            base, base_std = mean_std(found["qa1"])
+            error = sqrt((std or 0.0) ** 2 / len(values) + (base_std or 0.0) ** 2 / len(found["qa1"]))
+            holds &= base - mean > 2 * error
+    return Finding("holds" if holds else "fails", "accuracy per doubling of the context: " + ", ".join(parts))
+
+
+def _seed_variance(points: Iterable[tuple[float, float, int]]) -> float:
+    """Mean over (mean, std, n) of the variance between seeds, less what the finite test set alone gives."""
+    excess = [std**2 - mean * (1 - mean) / n for mean, std, n in points]
+    return max(sum(excess) / len(excess), 0.0)
+
+
+def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
+    judged = _judged(tasks)
+    if not judged:
+        return _missing(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
+    within, beyond = [], []
+    for curve in judged:
+        for point in curve.points:
+            if point.std is not None:
+                side = within if point.tokens <= curve.train_tokens else beyond
+                side.append((point.mean, point.std, min(run.n for run in point.runs)))
+    if not within or not beyond:
+        return Finding("not enough runs", "no lengths on both sides of the training length")
+    inside, outside = sqrt(_seed_variance(within)), sqrt(_seed_variance(beyond))
+    runs = ", ".join(f"{curve.task} ({curve.runs} runs)" for curve in judged)
+    return Finding(
+        "holds" if outside > inside else "fails",
+        f"standard deviation between seeds, sampling noise removed: {inside:.3f} within, {outside:.3f} beyond; {runs}",
+    )
+
+
+FIGURE_5 = (
+    Claim(
+        "declines",
+        "Accuracy decreases as the context grows beyond the training length.",
+        "BABILong, Figure 5 and section 3.3",
+        "For every task with enough runs the 95 % bootstrap interval at the longest context lies wholly below the "
+        "one at the training length.",
+        _decline,
+    ),
+    Claim(
+        "qa1-highest",
+        "qa1 keeps the highest accuracy at every context length.",
+        "BABILong, Figure 5",
+        "qa1's mean is at no length more than one percentage point (a tie in the paper's rounding) below another "
+        "task's.",
+        _qa1_highest,
+    ),
+    Claim(
+        "facts-steepen",
+        "Tasks with more supporting facts decline more steeply.",
+        "BABILong, Figure 5",
+        "Slope of accuracy per doubling of the context: qa2 (two facts) and qa3 (three) each fall faster than qa1 "
+        "(one) by more than two standard errors of the difference.",
+        _facts_steepen,
+    ),
+    Claim(
+        "spread-grows",
+        "Beyond the lengths of training, runs differ more from seed to seed.",
+        "BABILong, appendix C",
+        "The standard deviation between seeds, less the sampling noise of the test set, is larger beyond the "
+        "training length than within it, pooled over lengths and tasks.",
+        _spread_grows,
+    ),
+)
+
+CLAIMS: Mapping[str, tuple[Claim, ...]] = {"figure-5": FIGURE_5}
+
+
+def judge(artifact: str, records: Iterable[Record]) -> list[Verdict]:
+    """Every claim of an artifact at every scale that has records, except `smoke`, which only shows that all runs."""
+    verdicts = []
+    for scale, tasks in curves(records).items():
+        if scale == "smoke":
+            continue
+        slugs = tuple(s for curve in tasks.values() for s in curve.slugs)
+        for claim in CLAIMS.get(artifact, ()):
+            finding = claim.check(tasks)
+            verdicts.append(Verdict(claim, scale, finding.outcome, finding.statistic, slugs))
+    return verdicts

@@ -1,0 +1,99 @@
+"""Cut token sequences into aligned, right-padded segments, one batch of segments at a time.
+
+A sequence is anything with a length whose slices are arrays of token ids: an array, or a sample that is
+assembled only where it is read. So a batch of 10-million-token samples is never held as a whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmtlib.errors import RmtlibError
+
+IGNORE = -100  # label of a position without loss
+
+Alignment = Literal["left", "right"]
+
+
+class Tokens(Protocol):
+    """Token ids that can be sliced: ``len(x)``, ``x[start:stop] -> array``."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
+class Segment(NamedTuple):
+    """One segment of every sample of a batch.
+
+    `labels_BS` holds at each position the token that follows it (also across the segment's border), or IGNORE.
+    `lengths_B` counts each sample's real tokens; None where all are full.
+    """
+
+    input_ids_BS: Tensor
+    labels_BS: Tensor
+    lengths_B: Tensor | None
+
+    def to(self, device: torch.device | str) -> "Segment":
+        return Segment(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+
+
+def segment_count(length: int, segment_size: int) -> int:
+    """Segments that `length` tokens fill."""
+    return -(-length // segment_size)
+
+
+def cut(
+    inputs: Sequence[Tokens],
+    labels: Sequence[Tokens] | None,
+    segment_size: int,
+    alignment: Alignment = "left",
+) -> Iterator[Segment]:
+    """Yield the segments of a batch in order.
+
+    Args:
+        inputs: B sequences of token ids, of any lengths.
+        labels: for each sequence the target of every position (see `next_token_labels`), or None for no loss.
+        segment_size: S.
+        alignment: "left": a sample's last segment is the short one, and shorter samples end early;
+            "right": its first segment is the short one, and shorter samples start late.
+            (The released code calls them left and right too; its default is left.)
+    """
+    if segment_size < 1:
+        raise RmtlibError(f"segment_size is {segment_size}; it must be at least 1")
+    if alignment not in ("left", "right"):
+        raise RmtlibError(f"alignment is {alignment!r}; it must be 'left' or 'right'")
+    lengths = [len(x) for x in inputs]
+    count = max(segment_count(n, segment_size) for n in lengths)
+    for s in range(count):
+        ids = np.zeros((len(inputs), segment_size), dtype=np.int64)
+        targets = np.full((len(inputs), segment_size), IGNORE, dtype=np.int64)
+        real = np.zeros(len(inputs), dtype=np.int64)
+        for b, n in enumerate(lengths):
+            first = s * segment_size if alignment == "left" else n - (count - s) * segment_size
+            start, stop = max(first, 0), min(max(first + segment_size, 0), n)
+            if stop <= start:
+                continue
+            real[b] = stop - start
+            ids[b, : stop - start] = inputs[b][start:stop]
+            if labels is not None:
+                targets[b, : stop - start] = labels[b][start:stop]
+        yield Segment(
+            torch.from_numpy(ids),
+            torch.from_numpy(targets),
+            None if (real == segment_size).all() else torch.from_numpy(real),
+        )
+
+
+def next_token_labels(tokens: np.ndarray, loss_mask: np.ndarray | None = None) -> np.ndarray:
+    """Targets for `cut`: at each position the token after it, IGNORE at the end.
+
+    `loss_mask` is True at the *tokens to be predicted*; all others are ignored.
+    """
+    labels = np.full(len(tokens), IGNORE, dtype=np.int64)
+    labels[:-1] = tokens[1:]
+    if loss_mask is not None:
+        labels[:-1][~loss_mask[1:]] = IGNORE
+    return labels

@@ -1,0 +1,88 @@
+"""Checkpoints that are either whole or absent: tensors in safetensors, everything else in a JSON manifest.
+
+The tensors go to a new file; the manifest, which names that file and its sha256, is replaced last. A crash or a
+full disk at any point leaves the previous pair in force.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rmtlib.errors import RmtlibError
+
+MANIFEST = "checkpoint.json"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write, fsync and rename; on failure the partial file is removed and an older `path` stays as it was."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RmtlibError(
+            f"{path}: cannot write ({error.strerror}); what was there before is kept. Free some space and run the "
+            "same command again"
+        ) from error
+
+
+def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Replace the folder's checkpoint by `tensors` and the JSON-able `state`."""
+    content = save({name: x.detach().contiguous() for name, x in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"checkpoint-{digest[:12]}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, content)
+    manifest = {"tensors": name, "sha256": digest, "state": state}
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The folder's checkpoint, or None where it has none.
+
+    Raises:
+        RmtlibError: it is damaged (not written by `save_checkpoint`, or changed since).
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_bytes())
+        content = (folder / manifest["tensors"]).read_bytes()
+        if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+            raise ValueError(f"{manifest['tensors']} does not have the manifest's sha256")
+        return load(content), manifest["state"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RmtlibError(
+            f"{path}: the checkpoint is damaged ({error}); delete {folder} to train this run from the start"
+        ) from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, e.g. ``optimizer.decoder.norm.weight.exp_avg``."""
+    return {
+        f"optimizer.{names[p]}.{key}": value for p, state in optimizer.state.items() for key, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[Tensor, str], tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    for parameter, name in names.items():
+        prefix = f"optimizer.{name}."
+        state = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+        if state:
+            # AdamW keeps its step count on the CPU whatever the parameter's device.
+            optimizer.state[parameter] = {k: x if k == "step" else x.to(parameter.device) for k, x in state.items()}
