@@ -44,14 +44,10 @@ def _seconds(text: str) -> float | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="rmtlib", description="Train and record the experiments of the recurrent-memory papers."
-    )
+    parser = _Parser(prog="rmtlib", description="Train and record the experiments of the recurrent-memory papers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(
-        name: str, action: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = True
-    ) -> Any:
+    def add(name: str, action: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = True) -> Any:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
         if as_json:
@@ -63,9 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--scale", metavar="S", help="smoke, small, gpu or paper (default: gpu with a GPU, else small)"
         )
-        command.add_argument(
-            "--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)"
-        )
+        command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")
         command.add_argument(
             "--rows", metavar="PATTERNS", help="comma list of row names; * and ? match as in file names"
         )
@@ -93,9 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("verify", _verify, "rehash the published records; exit status 2 where one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
     command = add("data", _data, "list the data files and where they are, or fetch those named")
-    command.add_argument(
-        "names", metavar="NAME", nargs="*", help="files to fetch; * and ? match as in file names"
-    )
+    command.add_argument("names", metavar="NAME", nargs="*", help="files to fetch; * and ? match as in file names")
     command = add("notebook", _notebook, "execute notebooks/ARTIFACT.ipynb", as_json=False)
     command.add_argument("artifact", metavar="ARTIFACT")
     command.add_argument(
@@ -107,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="set a parameter; an empty value leaves its default",
     )
-    command.add_argument(
-        "--out", metavar="PATH", help="the executed notebook (default: out/ARTIFACT/ARTIFACT.ipynb)"
-    )
+    command.add_argument("--out", metavar="PATH", help="the executed notebook (default: out/ARTIFACT/ARTIFACT.ipynb)")
     return parser
 
 
@@ -146,12 +136,10 @@ def _run(options: argparse.Namespace) -> int:
             {**{key: record[key] for key in keys}, "record": str(run_folder(config) / "record.json")}
             for config, record in zip(configs, records, strict=True)
         ]
-        _print_json(
-            {"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary}
-        )
+        _print_json({"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary})
     else:
         print("\n".join(summary))
-        print(f"{len(records)} records in {Path('runs') / options.artifact}/*/record.json")
+        print(f"{len(records)} record{'s' * (len(records) > 1)} in {Path('runs') / options.artifact}/*/record.json")
     return 0
 
 
@@ -221,11 +209,7 @@ def _status(options: argparse.Namespace) -> int:
 
         table = [["artifact", "row", "scale", "seed", "state", "took", "where it is", "published"]]
         for run in found:
-            state = (
-                f"{run['state']} {run['done']:.0%}"
-                if run["state"] in ("partial", "training")
-                else run["state"]
-            )
+            state = f"{run['state']} {run['done']:.0%}" if run["state"] in ("partial", "training") else run["state"]
             took = "" if run["wall_s"] is None else duration(run["wall_s"])
             where = run["stage"] if run["state"] in ("partial", "training") else run["folder"]
             table.append(
@@ -281,11 +265,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"folder": options.folder, "records": count, "problems": problems})
     else:
-        print(
-            "\n".join(problems)
-            if problems
-            else f"{count} records in {options.folder}/ are as they were written"
-        )
+        print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
     if problems:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
@@ -336,9 +316,7 @@ def _notebook(options: argparse.Namespace) -> int:
 
     name = options.artifact
     if Path(name).name != name or not name:
-        raise RmtlibError(
-            f"unknown artifact {name!r}: give the name of a notebook in notebooks/, without .ipynb"
-        )
+        raise RmtlibError(f"unknown artifact {name!r}: give the name of a notebook in notebooks/, without .ipynb")
     target = execute(
         Path("notebooks") / f"{name}.ipynb",
         options.out or Path("out") / name / f"{name}.ipynb",

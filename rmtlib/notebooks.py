@@ -46,9 +46,7 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = [
-            cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])
-        ]
+        cells = [cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])]
         source = "".join(cells[0]["source"]) if cells else ""
         body = ast.parse(source).body
     except FileNotFoundError:
@@ -59,20 +57,13 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
         raise RmtlibError(f"cannot read {path} ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError, SyntaxError, AttributeError) as error:
         raise RmtlibError(
-            f"{path} is no readable notebook ({type(error).__name__}: {error}): restore it "
-            f"(git checkout -- {path})"
+            f"{path} is no readable notebook ({type(error).__name__}: {error}): restore it (git checkout -- {path})"
         ) from error
     if len(cells) != 1:
-        raise RmtlibError(
-            f"{path} has {len(cells)} cells tagged `parameters`, needs one: tag the cell that sets them"
-        )
+        raise RmtlibError(f"{path} has {len(cells)} cells tagged `parameters`, needs one: tag the cell that sets them")
     found: dict[str, Parameter] = {}
     for statement in body:
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and statement.value
-        ):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
             found[statement.target.id] = _parameter(
                 statement.target.id, statement.value, ast.unparse(statement.annotation)
             )
@@ -151,9 +142,7 @@ def execute(
         raise RmtlibError(f"the executed notebook is an .ipynb file, not {target}")
     if target.resolve() == source.resolve():
         raise RmtlibError(f"{target} is the source itself: give another --out")
-    os.environ.setdefault(
-        "JUPYTER_PREFER_ENV_PATH", "1"
-    )  # this environment's kernel, not another one called python3
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not another one called python3
     try:
         import papermill
         from nbclient.exceptions import DeadKernelError
@@ -180,9 +169,7 @@ def execute(
         if error.ename == "Stopped":
             raise Stopped(said) from None
         if error.ename == "KeyboardInterrupt":
-            raise Stopped(
-                f"{source}: interrupted in cell {error.cell_index + 1}; the same command continues"
-            ) from None
+            raise Stopped(f"{source}: interrupted in cell {error.cell_index + 1}; the same command continues") from None
         what = said if error.ename == "RmtlibError" else f"{error.ename}: {said}"
         raise RmtlibError(f"{source}, cell {error.cell_index + 1}: {what}; see {partial}") from None
     except DeadKernelError:
@@ -275,9 +262,16 @@ def _register_engine() -> Any:
                 start(cell, cell_index, **more)
 
             nb_man.cell_start = cell_start
+            quiet = ["--log-level=ERROR"]  # a warning about TCP, which is no news to the user
             return Client(
-                nb_man, kernel_name=kernel_name, log=logger, startup_timeout=120, timeout=None
+                nb_man,
+                kernel_name=kernel_name,
+                log=logger,
+                startup_timeout=120,
+                timeout=None,
+                extra_arguments=quiet,
             ).execute()
 
+    logger.setLevel("ERROR")  # it takes parameters with some comments for unknown ones; names are checked here
     papermill_engines.register("rmtlib", Engine)
     return Engine

@@ -37,7 +37,9 @@ class Segment(NamedTuple):
     lengths_B: Tensor | None
 
     def to(self, device: torch.device | str) -> "Segment":
-        return Segment(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+        """The same segment on another device."""
+        ids, labels = (t.to(device, non_blocking=True) for t in self[:2])
+        return Segment(ids, labels, None if self.lengths_B is None else self.lengths_B.to(device, non_blocking=True))
 
 
 def segment_count(length: int, segment_size: int) -> int:

@@ -80,8 +80,10 @@ def parse_questions(lines: Iterable[str], task: str, where: str = "text") -> lis
         except (ValueError, KeyError):
             answer = ""
         if not (question and answer and supporting):
-            raise RmtlibError(f"{where}, line {count}: expected '<question>\\t<answer>\\t<lines of earlier statements>', "
-                              f"found {line[:80]!r}")
+            raise RmtlibError(
+                f"{where}, line {count}: expected '<question>\\t<answer>\\t<lines of earlier statements>', "
+                f"found {line[:80]!r}"
+            )
         questions.append(Question(task, tuple(facts), question, answer, supporting, story))
     return questions
 
@@ -137,7 +139,7 @@ def load_questions(
 
 
 def available_questions(task: str, *, progress: bool = True) -> str:
-    """"files" where the published train and test files of a task are here or can be fetched, else "simulator"."""
+    """ "files" where the published train and test files of a task are here or can be fetched, else "simulator"."""
     check_task(task)
     try:
         for part in ("train", "test"):

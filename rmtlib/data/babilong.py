@@ -181,7 +181,7 @@ class SampleBuilder:
         question = self.question_of(index, context_tokens)
         rng = generator(self.seed, self.stream, "sample", index)
         items = [self._encode(fact) for fact in question.facts]
-        asked = self._asked(question, len(items), rng)
+        asked = self._asked(question, len(items))
         facts_length = sum(map(len, items)) + sum(len(ids) for _, ids, _ in asked)
         noise = context_tokens - facts_length if self.background is not None else 0
         chunks, gaps = self._noise(max(noise, 0), rng)
@@ -197,7 +197,7 @@ class SampleBuilder:
         ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(answer), self.tokenizer.eos_id]
         return np.array(ids, dtype=np.uint16), len(asked) + 1
 
-    def _asked(self, question: Question, facts: int, rng: np.random.Generator):
+    def _asked(self, question: Question, facts: int) -> list[tuple[int, np.ndarray, int]]:
         """Earlier questions of the story as (number of facts before it, ids, tokens before its answer)."""
         if not self.every_question:
             return []
@@ -242,23 +242,32 @@ class SampleBuilder:
             )
         return np.sort(rng.choice(allowed, size=facts))
 
-    def _assemble(self, question, items, asked, chunks, gaps, places, rng) -> Sample:
-        # (gap, facts before, 0 = fact or 1 = question): a question stays between its last fact and the next one.
-        inserts = [(int(place), i, 0, ids, None) for i, (place, ids) in enumerate(zip(places, items, strict=True))]
+    def _assemble(
+        self,
+        question: Question,
+        items: list[np.ndarray],
+        asked: list[tuple[int, np.ndarray, int]],
+        chunks: Joined,
+        gaps: np.ndarray,
+        places: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Sample:
+        # (gap, fact, tokens before the answer or 0 for a fact): a question stays between its last fact and the next.
+        inserts = [(int(place), i, 0, ids) for i, (place, ids) in enumerate(zip(places, items, strict=True))]
         for facts_before, ids, prompt in asked:
             low, high = places[facts_before - 1], places[facts_before]
-            inserts.append((int(rng.integers(low, high + 1)), facts_before - 1, 1, ids, prompt))
+            inserts.append((int(rng.integers(low, high + 1)), facts_before - 1, prompt, ids))
         inserts.sort(key=lambda item: item[:3])
         pieces: list[np.ndarray] = []
         facts_at, answers, length, read = [], [], 0, 0
-        for place, _, kind, ids, prompt in inserts:
+        for place, _, prompt, ids in inserts:
             gap = int(gaps[place])
             pieces += chunks.views(read, gap)
             length, read = length + gap - read, gap
-            if kind == 0:
-                facts_at.append(length)
-            else:
+            if prompt:
                 answers.append((length + prompt, length + len(ids)))
+            else:
+                facts_at.append(length)
             pieces.append(ids)
             length += len(ids)
         pieces += chunks.views(read, len(chunks))

@@ -46,7 +46,7 @@ _FILES = {
     "novels": ("books-novels", "books-pg19-test"),
 }
 # Titles by split; what is named in neither is training text. Two volumes of the same author's tales share a split.
-_HELD_OUT = {
+_HELD_OUT: dict[str, dict[str, tuple[str, ...]]] = {
     "baseten": {
         "validation": ("The Bet and other stories", "The House with the Mezzanine and Other Stories"),
         "test": ("Pride and Prejudice", "Frankenstein; Or, The Modern Prometheus"),
@@ -162,7 +162,7 @@ def _baseten(text: str) -> Iterator[Book]:
     yield Book("War and Peace", strip_gutenberg(text[: starts[0]]))
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         part = text[start:end]
-        match = re.search(r"^Title: (.+(?:\n {7}\S.*)*)", part, re.MULTILINE)
+        match = re.search(r"^Title: (.+(?:\n +\S.*)*)", part, re.MULTILINE)
         title = " ".join(match.group(1).split()) if match else part.splitlines()[0]
         if title not in _LEFT_OUT:
             yield Book(title, strip_gutenberg(part))

@@ -8,6 +8,8 @@ the reason in a few words; the caller goes on to the next place. A full disk is 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import http.client
 import os
@@ -15,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -26,6 +29,7 @@ from typing import IO, Any
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next place quickly
 READ_SECONDS = 30.0
+CLIENT_SECONDS = 1800
 CHUNK = 1 << 18
 
 _unreachable: dict[str, str] = {}  # host -> reason; remembered until this process ends
@@ -49,12 +53,18 @@ class Meter:
         now = time.monotonic()
         if self.show and now - self.last >= (0.2 if self.tty else 10.0):
             self.last = now
-            print(("\r\033[K" if self.tty else "") + self._line(now), end="" if self.tty else "\n",
-                  file=sys.stderr, flush=True)
+            print(
+                ("\r\033[K" if self.tty else "") + self._line(now),
+                end="" if self.tty else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _line(self, now: float) -> str:
         rate = (self.done - self.start_done) / max(now - self.start, 1e-6)
         text = f"{self.label}: {self.done / 1e6:.1f}"
+        if self.total and rate == 0:
+            return f"{text}/{self.total / 1e6:.1f} MB, {now - self.start:.0f} s so far"
         if self.total:
             left = max(self.total - self.done, 0) / max(rate, 1.0)
             return f"{text}/{self.total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left"
@@ -74,7 +84,7 @@ class Url:
     def __str__(self) -> str:
         return self.url
 
-    def bring(self, folder: Path, progress: bool) -> Path:
+    def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         """Download into `folder`, keeping ``<hash>.part`` there when the connection breaks, for the next call."""
         host = urllib.parse.urlsplit(self.url).netloc
         if host in _unreachable:
@@ -91,6 +101,8 @@ class Url:
                 raise PlaceError(f"HTTP {error.code} {error.reason}") from error
             except (OSError, http.client.HTTPException) as error:
                 if is_full(error):
+                    part.unlink(missing_ok=True)
+                    part.with_suffix(".etag").unlink(missing_ok=True)
                     raise
                 reason = getattr(error, "reason", None) or error
                 now = part.stat().st_size if part.exists() else 0
@@ -117,7 +129,7 @@ class Url:
                 tag.write_text(validator)
             length = reply.headers.get("Content-Length")
             total = had + int(length) if length else None
-            meter = Meter(f"fetching {self.url.rsplit('/', 1)[-1]}", total, progress, had)
+            meter = Meter(self.url.rsplit("/", 1)[-1], total, progress, had)
             with open(part, "ab" if had else "wb") as file:
                 while chunk := reply.read(CHUNK):
                     file.write(chunk)
@@ -142,27 +154,26 @@ class Hub:
     def __str__(self) -> str:
         return f"Hugging Face hub {self.repo}/{self.file}"
 
-    def bring(self, folder: Path, progress: bool) -> Path:
+    def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         if "hub" in _unreachable:
             raise PlaceError(_unreachable["hub"])
         try:
             from huggingface_hub import constants, hf_hub_download
-            from huggingface_hub.errors import HfHubHTTPError
         except ImportError as error:
             raise PlaceError("huggingface_hub is not installed") from error
         if constants.HF_HUB_OFFLINE:
             raise PlaceError("HF_HUB_OFFLINE is set")
         _probe(constants.ENDPOINT, "hub")
-        _say(f"fetching {self.file} from the Hugging Face hub ({self.repo})", progress)
         try:
-            return Path(hf_hub_download(self.repo, self.file, repo_type=self.kind, local_dir=folder,
-                                        etag_timeout=CONNECT_SECONDS))
-        except HfHubHTTPError as error:
-            raise PlaceError(_first_line(error)) from error
-        except (OSError, ValueError) as error:
+            return Path(
+                hf_hub_download(
+                    self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
+                )
+            )
+        except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
             if is_full(error):
                 raise
-            raise PlaceError(_first_line(error)) from error
+            raise PlaceError(first_line(error)) from error
 
 
 @dataclass(frozen=True)
@@ -175,11 +186,26 @@ class Pip:
     def __str__(self) -> str:
         return f"Python package {self.requirement}"
 
-    def bring(self, folder: Path, progress: bool) -> Path:
+    def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         kind = "--no-binary" if self.source_archive else "--only-binary"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "--no-input", "--retries", "1",
-                   "--timeout", "15", "--ignore-requires-python", "--disable-pip-version-check", "--no-cache-dir"]
-        return _client("pip", [*command, "-d", str(folder), self.requirement], folder, str(self), progress)
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            kind,
+            ":all:",
+            "--no-input",
+            "--retries",
+            "1",
+            "--timeout",
+            "15",
+            "--ignore-requires-python",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+        ]
+        return _client("pip", [*command, "-d", str(folder), self.requirement], folder, progress, size)
 
 
 @dataclass(frozen=True)
@@ -191,13 +217,26 @@ class Npm:
     def __str__(self) -> str:
         return f"npm package {self.package}"
 
-    def bring(self, folder: Path, progress: bool) -> Path:
+    def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         npm = shutil.which("npm")
         if npm is None:
             raise PlaceError("npm is not installed")
-        command = [npm, "pack", self.package, "--pack-destination", str(folder), "--loglevel", "error",
-                   "--fetch-retries", "1", "--fetch-timeout", "60000"]
-        return _client("npm", command, folder, str(self), progress)
+        command = [
+            npm,
+            "pack",
+            self.package,
+            "--pack-destination",
+            str(folder),
+            "--loglevel",
+            "error",
+            "--fetch-retries",
+            "1",
+            "--fetch-retry-mintimeout",
+            "500",
+            "--fetch-timeout",
+            "60000",
+        ]
+        return _client("npm", command, folder, progress, size)
 
 
 Carrier = Url | Hub | Pip | Npm
@@ -232,8 +271,6 @@ Place = Carrier | Member
 
 def is_full(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that the disk or the quota is full."""
-    import errno
-
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -247,30 +284,67 @@ def sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _client(name: str, command: list[str], folder: Path, label: str, progress: bool) -> Path:
+# what a package client prints where it reaches no registry at all
+_NO_CONNECTION = ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "ENOTFOUND", "ECONNREFUSED",
+                  "ETIMEDOUT", "EAI_AGAIN")  # fmt: skip
+
+
+def _client(name: str, command: list[str], folder: Path, progress: bool, size: int | None) -> Path:
     """Run a package client that leaves one file in `folder`; return that file."""
     if name in _unreachable:
         raise PlaceError(_unreachable[name])
-    _say(f"fetching {label}", progress)
-    # the client must not see a project in the working directory (npm reads .npmrc, pip reads nothing)
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False,
-                         stdin=subprocess.DEVNULL)
+    scratch = folder / "scratch"  # the client's temporary files: on the cache's disk, and countable while it runs
+    scratch.mkdir()
+    code, output = _run(command, scratch, Meter(f"{name} download", size, progress))
     found = [path for path in folder.iterdir() if path.is_file()]
-    if run.returncode == 0 and len(found) == 1:
+    if code == 0 and len(found) == 1:
         return found[0]
-    output = run.stderr + run.stdout
     if "No space left" in output or "ENOSPC" in output:
-        raise OSError(28, "No space left on device")
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("error", "npm err", "npm error"))] or lines
-    reason = (errors[0] if errors else f"exit status {run.returncode}")[:200]
+        raise OSError(errno.ENOSPC, "No space left on device")
     if "No module named pip" in output:
-        reason = "pip is not installed in this Python"
-    if any(sign in output for sign in ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "ENOTFOUND",
-                                       "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN", "No module named pip")):
-        reason = reason if "installed" in reason else f"{name} has no connection to its package index"
-        _unreachable[name] = reason
-    raise PlaceError(reason)
+        _unreachable[name] = "pip is not installed in this Python"
+    elif any(sign in output for sign in _NO_CONNECTION):
+        _unreachable[name] = f"{name} reaches no package registry"
+    if name in _unreachable:
+        raise PlaceError(_unreachable[name])
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "npm err"))] or lines
+    raise PlaceError(errors[0][:200] if errors else f"{name} ended with status {code}")
+
+
+def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
+    """Exit status and output of a command; the bytes it has below `scratch` are its progress."""
+    deadline = time.monotonic() + CLIENT_SECONDS
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=scratch,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise PlaceError(f"not done after {CLIENT_SECONDS} seconds")
+                time.sleep(0.1)
+                meter.add(max(0, min(_bytes_below(scratch), meter.total or 0) - meter.done))
+        finally:
+            meter.close()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        log.seek(0)
+        return process.returncode, log.read()
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # the client deletes its files as it likes
+            total += path.lstat().st_size
+    return total
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -334,11 +408,7 @@ def _probe(endpoint: str, name: str) -> None:
         raise PlaceError(_unreachable[name]) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for a reason inside one-line errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
-
-
-def _say(text: str, progress: bool) -> None:
-    if progress:
-        print(text, file=sys.stderr, flush=True)

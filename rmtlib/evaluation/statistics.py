@@ -45,9 +45,7 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None
 
 
-def bootstrap_interval(
-    runs: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(runs: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile interval for the mean accuracy over training seeds, by a two-level bootstrap.
 
     `runs` holds (correct, n) per seed. Each of `RESAMPLES` resamples draws as many runs, with replacement,

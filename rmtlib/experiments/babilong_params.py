@@ -71,7 +71,9 @@ def cost(params: Params) -> Cost:
     weights = block_weights + vocabulary * width
     kept = 1 if recompute else max(segments for segments, _ in stages)
     half = 2 if train.get("precision") == "bf16" else 1
-    activations = 4 * 34 * layers * width * batch * S * positions * kept / half  # 34 values a position (Korthikanti 2022)
+    activations = (
+        4 * 34 * layers * width * batch * S * positions * kept / half
+    )  # 34 values a position (Korthikanti 2022)
     return Cost(
         tokens=trained + tested,
         flops=per_token * ((4 if recompute else 3) * trained + validated + tested),

@@ -106,11 +106,11 @@ def execute(task: str, params: Params, seed: int, folder: "RunFolder") -> Result
         segments = draw_segments(stage, seed, index)
         return (data.train if segments else data.train_facts).build(index, context_tokens(max(segments, 1), S))
 
-    def validate(model: torch.nn.Module, stage: Stage) -> float:
+    def validate(trained: Any, stage: Stage) -> float:
         length = context_tokens(max(stage.segments, 1), S)
         held_out = lambda i: data.validation.build(i, length)  # noqa: E731
         count = min(params.validation_samples, len(data.validation.fitting(length)))
-        return count_right(model, held_out, range(count), S, batch_size=batch, device=device) / count
+        return count_right(trained, held_out, range(count), S, batch_size=batch, device=device) / count
 
     trainer = Trainer(model, config, folder.path, sample, validate, folder.progress, folder.should_stop).fit()
     for note in trainer.at.notes:
@@ -164,12 +164,18 @@ def _evaluate(
             last = min(finished + batch_size, count)
             with autocast(torch.device(device), precision):
                 sample = lambda i: data.test.build(i, size)  # noqa: B023, E731 - called before `size` changes
-                right += count_right(model, sample, range(finished, last), segment_size, batch_size=batch_size, device=device)
+                right += count_right(
+                    model, sample, range(finished, last), segment_size, batch_size=batch_size, device=device
+                )
             finished, tokens = last, tokens + (last - done.get(str(segments), [0])[0]) * size
             done[str(segments)] = [finished, right]
             write_atomically(path, json.dumps(done).encode())
             folder.progress(
-                f"testing at {segments} segments ({size:,} tokens)", finished, count, accuracy=right / finished, tokens=tokens
+                f"testing at {segments} segments ({size:,} tokens)",
+                finished,
+                count,
+                accuracy=right / finished,
+                tokens=tokens,
             )
         results.append({"segments": segments, "tokens": segments * segment_size, "n": count, "correct": right})
     return results, tokens

@@ -116,9 +116,7 @@ def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> f
     return max(ends, default=0.0)
 
 
-def time_left(
-    running: list[Track], waiting: list[int], speeds: list[float], jobs: int, now: float
-) -> float | None:
+def time_left(running: list[Track], waiting: list[int], speeds: list[float], jobs: int, now: float) -> float | None:
     """Seconds left for a whole command, or None while nothing tells.
 
     Args:
@@ -128,9 +126,7 @@ def time_left(
         jobs: how many run at once.
         now: wall-clock time.
     """
-    known = [
-        track.whole / track.tokens for track in running if track.whole is not None and track.tokens > 0
-    ] + speeds
+    known = [track.whole / track.tokens for track in running if track.whole is not None and track.tokens > 0] + speeds
     if not known:
         return None
     speed = sum(known) / len(known)

@@ -37,9 +37,7 @@ def git_state() -> dict[str, Any]:
     """
     root = PACKAGE.parent
     top = _git("rev-parse", "--show-toplevel")
-    if (
-        top is None or Path(top).resolve() != root
-    ):  # no checkout, or a package installed inside another project's
+    if top is None or Path(top).resolve() != root:  # no checkout, or a package installed inside another project's
         return {"commit": None, "dirty": False}
     changes = _git(
         "status",

@@ -43,9 +43,7 @@ KEYS = frozenset(_TYPES)
 """The keys of a record, all of them always there."""
 
 
-def make_record(
-    config: RunConfig, result: Result, slices: Sequence[dict[str, Any]], notes: Iterable[str]
-) -> dict:
+def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, Any]], notes: Iterable[str]) -> dict:
     """The record of a finished run, not yet sealed.
 
     `slices` describe the processes that worked on the run one after another (see worker.py). Wall time adds
@@ -123,13 +121,9 @@ def load_record(path: str | Path) -> dict[str, Any]:
     record: dict[str, Any] = read_json(path, dict, remedy)
     if record.get("schema") != SCHEMA:
         raise RmtlibError(f"{path} has schema {record.get('schema')!r}, this rmtlib reads {SCHEMA}: {remedy}")
-    wrong = sorted(set(record) ^ KEYS) or [
-        key for key, kind in _TYPES.items() if not isinstance(record[key], kind)
-    ]
+    wrong = sorted(set(record) ^ KEYS) or [key for key, kind in _TYPES.items() if not isinstance(record[key], kind)]
     if wrong:
-        raise RmtlibError(
-            f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}"
-        )
+        raise RmtlibError(f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}")
     try:
         seal = digest({key: value for key, value in record.items() if key != "sha256"})
     except ValueError:
@@ -139,9 +133,7 @@ def load_record(path: str | Path) -> dict[str, Any]:
     config = RunConfig.from_json(record["config"])
     for key in ("artifact", "row", "scale", "seed"):
         if record[key] != getattr(config, key):
-            raise RmtlibError(
-                f"{path}: {key} is {record[key]!r}, its config says {getattr(config, key)!r}: {remedy}"
-            )
+            raise RmtlibError(f"{path}: {key} is {record[key]!r}, its config says {getattr(config, key)!r}: {remedy}")
     if record["run_id"] != config.id:
         raise RmtlibError(f"{path}: run id {record['run_id']!r}, its config's is {config.id!r}: {remedy}")
     return record
@@ -206,9 +198,7 @@ def publish(
     root = Path(runs_dir) / artifact
     names = sorted(path.name for path in root.glob("*") if path.is_dir()) if slugs is None else list(slugs)
     if not names:
-        raise RmtlibError(
-            f"nothing to publish: {root} holds no runs; train some with `rmtlib run {artifact}`"
-        )
+        raise RmtlibError(f"nothing to publish: {root} holds no runs; train some with `rmtlib run {artifact}`")
     done = Publication()
     published = {path: load_record(path) for path in sorted((Path(results_dir) / artifact).glob("*.json"))}
     clean_code: dict[str, str] = {}
@@ -240,17 +230,13 @@ def _refuse_unclean(record: dict[str, Any], clean_code: dict[str, str]) -> None:
     again = "commit, then train it again with --fresh"
     if record["git"]["dirty"]:
         raise RmtlibError(f"made by uncommitted or changing code: {again}")
-    if (
-        record["git"]["commit"] is None
-    ):  # trained from a copy without git: is its code what is committed here?
+    if record["git"]["commit"] is None:  # trained from a copy without git: is its code what is committed here?
         if not clean_code:
             state = provenance.git_state()
             committed = state["commit"] is not None and not state["dirty"]
             clean_code["sha256"] = provenance.modules_sha256() if committed else ""
         if record["modules_sha256"] != clean_code["sha256"]:
-            raise RmtlibError(
-                f"made outside a git checkout, by modules that are not those committed here: {again}"
-            )
+            raise RmtlibError(f"made outside a git checkout, by modules that are not those committed here: {again}")
 
 
 def verify(results_dir: str | Path = "results") -> list[str]:

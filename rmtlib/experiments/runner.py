@@ -121,9 +121,8 @@ def run(
             _raise_unfinished(command, fresh, time_budget)
             records |= {each.config.id: load_record(each.folder / "record.json") for each in todo}
         elif configs:
-            display.line(
-                f"{configs[0].artifact}: all {len(records)} runs are finished already, in {runs_dir}/"
-            )
+            kept = Path(runs_dir) / configs[0].artifact
+            display.line(f"{configs[0].artifact}: {_runs(len(records))} finished already, nothing to train; in {kept}/")
         _say_old_code(display, list(records.values()), len(todo))
     return [records[config.id] for config in configs]
 
@@ -164,16 +163,19 @@ def _empty(folder: Path) -> None:
 
 def _announce(display: Display, todo: list[_Run], records: dict[str, Any], jobs: int, root: Path) -> None:
     first = todo[0].config
-    count = len(todo) + len(records)
     done = f", {len(records)} finished already" if records else ""
     resumed = sum(1 for each in todo if (each.folder / "progress.json").exists())
     more = f" ({resumed} of them from a checkpoint)" if resumed else ""
     display.line(
-        f"{first.artifact} at scale {first.scale}: {count} run{'s' * (count > 1)}{done}, "
+        f"{first.artifact} at scale {first.scale}: {_runs(len(todo) + len(records))}{done}, "
         f"{len(todo)} to train{more}, {jobs} at once; kept in {root / first.artifact}/"
     )
     if not isinstance(display, Notebook):
         display.line("Ctrl-C stops with a checkpoint; the same command continues from it.")
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _say_old_code(display: Display, records: list[dict[str, Any]], trained: int) -> None:
@@ -182,7 +184,7 @@ def _say_old_code(display: Display, records: list[dict[str, Any]], trained: int)
         old = sum(1 for record in records if record["modules_sha256"] != code)
         if old:
             display.line(
-                f"note: {old} of these {len(records)} runs were made by another version of rmtlib's code; "
+                f"note: {old} of {_runs(len(records))} made by another version of rmtlib's code; "
                 "--fresh trains them anew"
             )
 
@@ -396,9 +398,7 @@ def _post_mortem(each: _Run, status: int) -> str:
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - 20000))
-            lines = [
-                line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()
-            ]
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
     if status == 2 and (errors := [line for line in lines if line.startswith("error: ")]):

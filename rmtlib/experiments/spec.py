@@ -57,9 +57,7 @@ class RunConfig:
         try:
             object.__setattr__(self, "_id", digest(self.to_json())[:12])
         except ValueError as error:
-            raise RmtlibError(
-                f"{self.artifact} {self.row}: a run config holds finite numbers only"
-            ) from error
+            raise RmtlibError(f"{self.artifact} {self.row}: a run config holds finite numbers only") from error
 
     @property
     def id(self) -> str:
@@ -86,9 +84,7 @@ class RunConfig:
         known = {field.name for field in fields(cls)}
         if not isinstance(data, Mapping) or set(data) != known:
             wrong = sorted(set(data) ^ known) if isinstance(data, Mapping) else data
-            raise RmtlibError(
-                f"a run config has the keys {', '.join(sorted(known))}; unknown or missing: {wrong}"
-            )
+            raise RmtlibError(f"a run config has the keys {', '.join(sorted(known))}; unknown or missing: {wrong}")
         return cls(**data)
 
     def __hash__(self) -> int:
@@ -213,9 +209,7 @@ def select(
         artifact = get_artifact(artifact)
     scale = scale or default_scale()
     if scale not in artifact.scales:
-        raise RmtlibError(
-            f"unknown scale {scale!r} for {artifact.name}: use one of {', '.join(artifact.scales)}"
-        )
+        raise RmtlibError(f"unknown scale {scale!r} for {artifact.name}: use one of {', '.join(artifact.scales)}")
     count = artifact.default_seeds(scale) if seeds in (None, "") else _seeds(seeds)
     chosen = [row for row in artifact.rows if row.name in artifact.default_rows(scale)]
     if rows or tasks:
@@ -243,9 +237,7 @@ def select(
 def _items(text: Any, what: str) -> list[str]:
     items = [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else []
     if not items:
-        raise RmtlibError(
-            f"{what} {text!r} names nothing: give names between commas, or leave it empty for all"
-        )
+        raise RmtlibError(f"{what} {text!r} names nothing: give names between commas, or leave it empty for all")
     return items
 
 

@@ -49,9 +49,7 @@ def finite(value: Any) -> tuple[Any, int]:
 
 def canonical(value: Any) -> str:
     """The one JSON text of `value`: sorted keys, no spaces. ValueError where a number is not finite."""
-    return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
@@ -86,12 +84,8 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 def unwritable(path: Path, error: OSError) -> RmtlibError:
     """The one-line error for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RmtlibError(
-            f"the disk is full: cannot write {path}; free some space, then the same command continues"
-        )
-    return RmtlibError(
-        f"cannot write {path} ({error.strerror or error}); mend that, then the same command continues"
-    )
+        return RmtlibError(f"the disk is full: cannot write {path}; free some space, then the same command continues")
+    return RmtlibError(f"cannot write {path} ({error.strerror or error}); mend that, then the same command continues")
 
 
 def read_json(path: Path, kind: type[dict] | type[list], remedy: str) -> Any:
@@ -163,9 +157,7 @@ class Lock:
             self.tell(None)
         except OSError as error:
             os.close(fd)
-            raise RmtlibError(
-                f"cannot lock {self.path} ({error.strerror or error}): use a local disk"
-            ) from error
+            raise RmtlibError(f"cannot lock {self.path} ({error.strerror or error}): use a local disk") from error
         except BaseException:
             os.close(fd)
             raise

@@ -174,13 +174,9 @@ def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]
             peak_memory=provenance.peak_memory(),
             hardware=provenance.hardware(),
         )
-        with contextlib.suppress(
-            RmtlibError
-        ):  # never hides what ended the run; the record below does not need it
+        with contextlib.suppress(RmtlibError):  # never hides what ended the run; the record below does not need it
             write_json(folder.path / "slices.json", slices)
-    return write_record(
-        folder.path / "record.json", make_record(config, result, slices, read_notes(folder.path))
-    )
+    return write_record(folder.path / "record.json", make_record(config, result, slices, read_notes(folder.path)))
 
 
 def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:

@@ -25,7 +25,9 @@ def load_backbone(name: str) -> Decoder:
         model = AutoModelForCausalLM.from_pretrained(where, **options)
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RmtlibError(f"backbone {name!r} cannot be loaded ({reason}); give a local folder or connect to the hub")
+        raise RmtlibError(
+            f"backbone {name!r} cannot be loaded ({reason}); give a local folder or connect to the hub"
+        ) from error
     return decoder_from_hf(model.float())
 
 
@@ -40,7 +42,9 @@ def load_tokenizer(name: str) -> Tokenizer:
         return HFTokenizer(name, AutoTokenizer.from_pretrained(where, **options))
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RmtlibError(f"tokeniser {name!r} cannot be loaded ({reason}); give a local folder or connect to the hub")
+        raise RmtlibError(
+            f"tokeniser {name!r} cannot be loaded ({reason}); give a local folder or connect to the hub"
+        ) from error
 
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:

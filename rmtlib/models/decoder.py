@@ -177,7 +177,9 @@ class Decoder(nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.places = nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
-        self.conv = nn.Conv1d(config.d_model, config.d_model, config.conv_taps, bias=False) if config.conv_taps else None
+        self.conv = (
+            nn.Conv1d(config.d_model, config.d_model, config.conv_taps, bias=False) if config.conv_taps else None
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = _norm(config)
         self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -219,7 +221,9 @@ class Decoder(nn.Module):
         if self.places is not None:
             last = first + x_BTD.shape[1]
             if last > self.config.max_positions:
-                raise ValueError(f"{last} positions (memory and segment) exceed the table of {self.config.max_positions}")
+                raise ValueError(
+                    f"{last} positions (memory and segment) exceed the table of {self.config.max_positions}"
+                )
             x_BTD = x_BTD + self.places.weight[first:last]
         return self.dropout(x_BTD)
 

@@ -13,7 +13,7 @@ GELU = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh
 
 
 def decoder_from_hf(model: Any) -> Decoder:
-    """A decoder with the weights, dtype and device of ``model`` (a GPT2LMHeadModel, GPTNeoXForCausalLM or LlamaForCausalLM).
+    """A decoder with the weights, dtype and device of a GPT2LMHeadModel, GPTNeoXForCausalLM or LlamaForCausalLM.
 
     Raises:
         RmtlibError: another architecture, or a setting of it that `Decoder` does not have.
@@ -33,9 +33,7 @@ def decoder_from_hf(model: Any) -> Decoder:
 def _refuse(config: Any, **wanted: Any) -> None:
     for name, value in wanted.items():
         if getattr(config, name, value) != value:
-            raise RmtlibError(
-                f"the backbone has {name}={getattr(config, name)!r}, which the lean decoder does not have (only {value!r})"
-            )
+            raise RmtlibError(f"the backbone has {name}={getattr(config, name)!r}; the lean decoder only has {value!r}")
 
 
 def _activation(name: str) -> Any:
@@ -50,8 +48,7 @@ def _rope(config: Any) -> tuple[float, float]:
     kind = rope.get("rope_type", "default")
     if kind != "default":
         raise RmtlibError(f"the backbone scales its rotary positions ({kind!r}), which the lean decoder does not have")
-    theta = rope.get("rope_theta", getattr(config, "rope_theta", None) or getattr(config, "rotary_emb_base", 10_000.0))
-    return float(theta), float(rope.get("partial_rotary_factor", getattr(config, "rotary_pct", 1.0)))
+    return float(rope.get("rope_theta", 10_000.0)), float(rope.get("partial_rotary_factor", 1.0))
 
 
 def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, Tensor]]:
@@ -75,7 +72,9 @@ def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
     }
     for i in range(c.n_layer):
         theirs, ours = f"transformer.h.{i}", f"blocks.{i}"
-        out |= _pair(f"{ours}.attention_norm", w, f"{theirs}.ln_1") | _pair(f"{ours}.feed_forward_norm", w, f"{theirs}.ln_2")
+        out |= _pair(f"{ours}.attention_norm", w, f"{theirs}.ln_1") | _pair(
+            f"{ours}.feed_forward_norm", w, f"{theirs}.ln_2"
+        )
         for mine, name in (
             ("attention.qkv", "attn.c_attn"),
             ("attention.out", "attn.c_proj"),

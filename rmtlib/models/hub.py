@@ -70,8 +70,8 @@ class RMTForCausalLM(PreTrainedModel):
         places, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
         if decoder.config.positions == "learned" and needed > places:
             raise RmtlibError(
-                f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} positions; "
-                f"the backbone has {places}. Use a shorter segment"
+                f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} "
+                f"positions; the backbone has {places}. Use a shorter segment"
             )
         self.rmt = RMT(decoder, config.memory_tokens, config.memory_mask)
         self.post_init()
@@ -98,7 +98,9 @@ class RMTForCausalLM(PreTrainedModel):
         """
         decoder = load_backbone(backbone) if isinstance(backbone, str) else decoder_from_hf(backbone)
         config = RMTConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask)
-        return cls(config, decoder).to(decoder.tokens.weight.device, decoder.tokens.weight.dtype)
+        model = cls(config, decoder)
+        model.rmt.to(decoder.tokens.weight)
+        return model
 
     def initial_state(self, batch: int) -> RMTState:
         """See `RMT.initial_state`."""
@@ -163,7 +165,7 @@ class RMTForCausalLM(PreTrainedModel):
             out[b, k] = longest[b, : int(k.sum())]
         return RMTOutput(logits=out, state=state)
 
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -193,7 +195,9 @@ class RMTForCausalLM(PreTrainedModel):
             rows = [b for b, n in enumerate(lengths) if n == length]
             prompts = torch.stack([input_ids[b, keep[b]] for b in rows])
             part = RMTState(state.memory_BMD[rows])
-            made = generate(self.rmt, prompts, part, self.config.segment_size, max_new_tokens, eos_id=eos, choose=choose)
+            made = generate(
+                self.rmt, prompts, part, self.config.segment_size, max_new_tokens, eos_id=eos, choose=choose
+            )
             for b, row in zip(rows, made, strict=True):
                 stop = row.shape[0] if eos is None else int((row == eos).long().cumsum(0).le(1).sum())
                 new[b, :stop] = row[:stop]

@@ -127,7 +127,7 @@ class RMT(nn.Module):
         return x_BTD.gather(1, order_BT[..., None].expand_as(x_BTD)), order_BT
 
     def _mask(self, order_BT: Tensor | None, S: int, write: bool, device: torch.device) -> Tensor:
-        """Causal, but all-to-all inside the read block and inside the write block: (1 or B, 1, T, T), True = may look."""
+        """Causal, but all-to-all inside the read and inside the write block: (1 or B, 1, T, T), True = may look."""
         M = self.memory_tokens
         T = M + S + M * write
         block_T = torch.zeros(T, dtype=torch.long, device=device)
@@ -144,7 +144,9 @@ class RMT(nn.Module):
         M = self.memory_tokens
         mask = memory_BMD.new_ones(M, M, dtype=torch.bool) if self.memory_mask == "bidirectional" else None
         _, cache = self.decoder(memory_BMD, mask=mask)
-        return OpenSegment(state, cache, torch.empty(memory_BMD.shape[0], 0, dtype=torch.long, device=memory_BMD.device))
+        return OpenSegment(
+            state, cache, torch.empty(memory_BMD.shape[0], 0, dtype=torch.long, device=memory_BMD.device)
+        )
 
     def extend(self, segment: OpenSegment, input_ids_Bn: Tensor) -> tuple[Tensor, OpenSegment]:
         """Read n more tokens of an open segment; returns their outputs (B, n, D) and the grown segment."""

@@ -114,8 +114,7 @@ def curves(records: Iterable[Record]) -> dict[str, dict[str, Curve]]:
     for record in latest(records):
         grouped.setdefault(record["scale"], {}).setdefault(record["row"], []).append(record)
     return {
-        scale: {task: _curve(task, scale, runs) for task, runs in tasks.items()}
-        for scale, tasks in grouped.items()
+        scale: {task: _curve(task, scale, runs) for task, runs in tasks.items()} for scale, tasks in grouped.items()
     }
 
 

@@ -34,9 +34,7 @@ def figure_fragment(view: View, folder: Path) -> str:
     """The figure with its description, and where its data is; writes figure and data into `folder`."""
     name = view.artifact.name
     _, svg = figures.save(view.draw(), folder / name)
-    (folder / f"{name}.csv").write_text(
-        view.parts.csv(view.live, view.published, view.artifact.rows), encoding="utf-8"
-    )
+    (folder / f"{name}.csv").write_text(view.parts.csv(view.live, view.published, view.artifact.rows), encoding="utf-8")
     return (
         f'<figure class="plot"><img src="{folder.name}/{svg.name}" alt="{escape(view.alt())}">\n'
         f'<figcaption>{escape(view.artifact.title)}. <a href="{folder.name}/{name}.csv">Data as CSV</a>, '

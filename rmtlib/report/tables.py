@@ -132,7 +132,7 @@ def accuracy_table(records: Iterable[Record], scale: str) -> Table | None:
     header = ("context", *(f"{task} ({c.runs} run{'s' * (c.runs != 1)})" for task, c in tasks.items()))
     return Table(
         f"Exact match at {scale} scale: mean ± standard deviation over seeds; for a single run its 95 % binomial "
-        "interval in brackets. Each seed links to its record.",
+        "interval in brackets.",
         header,
         rows,
     )
@@ -173,7 +173,7 @@ def comparison_table(records: Iterable[Record], rows: Sequence[Row]) -> Table:
     return Table(
         "Exact match at multiples of the training length: the paper's model and ours, each against its own. "
         "Read the shape of the decline, not the level: model, length in tokens and vocabulary differ.",
-        ("task", "", *(f"{m}×" for m in multiples)),
+        ("task", "whose", *(f"{m}×" for m in multiples)),
         tuple(body),
     )
 

@@ -72,9 +72,7 @@ class View:
         published: records of results/.
     """
 
-    def __init__(
-        self, artifact: str | Artifact, live: Iterable[Record] = (), published: Iterable[Record] = ()
-    ) -> None:
+    def __init__(self, artifact: str | Artifact, live: Iterable[Record] = (), published: Iterable[Record] = ()) -> None:
         self.artifact = get_artifact(artifact) if isinstance(artifact, str) else artifact
         self.parts = PARTS[self.artifact.name]
         self.live = list(live)

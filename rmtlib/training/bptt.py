@@ -99,7 +99,7 @@ def _truncated(model: RecurrentModel, segments: Sequence[Segment], scale: float,
                 torch.autograd.backward(start, gradients, retain_graph=True)
         if s >= k:
             inputs.pop(s - k)
-            outputs.pop(s - k - 1 if s > k else None, None)
+            outputs.pop(s - k - 1)
     return total
 
 

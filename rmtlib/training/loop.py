@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.seeds import torch_seed
 from rmtlib.segments import IGNORE, Segment, Tokens, cut
-from rmtlib.training.bptt import backward
+from rmtlib.training.bptt import RecurrentModel, backward
 from rmtlib.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rmtlib.training.curriculum import Stage, learning_rate
 
@@ -95,7 +96,7 @@ class Trainer:
         self.sample, self.validate = sample, validate
         self.progress, self.should_stop = progress, should_stop
         self.device = next(model.parameters()).device
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.optimizer = self._new_optimizer()
         self.at = _Position(micro_batch=config.batch_size)
         self.best: dict[str, Tensor] = {}
@@ -128,7 +129,8 @@ class Trainer:
             if at.step % c.evaluate_every == 0 or at.step == stage.steps:
                 self._evaluate(stage)
             done = sum(s.steps for s in c.stages[: at.stage]) + at.step
-            label = f"stage {at.stage + 1}/{len(c.stages)} ({'facts only' if not stage.segments else f'1-{stage.segments} segments'})"
+            what = f"1-{stage.segments} segments" if stage.segments else "facts only"
+            label = f"stage {at.stage + 1}/{len(c.stages)} ({what})"
             self.progress(label, done, sum(s.steps for s in c.stages), loss=loss, tokens=at.tokens)
             if at.step % c.save_every == 0:
                 self.save()
@@ -140,7 +142,7 @@ class Trainer:
         lr = learning_rate(stage, at.step, c.warmup, c.horizon)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(hash_step(c.seed, at.samples))  # dropout: a function of the step, so resume is exact
+        torch.manual_seed(torch_seed(c.seed, "dropout", at.samples))  # a function of the step, so that resume is exact
         self.model.train()
         while True:
             self.optimizer.zero_grad(set_to_none=True)
@@ -149,12 +151,14 @@ class Trainer:
                 break
             except torch.cuda.OutOfMemoryError:
                 if at.micro_batch == 1:
-                    raise RmtlibError("one sample does not fit in the GPU's memory; set recompute or use fewer segments")
+                    raise RmtlibError(
+                        "one sample does not fit in the GPU's memory; recompute, or use fewer segments"
+                    ) from None
                 at.micro_batch = math.ceil(at.micro_batch / 2)
-                at.notes.append(f"out of memory at step {at.step} of stage {at.stage + 1}: micro-batch {at.micro_batch}")
+                at.notes.append(f"out of memory in stage {at.stage + 1}, step {at.step}: micro-batch {at.micro_batch}")
                 torch.cuda.empty_cache()
         if not math.isfinite(loss):
-            raise RmtlibError(f"the loss is {loss} at step {at.step} of stage {at.stage + 1}; use a lower learning rate")
+            raise RmtlibError(f"the loss is {loss} in stage {at.stage + 1}, step {at.step}; use a lower learning rate")
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip_norm).item()
         self.optimizer.step()
         at.samples += c.batch_size
@@ -174,7 +178,11 @@ class Trainer:
             here = [segment.to(self.device) for segment in segments]
             with autocast(self.device, c.precision):
                 total += backward(
-                    self.model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=c.recompute
+                    cast(RecurrentModel, self.model),
+                    here,
+                    scale=1 / labels,
+                    bptt_segments=c.bptt_segments,
+                    recompute=c.recompute,
                 )
         return total / labels
 
@@ -216,7 +224,9 @@ class Trainer:
         tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= optimizer_tensors(self.optimizer, self.names)
-        state: dict[str, Any] = asdict(self.at) | {"best_score": None if self.at.best_score == -math.inf else self.at.best_score}
+        state: dict[str, Any] = asdict(self.at)
+        if self.at.best_score == -math.inf:  # JSON has no infinity
+            state["best_score"] = None
         save_checkpoint(self.folder, tensors, state)
 
     def _restore(self) -> None:
@@ -232,13 +242,6 @@ class Trainer:
         restore_optimizer(self.optimizer, self.names, tensors)
         with open(self.metrics_path, "ab") as file:  # lines after the checkpoint will be written again
             file.truncate(self.at.metrics_bytes)
-
-
-def hash_step(seed: int, index: int) -> int:
-    """Seed of the dropout masks of the batch that starts at sample `index`."""
-    from rmtlib.seeds import torch_seed
-
-    return torch_seed(seed, "dropout", index)
 
 
 def autocast(device: torch.device, precision: str) -> Any:

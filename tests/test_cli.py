@@ -1,0 +1,478 @@
+"""The command line: what it prints, its exit status, and one clear line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rmtlib.cli import main
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments import plan as plan_module
+from rmtlib.experiments import provenance, spec
+from rmtlib.experiments.records import load_record
+from rmtlib.experiments.spec import ARTIFACTS, select
+from rmtlib.notebooks import execute, parse_parameters, read_parameters
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def fake(tmp_path, monkeypatch):
+    """An empty project folder in which there is one artifact, the fake one."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(ARTIFACTS):
+        monkeypatch.delitem(ARTIFACTS, name)
+    monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.delenv("FAKE_ORDERS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def rmtlib(capsys):
+    """Run a command line; (exit status, standard output, standard error)."""
+
+    def call(*arguments):
+        status = main(arguments)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "figure-6"], ["figure-6", "fake"]),
+        (["plan", "figure-6"], ["figure-6", "fake"]),
+        (["status", "figure-6"], ["figure-6", "fake"]),
+        (["publish", "figure-6"], ["figure-6", "fake"]),
+        (["run", "fake", "--scale", "huge"], ["huge", "smoke, small, gpu, paper"]),
+        (["run", "fake", "--seeds", "three"], ["--seeds", "three", "whole number"]),
+        (["run", "fake", "--seeds", "0"], ["--seeds", "whole number from 1 up"]),
+        (["run", "fake", "--seeds", "-1"], ["--seeds"]),
+        (["run", "fake", "--seeds", "1.5"], ["--seeds", "whole number"]),
+        (["run", "fake", "--tasks", "qa1,qa9"], ["qa9", "qa1, qa2"]),
+        (["run", "fake", "--rows", "x*"], ["x*", "qa1, qa2, base"]),
+        (["run", "fake", "--rows", ","], ["','", "commas"]),
+        (["run", "fake", "--rows", "base", "--tasks", "qa1"], ["base", "qa1", "both"]),
+        (["run", "fake", "--jobs", "0"], ["--jobs"]),
+        (["run", "fake", "--time-budget", "soon"], ["--time-budget", "seconds", "soon"]),
+        (["run", "fake", "--time-budget", "nan"], ["--time-budget"]),
+        (["run", "fake", "--frehs"], ["--frehs"]),
+        (["run"], ["ARTIFACT"]),
+        (["rnu", "fake"], ["rnu", "run", "plan"]),
+        ([], ["COMMAND"]),
+        (["publish", "fake"], ["nothing to publish", "rmtlib run fake"]),
+        (["verify"], ["results"]),
+        (["data", "nonsense"], ["nonsense", "babi-qa1-train"]),
+        (["notebook", "fake"], ["notebooks/fake.ipynb"]),
+        (["notebook", "../fake"], ["../fake"]),
+        (["notebook", "fake", "-p", "A"], ["-p"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(rmtlib, arguments, parts):
+    status, out, err = rmtlib(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert not Path("runs").exists()
+
+
+def test_help_lists_the_commands_and_not_the_workers(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "worker" not in out
+    for command in ("run", "plan", "status", "publish", "verify", "data", "notebook"):
+        assert f"\n    {command} " in out
+
+
+def test_an_error_from_the_disk_is_one_line(rmtlib, monkeypatch):
+    Path("notebooks").mkdir()
+    monkeypatch.setattr("rmtlib.experiments.plan.status", lambda *_: os.listdir("/nowhere/at/all"))
+    status, _, err = rmtlib("status")
+    assert (status, err) == (2, "error: No such file or directory: /nowhere/at/all\n")
+
+
+# Choosing runs
+
+
+def chosen(*arguments):
+    return [(config.row, config.seed) for config in select("fake", *arguments)]
+
+
+def test_selection():
+    assert chosen("small") == [("qa1", 0), ("qa1", 1)]
+    assert chosen("small", 1, "qa*") == [("qa1", 0), ("qa2", 0)]
+    assert chosen("small", "1", "base, qa1") == [("qa1", 0), ("base", 0)]
+    assert chosen("small", 1, "*", "qa2") == [("qa2", 0)]
+    assert chosen("small", 1, "", "qa2,qa1") == [("qa1", 0), ("qa2", 0)]
+
+
+def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
+    monkeypatch.setattr(spec, "has_gpu", lambda: False)
+    status, out, _ = rmtlib(
+        "plan", "fake", "--json", "--scale", "", "--seeds", "", "--rows", "", "--tasks", "", "--jobs", ""
+    )
+    assert status == 0
+    found = json.loads(out)
+    assert found["scale"] == "small" and [run["row"] for run in found["runs"]] == ["qa1", "qa1"]
+    monkeypatch.setattr(spec, "has_gpu", lambda: True)
+    assert select("fake", "")[0].scale == "gpu"
+
+
+@pytest.mark.parametrize("seeds", [True, 1.0, 0, "x", -3])
+def test_seeds_from_python_are_checked_too(seeds):
+    with pytest.raises(RmtlibError, match="seeds is how many"):
+        select("fake", "small", seeds)
+
+
+def test_only_run_prepares(rmtlib, monkeypatch):
+    import fake_artifact
+
+    calls = []
+    monkeypatch.setattr(fake_artifact.Fake, "prepare", lambda self, scale, rows: calls.append((scale, rows)))
+    rmtlib("plan", "fake", "--scale", "small")
+    assert calls == []
+    rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--rows", "qa*")
+    assert calls == [("small", ["qa1", "qa2"])]
+
+
+# run, plan, status, publish, verify, data
+
+
+def test_run_prints_what_the_results_show(rmtlib):
+    status, out, err = rmtlib("run", "fake", "--scale", "small")
+    assert status == 0
+    assert out.splitlines()[:3] == ["2 fakes", "a second line", "a third line"]
+    assert "runs/fake" in out
+    assert "2 to train" in err
+
+
+def test_run_as_json_is_one_document(rmtlib):
+    status, out, _ = rmtlib("run", "fake", "--scale", "small", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["artifact"] == "fake" and found["scale"] == "small" and found["summary"][0] == "2 fakes"
+    assert [run["seed"] for run in found["runs"]] == [0, 1]
+    for run in found["runs"]:
+        assert load_record(run["record"])["metrics"] == run["metrics"]
+
+
+def test_a_stopped_run_has_its_own_status(rmtlib, monkeypatch):
+    monkeypatch.setenv("FAKE_ORDERS", "slow")
+    status, out, err = rmtlib("run", "fake", "--scale", "small", "--time-budget", "0.8")
+    assert status == 75
+    assert out == ""
+    assert err.splitlines()[-1].startswith("time budget of 0.8 s used: 0 of 2 runs finished; the same command")
+
+
+def test_plan_tells_time_memory_disk_and_state(rmtlib, monkeypatch):
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    monkeypatch.setenv("FAKE_ORDERS", "killed")
+    rmtlib("run", "fake", "--scale", "small", "--seeds", "1")
+    status, out, _ = rmtlib("plan", "fake", "--scale", "small", "--json", "--jobs", "1")
+    assert status == 0
+    found = json.loads(out)
+    assert [run["state"] for run in found["runs"]] == ["partial", "to do"]
+    first, second = found["runs"]
+    assert second["seconds"] == pytest.approx(1e9 / (1e9 * plan_module.CPU_EFFICIENCY))
+    assert second["tokens"] == 2000 and second["memory_bytes"] == 2**20 and second["disk_bytes"] == 2**10
+    done = first["done"]
+    assert 0 < done <= 0.25
+    assert found["total"]["seconds"] == pytest.approx(first["seconds"] * (2 - done))
+    assert found["total"]["disk_bytes"] == 2**10 and found["total"]["runs"] == 2
+    assert found["device"] and "measured now" in found["device"]
+    status, out, _ = rmtlib("plan", "fake", "--scale", "small")
+    assert "partial" in out and "to do" in out and "left to do" in out and found["device"] in out
+    assert not any(Path("runs").rglob("record.json"))
+
+
+def test_plan_prefers_what_was_measured(rmtlib, monkeypatch):
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1 / 0)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    found = json.loads(rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--json")[1])
+    (record,) = [load_record(each["record"]) for each in found["runs"]]
+    found = json.loads(rmtlib("plan", "fake", "--scale", "small", "--rows", "qa*", "--json")[1])
+    assert found["device"] is None
+    assert [run["state"] for run in found["runs"]] == ["finished", "to do", "to do", "to do"]
+    for run in found["runs"]:
+        assert run["seconds"] == pytest.approx(record["wall_s"])  # all fakes cost the same
+    assert "of this row" in found["runs"][1]["basis"] and "other rows" in found["runs"][2]["basis"]
+
+
+def test_plan_for_the_papers_scale_states_its_assumption(rmtlib, monkeypatch):
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    status, out, _ = rmtlib("plan", "fake", "--scale", "paper")
+    assert status == 0
+    assert "H200" in out and "790 TFLOP/s" in out and "there is none here" in out
+    assert "left to do" in out
+
+
+def test_plan_warns_of_a_small_disk(rmtlib, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
+    assert "warning: these runs need 2.0 kB of disk" in rmtlib("plan", "fake", "--scale", "paper")[1]
+
+
+def test_core_speed_is_measured_quickly():
+    started = time.monotonic()
+    assert 1e8 < plan_module.core_flops() < 1e13
+    assert time.monotonic() - started < 5
+
+
+def test_status_shows_every_state(rmtlib, monkeypatch):
+    status, out, _ = rmtlib("status")
+    assert status == 0 and out.startswith("no runs here and no published records") and "rmtlib plan" in out
+    monkeypatch.setenv("FAKE_ORDERS", "killed not-seed-0")
+    rmtlib("run", "fake", "--scale", "small")
+    status, out, _ = rmtlib("status", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert [(run["row"], run["seed"], run["state"], run["published"]) for run in found] == [
+        ("qa1", 0, "finished", None),
+        ("qa1", 1, "partial", None),
+    ]
+    assert 0 < found[1]["done"] < 1 and found[1]["stage"].startswith("stage 1, step ")
+    text = rmtlib("status", "fake")[1]
+    assert "finished" in text and "partial" in text
+
+
+def test_status_names_a_damaged_run_and_still_shows_the_others(rmtlib):
+    rmtlib("run", "fake", "--scale", "small")
+    path = Path("runs/fake") / select("fake", "small")[0].slug / "record.json"
+    path.write_text("{")
+    status, out, err = rmtlib("status")
+    assert status == 2
+    assert "finished" in out and "damaged" in out
+    assert err.count("\n") == 1 and str(path) in err
+
+
+def make_clean(folder):
+    """Re-seal the records of this (perhaps dirty) checkout as clean ones."""
+    from rmtlib.experiments.records import write_record
+
+    for path in Path(folder).rglob("record.json"):
+        write_record(path, load_record(path) | {"git": {"commit": "c" * 40, "dirty": False}})
+
+
+def test_publish_then_verify_then_tamper(rmtlib):
+    rmtlib("run", "fake", "--scale", "small")
+    make_clean("runs")
+    status, out, _ = rmtlib("publish", "fake", "--json")
+    assert status == 0
+    published = json.loads(out)["published"]
+    assert sorted(published) == sorted(str(path) for path in Path("results/fake").glob("*.json"))
+    assert len(published) == 2
+    assert rmtlib("verify") == (0, "2 records in results/ are as they were written\n", "")
+    assert json.loads(rmtlib("verify", "--json")[1]) == {"folder": "results", "records": 2, "problems": []}
+    assert {run["published"] for run in json.loads(rmtlib("status", "--json")[1])} == set(published)
+    path = Path(published[0])
+    path.write_text(path.read_text().replace('"loss": 0.5', '"loss": 0.4'))
+    status, out, err = rmtlib("verify")
+    assert status == 2
+    assert str(path) in out and "changed after it was written" in err and err.count("\n") == 1
+
+
+def test_publish_refuses_dirty_and_unfinished_runs_but_publishes_the_rest(rmtlib, monkeypatch):
+    rmtlib("run", "fake", "--scale", "small", "--seeds", "1")
+    make_clean("runs")
+    monkeypatch.setenv("FAKE_ORDERS", "killed")
+    rmtlib("run", "fake", "--scale", "small")
+    status, out, err = rmtlib("publish", "fake")
+    assert status == 2
+    assert "published: results/fake/qa1-small-s0-" in out
+    assert "not published: qa1-small-s1-" in out and "not finished" in err
+    assert rmtlib("publish", "fake", "--scale", "small", "--seeds", "1")[0] == 0
+    assert rmtlib("publish", "fake", "--scale", "small", "--tasks", "qa2")[0] == 2  # never trained
+
+
+def test_data_lists_the_files(rmtlib, monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RMTLIB_DATA", "")
+    status, out, _ = rmtlib("data", "--json")
+    found = {each["name"]: each for each in json.loads(out)}
+    assert status == 0
+    assert found["babi-qa1-train"]["bytes"] == 944248 and found["babi-qa1-train"]["state"] == "absent"
+    assert "babi-qa1-train" in rmtlib("data")[1]
+
+
+def test_data_fetches_by_pattern_or_says_where_it_looked(rmtlib, monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RMTLIB_DATA", "")
+    monkeypatch.setenv("RMTLIB_OFFLINE", "1")
+    status, _, err = rmtlib("data", "gpt2-*")
+    assert status == 2
+    assert "gpt2-encoder" in err and err.count("\n") == 1
+
+
+# Notebooks
+
+
+def notebook(path, *cells, parameters='SCALE = "small"\nSEEDS: int | None = None\nRATE = 0.5\nFAST = True\nANY = None'):
+    empty = {"cell_type": "code", "execution_count": None, "outputs": [], "metadata": {}}
+    made = [empty | {"id": "parameters", "source": parameters, "metadata": {"tags": ["parameters"]}}]
+    made += [empty | {"id": f"cell-{index}", "source": cell} for index, cell in enumerate(cells)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = Path(path)
+    path.parent.mkdir(exist_ok=True)
+    whole = {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(whole))
+    return path
+
+
+def test_parameters_are_read_with_their_types():
+    found = read_parameters(notebook("notebooks/a.ipynb"))
+    assert {name: each.type for name, each in found.items()} == {
+        "SCALE": "str | None",
+        "SEEDS": "int | None",
+        "RATE": "float | None",
+        "FAST": "bool | None",
+        "ANY": None,
+    }
+    assert found["RATE"].default == 0.5
+
+
+def test_parameters_are_typed_and_empty_ones_left_alone():
+    path = notebook("notebooks/a.ipynb")
+    given = {"SCALE": "1", "SEEDS": "3", "RATE": "1e-3", "FAST": "False", "ANY": "qa1,qa2"}
+    assert parse_parameters(path, list(given.items())) == {
+        "SCALE": "1",
+        "SEEDS": 3,
+        "RATE": 0.001,
+        "FAST": False,
+        "ANY": "qa1,qa2",
+    }
+    assert parse_parameters(path, [("SEEDS", ""), ("ANY", "[1]"), ("SCALE", "None")]) == {
+        "ANY": [1],
+        "SCALE": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parts"),
+    [
+        ("SEDS", "3", ["SEDS", "SCALE, SEEDS, RATE, FAST, ANY"]),
+        ("SEEDS", "three", ["SEEDS", "int", "three"]),
+        ("SEEDS", "1.5", ["SEEDS", "int"]),
+        ("RATE", "fast", ["RATE", "float"]),
+        ("FAST", "maybe", ["FAST", "bool"]),
+    ],
+)
+def test_a_wrong_parameter_is_one_line_before_anything_starts(rmtlib, name, value, parts):
+    notebook("notebooks/a.ipynb")
+    status, _, err = rmtlib("notebook", "a", "-p", name, value)
+    assert status == 2
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"cells": []}', '{"cells": 3}'])
+def test_a_damaged_notebook_is_one_line(rmtlib, content):
+    Path("notebooks").mkdir()
+    Path("notebooks/a.ipynb").write_text(content)
+    status, _, err = rmtlib("notebook", "a")
+    assert status == 2
+    assert "notebooks/a.ipynb" in err and err.count("\n") == 1
+
+
+def test_a_missing_notebook_names_the_others(rmtlib):
+    notebook("notebooks/a.ipynb")
+    assert "there are a" in rmtlib("notebook", "b")[2]
+
+
+def test_the_source_is_never_overwritten(rmtlib):
+    path = notebook("notebooks/a.ipynb")
+    before = path.read_bytes()
+    status, _, err = rmtlib("notebook", "a", "--out", "notebooks/a.ipynb")
+    assert status == 2 and "source itself" in err
+    assert path.read_bytes() == before
+
+
+RUN = "from rmtlib.experiments.runner import run\nfrom rmtlib.experiments.spec import ARTIFACTS, select\n" + (
+    'ARTIFACTS["fake"] = "fake_artifact:Fake"\nrecords = run(select("fake", SCALE, SEEDS))'
+)
+
+
+def test_a_notebook_runs_and_a_failed_one_never_replaces_it(rmtlib):
+    pytest.importorskip("papermill")
+    notebook(
+        "notebooks/a.ipynb",
+        RUN,
+        "print(len(records), RATE, type(SEEDS).__name__)\nassert RATE < 1, 'too fast'",
+    )
+    status, out, err = rmtlib("notebook", "a", "-p", "SEEDS", "1", "-p", "RATE", "")
+    assert (status, out) == (0, "out/a/a.ipynb\n")
+    assert "1 run, 1 to train" in err  # the cell's progress, shown while it runs
+    assert "WARNING" not in err and "unknown parameter" not in err
+    good = Path(out.strip()).read_text()
+    outputs = "".join(str(cell.get("outputs")) for cell in json.loads(good)["cells"])
+    assert "1 0.5 int" in outputs
+    assert "finished in" in outputs and "measuring" not in outputs  # of the progress, its last state alone
+    assert not Path("out/a/a.partial.ipynb").exists()
+    status, _, err = rmtlib("notebook", "a", "-p", "SEEDS", "1", "-p", "RATE", "2.0")
+    assert status == 2
+    assert err.splitlines()[-1] == (
+        "error: notebooks/a.ipynb, cell 4: AssertionError: too fast; see out/a/a.partial.ipynb"
+    )
+    assert Path("out/a/a.ipynb").read_text() == good
+    assert "too fast" in Path("out/a/a.partial.ipynb").read_text()
+
+
+def test_ctrl_c_in_a_notebook_stops_its_training_with_a_checkpoint():
+    pytest.importorskip("papermill")
+    notebook("notebooks/a.ipynb", RUN)
+    process = subprocess.Popen(
+        [sys.executable, TESTS / "fake_artifact.py", "notebook", "a", "-p", "SEEDS", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"FAKE_ORDERS": "slow"},
+    )
+    folder = Path("runs/fake") / select("fake", "small")[0].slug
+    deadline = time.monotonic() + 30
+    while not (folder / "progress.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 75, err
+    assert "stopped by Ctrl-C: 0 of 1 runs finished; the same command continues" in err.splitlines()[-1]
+    assert (folder / "checkpoint.json").exists()
+    assert not Path("out/a/a.ipynb").exists()
+
+
+def test_errors_of_cells_keep_their_kind(monkeypatch):
+    papermill = pytest.importorskip("papermill")
+    from papermill.exceptions import PapermillExecutionError
+
+    path = notebook("notebooks/a.ipynb")
+
+    def fails(name, value):
+        def execute_notebook(*arguments, **more):
+            raise PapermillExecutionError(2, 1, "", name, value, [])
+
+        monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+        execute(path, "out/a.ipynb", quiet=True)
+
+    with pytest.raises(Stopped, match="^time budget used$"):
+        fails("Stopped", "time budget\nused")
+    with pytest.raises(RmtlibError, match="cell 3: unknown scale; see out/a.partial.ipynb"):
+        fails("RmtlibError", "unknown scale")
+    with pytest.raises(Stopped, match="interrupted in cell 3"):
+        fails("KeyboardInterrupt", "")

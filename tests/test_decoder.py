@@ -1,0 +1,117 @@
+"""The lean decoder equals Hugging Face's GPT-2, GPT-NeoX and Llama, and its cache equals one pass."""
+
+import pytest
+import torch
+import transformers
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from rmtlib.errors import RmtlibError
+from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.hf_weights import decoder_from_hf
+
+V, T = 101, 40
+SPECIAL = dict(bos_token_id=0, eos_token_id=0)
+
+
+def hf_model(kind: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(vocab_size=V, n_embd=48, n_layer=3, n_head=4, n_positions=64, **SPECIAL)
+        model = transformers.GPT2LMHeadModel(config)
+    elif kind.startswith("neox"):
+        config = transformers.GPTNeoXConfig(
+            vocab_size=V, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80,
+            max_position_embeddings=64, use_parallel_residual=kind == "neox-parallel", **SPECIAL,
+        )  # fmt: skip
+        model = transformers.GPTNeoXForCausalLM(config)
+    else:
+        config = transformers.LlamaConfig(
+            vocab_size=V, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80,
+            num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=kind == "llama-tied",
+            rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, **SPECIAL,
+        )  # fmt: skip
+        model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():  # new models have zero biases and unit norms, which would hide a swapped one
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model.eval()
+
+
+KINDS = ["gpt2", "neox-parallel", "neox-sequential", "llama-tied", "llama-untied"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_logits_equal_hugging_face(kind, dtype, bound, monkeypatch):
+    if dtype == torch.float64:  # Hugging Face computes Llama's norm in float32 whatever the model's dtype
+        monkeypatch.setattr(
+            LlamaRMSNorm,
+            "forward",
+            lambda self, x: torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon),
+        )
+    model = hf_model(kind).to(dtype)
+    decoder = decoder_from_hf(model).eval()
+    ids = torch.randint(0, V, (3, T))
+    with torch.no_grad():
+        hidden, _ = decoder(decoder.embed(ids))
+        difference = (decoder.logits(hidden) - model(ids).logits).abs().max()
+    assert difference <= bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_in_pieces_with_a_cache_equals_one_pass(kind):
+    decoder = decoder_from_hf(hf_model(kind).double()).eval()
+    x = decoder.embed(torch.randint(0, V, (2, T)))
+    with torch.no_grad():
+        whole, _ = decoder(x)
+        parts, cache = [], None
+        for piece in x.split([7, 1, 20, 12], dim=1):
+            hidden, cache = decoder(piece, cache=cache)
+            parts.append(hidden)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-12)
+
+
+def test_no_mask_is_made_for_plain_causal_attention(monkeypatch):
+    seen = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args, **kwargs):
+        seen.append((kwargs["attn_mask"], kwargs["is_causal"]))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    decoder = Decoder(DecoderConfig(vocab_size=V, d_model=16, n_layers=2, n_heads=2))
+    decoder(decoder.embed(torch.randint(0, V, (2, T))))
+    assert seen == [(None, True)] * 2
+
+
+def test_convolution_is_causal_and_starts_as_the_identity():
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, conv_taps=4)).double()
+    ids = torch.randint(0, V, (1, 12))
+    torch.testing.assert_close(decoder.embed(ids), decoder.tokens(ids))
+    torch.nn.init.normal_(decoder.conv.weight)
+    changed = ids.clone()
+    changed[0, 5] = (ids[0, 5] + 1) % V
+    moved = (decoder.embed(ids) - decoder.embed(changed)).abs().sum(-1)[0] > 1e-9
+    assert moved.tolist() == [5 <= t <= 8 for t in range(12)]  # its own place and the three after it
+
+
+def test_positions_beyond_the_table_are_refused():
+    decoder = Decoder(DecoderConfig(vocab_size=V, d_model=16, n_layers=1, n_heads=2, max_positions=8))
+    with pytest.raises(ValueError, match="9 positions .* exceed the table of 8"):
+        decoder(torch.zeros(1, 9, 16))
+
+
+def test_unsupported_backbones_are_named():
+    bert = transformers.BertModel(
+        transformers.BertConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9
+        )
+    )
+    with pytest.raises(RmtlibError, match="'bert' is not supported; use one of gpt2, gpt_neox, llama"):
+        decoder_from_hf(bert)
+    scaled = hf_model("llama-tied")
+    scaled.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    with pytest.raises(RmtlibError, match="scales its rotary positions"):
+        decoder_from_hf(scaled)

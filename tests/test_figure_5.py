@@ -1,0 +1,95 @@
+"""The Figure 5 artifact: complete configs, a run from data to record, exact continuation, costs."""
+
+import json
+
+import pytest
+
+from rmtlib.data.babi import TASKS
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.babilong_params import Params
+from rmtlib.experiments.figure_5 import Figure5
+from rmtlib.experiments.spec import RunConfig
+from rmtlib.experiments.worker import RunFolder
+
+FIGURE = Figure5()
+
+
+@pytest.fixture(autouse=True)
+def no_files(monkeypatch, tmp_path):
+    """As on a machine without data and network: the simulator and made-up books serve."""
+    monkeypatch.setenv("RMTLIB_OFFLINE", "1")
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RMTLIB_DATA", raising=False)
+
+
+@pytest.mark.parametrize("scale", FIGURE.scales)
+@pytest.mark.parametrize("task", TASKS)
+def test_configs_are_complete_json_and_give_trainable_settings(scale, task):
+    config = FIGURE.config(task, scale, 0)
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
+    params = Params.from_json(config.to_json()["params"])
+    train = params.train_config(0)
+    lengths = [stage.segments for stage in train.stages]
+    assert lengths == sorted(lengths) and max(map(int, params.test_samples)) > max(lengths) - (scale == "smoke")
+    cost = FIGURE.cost(config)
+    assert cost.tokens > 0 and cost.flops > cost.tokens and cost.memory_bytes > 0 and cost.disk_bytes > 0
+
+
+def test_paper_scale_is_appendix_c():
+    params = Params.from_json(FIGURE.config("qa1", "paper", 0).to_json()["params"])
+    train = params.train_config(0)
+    assert params.backbone == {"pretrained": "gpt2"} and params.memory_tokens == 16 and train.segment_size == 512
+    assert [stage.segments for stage in train.stages] == [1, 2, 4, 6, 8, 16, 32]
+    assert train.batch_size == 64 and train.weight_decay == 0.01 and train.bptt_segments is None
+    assert not params.every_question and max(map(int, params.test_samples)) * 512 > 10_000_000
+
+
+def test_unknown_parameters_are_refused():
+    data = FIGURE.config("qa1", "smoke", 0).to_json()["params"]
+    with pytest.raises(RmtlibError, match="unknown or missing: memory_token, memory_tokens"):
+        Params.from_json({("memory_token" if k == "memory_tokens" else k): v for k, v in data.items()})
+
+
+class Interrupted(RunFolder):
+    """A folder that asks to stop after a number of questions about it."""
+
+    def __init__(self, path, after: int):
+        super().__init__(path)
+        self.left = after
+
+    def should_stop(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(tmp_path):
+    config = FIGURE.config("qa1", "smoke", 0)
+    whole = FIGURE.execute(config, RunFolder(tmp_path / "whole"))
+    stops = 0
+    for after in (7, 9, 5, 1, 2):
+        try:
+            FIGURE.execute(config, Interrupted(tmp_path / "parts", after))
+        except Stopped:
+            stops += 1
+    parts = FIGURE.execute(config, RunFolder(tmp_path / "parts"))
+    assert stops >= 4
+    assert parts.metrics == whole.metrics and parts.curves == whole.curves and parts.tokens == whole.tokens
+    assert [p["segments"] for p in whole.metrics["exact_match"]] == [1, 2, 4]
+    assert {d["source"] for d in whole.data} == {"simulator"}
+    assert abs(whole.tokens / FIGURE.cost(config).tokens - 1) < 0.25  # the plan's estimate of what was really read
+
+
+def test_seeds_give_other_runs_on_the_same_test_set(tmp_path):
+    results = [FIGURE.execute(FIGURE.config("qa4", "smoke", seed), RunFolder(tmp_path / str(seed))) for seed in (0, 1)]
+    assert results[0].curves["loss"] != results[1].curves["loss"]
+    assert results[0].metrics["recency_accuracy"] == results[1].metrics["recency_accuracy"]
+
+
+def test_summary_says_what_the_records_show():
+    points = [{"segments": n, "tokens": 128 * n, "n": 100, "correct": c} for n, c in ((1, 99), (4, 90), (8, 50))]
+    metrics = {"exact_match": points, "train_segments": 4}
+    lines = FIGURE.summary([{"row": "qa1", "metrics": metrics}, {"row": "qa1", "metrics": metrics}])
+    assert lines == [
+        "qa1: exact match 0.90 at 4 segments (the longest trained on), 0.50 at 8 segments; "
+        "over 2 seed(s) from 0.50 to 0.50"
+    ]

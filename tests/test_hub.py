@@ -1,0 +1,110 @@
+"""RMT with Hugging Face conventions: wrap, forward, generate, save, load."""
+
+import pytest
+import torch
+from test_decoder import hf_model
+from test_rmt import teacher_forced
+
+from rmtlib import RMTForCausalLM
+from rmtlib.errors import RmtlibError
+
+S, M = 8, 3
+
+
+@pytest.fixture
+def model() -> RMTForCausalLM:
+    torch.manual_seed(1)
+    wrapped = RMTForCausalLM.from_backbone(hf_model("gpt2"), memory_tokens=M, segment_size=S)
+    return wrapped.double().eval()
+
+
+def ids(*shape, seed=0):
+    return torch.randint(0, 101, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "neox-parallel", "llama-tied"])
+def test_without_memory_a_wrapped_backbone_is_the_backbone(kind):
+    backbone = hf_model(kind)
+    wrapped = RMTForCausalLM.from_backbone(backbone, memory_tokens=0, segment_size=20).eval()
+    x = ids(2, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(wrapped(x).logits, backbone(x).logits, rtol=0, atol=1e-4)
+
+
+def test_initial_memory_is_distinct_and_has_the_scale_of_the_embeddings():
+    backbone = hf_model("llama-tied")
+    wrapped = RMTForCausalLM.from_backbone(backbone, memory_tokens=300, segment_size=S)
+    memory = wrapped.initial_state(2).memory_BMD
+    assert torch.equal(memory[0], memory[1]) and len(memory[0].unique(dim=0)) == 300
+    torch.testing.assert_close(memory.std(), backbone.get_input_embeddings().weight.std(), rtol=0.05, atol=0)
+
+
+def test_loss_is_that_of_the_logits_across_segment_borders(model):
+    x = ids(3, 21)
+    labels = x.clone()
+    labels[:, ::4] = -100
+    logits = model(x).logits
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+    torch.testing.assert_close(model(x, labels=labels).loss, expected)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_changes_nothing(model, side):
+    x, lengths = ids(3, 21), [21, 5, 12]
+    mask = torch.zeros_like(x)
+    for b, n in enumerate(lengths):
+        mask[b, -n:] = 1 if side == "left" else mask[b, -n:]
+        mask[b, :n] = 1 if side == "right" else mask[b, :n]
+    logits = model(x, attention_mask=mask).logits
+    for b, _ in enumerate(lengths):
+        alone = x[b][mask[b].bool()][None]
+        torch.testing.assert_close(logits[b][mask[b].bool()], model(alone).logits[0], rtol=0, atol=1e-12)
+        made = model.generate(x, mask, max_new_tokens=9)[b, 21:]
+        assert made.tolist() == teacher_forced(model.rmt, alone, S, 9)[0].tolist()
+
+
+def test_a_text_continues_from_the_state_of_an_earlier_call(model):
+    x = ids(2, 4 * S)
+    whole = model(x)
+    first = model(x[:, : 2 * S])
+    rest = model(x[:, 2 * S :], state=first.state)
+    torch.testing.assert_close(torch.cat([first.logits, rest.logits], 1), whole.logits)
+    torch.testing.assert_close(rest.state.memory_BMD, whole.state.memory_BMD)
+
+
+def test_generate_returns_prompt_and_new_tokens_up_to_eos(model):
+    x = ids(2, 10)
+    free = model.generate(x, max_new_tokens=12)
+    assert free.shape == (2, 22) and free[:, :10].tolist() == x.tolist()
+    eos = int(free[0, 14])
+    stopped = model.generate(x, max_new_tokens=12, eos_token_id=eos, pad_token_id=100)
+    for row, long in zip(stopped[:, 10:].tolist(), free[:, 10:].tolist(), strict=True):
+        stop = long.index(eos) + 1 if eos in long else 12
+        assert row[:stop] == long[:stop] and set(row[stop:]) <= {100}
+    sampled = [
+        model.generate(x, max_new_tokens=5, do_sample=True, generator=torch.Generator().manual_seed(s)).tolist()
+        for s in (0, 0, 1)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_save_and_load(model, tmp_path):
+    model.float().save_pretrained(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
+    again = RMTForCausalLM.from_pretrained(tmp_path).eval()
+    x = ids(2, 19)
+    with torch.no_grad():
+        assert torch.equal(again(x).logits, model(x).logits)
+    assert again.config.segment_size == S and again.rmt.memory_tokens == M
+
+
+def test_a_segment_that_does_not_fit_is_refused():
+    with pytest.raises(RmtlibError, match="need 66 positions; the backbone has 64"):
+        RMTForCausalLM.from_backbone(hf_model("gpt2"), memory_tokens=3, segment_size=60)
+
+
+def test_an_unknown_backbone_is_a_one_line_error(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RmtlibError, match="backbone 'no/such-model' cannot be loaded") as caught:
+        RMTForCausalLM.from_backbone("no/such-model")
+    assert "\n" not in str(caught.value)

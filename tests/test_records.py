@@ -1,0 +1,409 @@
+"""Records and configs: sealed, verified, found, published; and the provenance they carry."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from fakes import record as new_record
+
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments import provenance
+from rmtlib.experiments.records import (
+    KEYS,
+    find_records,
+    load_record,
+    make_record,
+    publish,
+    record_path,
+    verify,
+    write_record,
+)
+from rmtlib.experiments.spec import Result, RunConfig
+from rmtlib.experiments.storage import canonical, digest, write_json
+
+CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
+
+
+# Configs
+
+
+def test_the_id_is_a_hash_of_everything_and_never_changes():
+    text = (
+        '{"artifact":"figure-5","params":{"lr":0.003,"model":{"d":64},"stages":[[1,300],[2,400]]},'
+        '"row":"qa1","scale":"small","seed":3}'
+    )
+    assert CONFIG.id == hashlib.sha256(text.encode()).hexdigest()[:12] == "71d192f4bc05"
+    assert CONFIG.slug == "qa1-small-s3-71d192f4bc05"
+    others = [
+        replace(CONFIG, artifact="x"),
+        replace(CONFIG, row="qa2"),
+        replace(CONFIG, scale="gpu"),
+        replace(CONFIG, seed=4),
+        replace(CONFIG, params={**CONFIG.params, "lr": 0.001}),
+    ]
+    assert len({CONFIG.id, *(other.id for other in others)}) == 6
+
+
+def test_the_id_does_not_depend_on_the_order_of_keys():
+    turned = dict(reversed(list(CONFIG.to_json()["params"].items())))
+    assert replace(CONFIG, params=turned) == CONFIG
+    assert replace(CONFIG, params=turned).id == CONFIG.id
+
+
+def test_configs_go_through_json_unchanged():
+    again = RunConfig.from_json(json.loads(json.dumps(CONFIG.to_json())))
+    assert again == CONFIG
+    assert hash(again) == hash(CONFIG)
+
+
+def test_configs_are_frozen_all_the_way_down():
+    with pytest.raises(TypeError):
+        CONFIG.params["lr"] = 1.0
+    with pytest.raises(TypeError):
+        CONFIG.params["model"]["d"] = 1
+    with pytest.raises(TypeError):
+        CONFIG.params["stages"][0] = (1, 1)
+    source = {"stages": [1]}
+    config = replace(CONFIG, params=source)
+    source["stages"].append(2)
+    assert config.params["stages"] == (1,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": "3"}, {"seed": True}, {"row": 1}, {"params": [1]}, {"more": 1}, {"params": {"lr": math.nan}}],
+)
+def test_wrong_configs_are_refused(change):
+    with pytest.raises(RmtlibError):
+        RunConfig.from_json({**CONFIG.to_json(), **change})
+
+
+def test_canonical_json_is_one_text_per_value():
+    assert canonical({"b": (1, 2.5), "a": "é"}) == '{"a":"é","b":[1,2.5]}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"a": math.inf})
+    with pytest.raises(TypeError, match="JSON"):
+        canonical({"a": object()})
+
+
+# Records
+
+
+def a_slice(**changes):
+    return {
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "finished",
+        "wall_s": 10.0,
+        "peak_memory": {"host": 100, "gpu": None},
+        "git": {"commit": "c" * 40, "dirty": False},
+        "modules_sha256": "1" * 64,
+        "packages": {"python": "3.11.0"},
+        "hardware": {"cpu": "a", "gpu": None},
+    } | changes
+
+
+def a_result(**changes):
+    given = {"metrics": {"a": 1}, "curves": {}, "data": [], "tokens": 7, "precision": "float32", "notes": []}
+    return Result(**(given | changes))
+
+
+def test_a_record_has_all_keys_and_loads_as_it_was_written(tmp_path):
+    record = make_record(CONFIG, a_result(notes=["from the run"]), [a_slice()], ["from the folder"])
+    sealed = write_record(tmp_path / "record.json", record)
+    assert set(sealed) == KEYS
+    assert load_record(tmp_path / "record.json") == sealed
+    assert sealed["run_id"] == CONFIG.id
+    assert sealed["notes"] == ["from the folder", "from the run"]
+    assert sealed["sha256"] == digest({key: value for key, value in sealed.items() if key != "sha256"})
+
+
+def test_slices_add_up():
+    slices = [
+        a_slice(wall_s=1.5, peak_memory={"host": 300, "gpu": 7}, hardware=None),
+        a_slice(wall_s=2.0, peak_memory={"host": 200, "gpu": 9}),
+    ]
+    record = make_record(CONFIG, a_result(), slices, [])
+    assert record["wall_s"] == 3.5
+    assert record["peak_memory_bytes"] == 9
+    assert record["peak_host_memory_bytes"] == 300
+    assert record["git"] == {"commit": "c" * 40, "dirty": False}
+    assert record["notes"] == ["trained in 2 slices, each continuing from the last one's checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("first", "note"),
+    [
+        ({"modules_sha256": "2" * 64}, "modules changed between slices"),
+        ({"git": {"commit": "d" * 40, "dirty": False}}, "git commit changed between slices"),
+        ({"git": {"commit": "c" * 40, "dirty": True}}, "2 slices"),
+    ],
+)
+def test_code_that_changed_between_slices_makes_a_record_dirty(first, note):
+    record = make_record(CONFIG, a_result(), [a_slice(**first), a_slice()], [])
+    assert record["git"]["dirty"] is True
+    assert any(note in line for line in record["notes"])
+
+
+def test_numbers_that_json_lacks_become_null_and_are_noted():
+    record = make_record(CONFIG, a_result(metrics={"a": [math.nan, 1.0]}, curves={"b": math.inf}), [a_slice()], [])
+    assert record["metrics"] == {"a": [None, 1.0]}
+    assert record["curves"] == {"b": None}
+    assert "2 numbers were NaN or infinite" in record["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda record: record["metrics"]["exact_match"][0].update(correct=500),
+        lambda record: record.update(wall_s=1.0),
+        lambda record: record["notes"].append("all is well"),
+        lambda record: record.update(sha256="0" * 64),
+        lambda record: record.pop("hardware"),
+        lambda record: record.update(extra=1),
+        lambda record: record.update(metrics=[]),
+        lambda record: record.update(schema=2),
+    ],
+)
+def test_a_record_edited_by_hand_is_noticed(tmp_path, edit):
+    path = tmp_path / "record.json"
+    record = write_record(path, new_record())
+    edit(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(RmtlibError, match="record.json") as error:
+        load_record(path)
+    assert "\n" not in str(error.value)
+    assert "delete" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["run_id", "row", "seed", "scale", "artifact"])
+def test_a_resealed_record_still_has_to_agree_with_its_config(tmp_path, key):
+    record = new_record()
+    record[key] = 9 if key == "seed" else "other"
+    write_record(tmp_path / "record.json", record)
+    with pytest.raises(RmtlibError, match="its config"):
+        load_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1', b"[]", b"\xff\xfe"])
+def test_a_damaged_record_is_named(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(RmtlibError, match="record.json is damaged"):
+        load_record(path)
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    old = write_record(path, new_record())
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RmtlibError, match="the disk is full: cannot write .*record.json"):
+        write_record(path, new_record(seed=1))
+    monkeypatch.undo()
+    assert load_record(path) == old
+    assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_write_that_stops_half_way_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_json(path, {"old": 1})
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"new": 1})
+    assert json.loads(path.read_text()) == {"old": 1}
+
+
+# Finding, publishing, verifying
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def finish(record, runs="runs"):
+    config = RunConfig.from_json(record["config"])
+    return write_record(f"{runs}/{config.artifact}/{config.slug}/record.json", record)
+
+
+def test_records_are_found_once_in_order(folders):
+    local = finish(new_record(seed=1))
+    finish(new_record("qa2", seed=0))
+    finish(new_record(seed=0, scale="gpu"))
+    other = new_record(seed=1, accuracy=lambda segments: 0.1)
+    write_record(record_path(other), other)
+    published = new_record(seed=0)
+    write_record(record_path(published), published)
+    found = find_records("figure-5", scale="small")
+    assert [(each["row"], each["seed"]) for each in found] == [("qa1", 0), ("qa1", 1), ("qa2", 0)]
+    assert found[1] == local  # before the published one of the same id
+    assert len(find_records("figure-5")) == 4
+    assert len(find_records("figure-5", where=("results",))) == 2
+    assert find_records("other") == []
+
+
+def test_publish_copies_clean_records_and_says_what_it_refuses(folders):
+    clean = finish(new_record(seed=0))
+    finish(new_record(seed=1) | {"git": {"commit": "c" * 40, "dirty": True}})
+    unfinished = RunConfig("figure-5", "qa1", "small", 2, {})
+    write_json(folders / "runs" / "figure-5" / unfinished.slug / "config.json", unfinished.to_json())
+    broken = finish(new_record(seed=3))
+    path = next((folders / "runs" / "figure-5").glob(f"*{broken['run_id']}/record.json"))
+    path.write_text(path.read_text().replace("321.5", "1.5"))
+    done = publish("figure-5")
+    assert [load_record(each) for each in done.published] == [clean]
+    assert {each["run"].split("-")[2]: each["reason"] for each in done.refused}.keys() == {"s1", "s2", "s3"}
+    reasons = " ".join(each["reason"] for each in done.refused)
+    assert "uncommitted" in reasons and "not finished" in reasons and "changed after it was written" in reasons
+    assert len(list((folders / "results").rglob("*.json"))) == 1
+    assert verify("results") == []
+
+
+def test_publishing_again_changes_nothing(folders):
+    finish(new_record())
+    (path,) = publish("figure-5").published
+    before = os.stat(path).st_mtime_ns
+    done = publish("figure-5")
+    assert (done.published, done.unchanged) == ([], [path])
+    assert os.stat(path).st_mtime_ns == before
+
+
+def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
+    finish(new_record(seed=0))
+    finish(new_record(seed=1))
+    old = publish("figure-5").published
+    shutil.rmtree("runs")
+    new = finish(new_record(seed=0, params={"learning_rate": 0.1}))
+    done = publish("figure-5")
+    assert done.superseded == [path for path in old if "-s0-" in path]
+    assert new in find_records("figure-5", where=("results",))
+    assert len(find_records("figure-5", where=("results",))) == 2
+
+
+def test_publish_takes_only_the_runs_asked_for(folders):
+    first, second = finish(new_record(seed=0)), finish(new_record(seed=1))
+    done = publish("figure-5", slugs=[RunConfig.from_json(second["config"]).slug])
+    assert find_records("figure-5", where=("results",)) == [second] != [first]
+    assert len(done.published) == 1
+
+
+def test_publish_without_runs_says_what_to_do(folders):
+    with pytest.raises(RmtlibError, match="rmtlib run figure-5"):
+        publish("figure-5")
+
+
+def test_a_record_from_a_copy_without_git_is_published_where_its_code_is_the_committed_one(folders, monkeypatch):
+    finish(new_record() | {"git": {"commit": None, "dirty": False}, "modules_sha256": "5" * 64})
+    monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
+    for state in ({"commit": None, "dirty": False}, {"commit": "c" * 40, "dirty": True}):
+        monkeypatch.setattr(provenance, "git_state", lambda state=state: state)
+        assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+    monkeypatch.setattr(provenance, "git_state", lambda: {"commit": "c" * 40, "dirty": False})
+    monkeypatch.setattr(provenance, "modules_sha256", lambda: "6" * 64)
+    assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+    monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
+    assert len(publish("figure-5").published) == 1
+
+
+def test_verify_names_every_problem(folders):
+    good, moved, edited, dirty = (new_record(seed=seed) for seed in range(4))
+    write_record(record_path(good), good)
+    write_record(folders / "results" / "figure-5" / "elsewhere.json", moved)
+    write_record(record_path(edited), edited)
+    path = record_path(edited)
+    path.write_text(path.read_text().replace("12345678", "12345679"))
+    dirty["git"] = {"commit": "c" * 40, "dirty": True}
+    write_record(record_path(dirty), dirty)
+    twin = new_record(seed=0, params={"learning_rate": 0.1})
+    write_record(record_path(twin), twin)
+    problems = verify("results")
+    assert len(problems) == 4
+    text = "\n".join(problems)
+    for part in ("elsewhere.json is misplaced", "changed after it was written", "uncommitted", "keep one"):
+        assert part in text
+    assert "restore it (git checkout --" in text
+
+
+# Provenance
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of a package in a git checkout of its own."""
+    folder = tmp_path / "checkout" / "rmtlib"
+    (folder / "report").mkdir(parents=True)
+    for name in ("model.py", "cli.py", "report/tables.py"):
+        (folder / name).write_text(f"# {name}\n")
+    monkeypatch.setattr(provenance, "PACKAGE", folder)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+def test_git_state_follows_the_files_that_results_depend_on(package):
+    root = package.parent
+    assert provenance.git_state() == {"commit": None, "dirty": False}
+    git(root, "init")
+    assert provenance.git_state() == {"commit": None, "dirty": True}
+    git(root, "add", ".")
+    git(root, "commit", "-m", "a")
+    state = provenance.git_state()
+    assert len(state["commit"]) == 40 and state["dirty"] is False
+    (root / "README.md").write_text("docs")
+    (package / "report" / "tables.py").write_text("# other")
+    (package / "cli.py").write_text("# other")
+    assert provenance.git_state() == state
+    (package / "new.py").write_text("")
+    assert provenance.git_state() == state | {"dirty": True}
+    (package / "new.py").unlink()
+    (root / "constraints.txt").write_text("torch")
+    assert provenance.git_state()["dirty"] is True
+
+
+def test_a_package_inside_another_projects_checkout_has_no_commit(package):
+    git(package.parent.parent, "init")
+    assert provenance.git_state() == {"commit": None, "dirty": False}
+
+
+def test_no_git_on_the_machine_is_no_error(package, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_state() == {"commit": None, "dirty": False}
+
+
+def test_the_modules_hash_follows_names_and_contents(package):
+    first = provenance.modules_sha256()
+    (package / "cli.py").write_text("# other")
+    (package / "report" / "tables.py").write_text("# other")
+    assert provenance.modules_sha256() == first
+    (package / "model.py").rename(package / "models.py")
+    second = provenance.modules_sha256()
+    (package / "models.py").write_text("# other")
+    assert len({first, second, provenance.modules_sha256()}) == 3
+
+
+def test_hardware_and_packages_are_filled_in():
+    found = provenance.hardware()
+    assert found["cpu"] and found["cores"] >= 1 and found["memory_bytes"] > 2**26
+    assert {"python", "torch", "numpy", "transformers"} <= set(provenance.packages())
+    assert provenance.peak_memory()["host"] > 2**22
+
+
+def test_records_module_and_runner_start_without_torch(root):
+    modules = "sys, rmtlib.cli, rmtlib.experiments.runner, rmtlib.experiments.plan"
+    code = f"import {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([os.sys.executable, "-c", code], check=True, cwd=root)

@@ -1,0 +1,495 @@
+"""The runner: what it trains, how it stops and continues, and what becomes of it when something dies."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_artifact import STEPS
+
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments import progress as progress_module
+from rmtlib.experiments import provenance, runner
+from rmtlib.experiments.display import Lines, Terminal
+from rmtlib.experiments.progress import Track, amount, describe, duration, makespan, size, time_left
+from rmtlib.experiments.records import load_record
+from rmtlib.experiments.runner import run, run_folder
+from rmtlib.experiments.spec import ARTIFACTS, select
+from rmtlib.experiments.storage import is_locked, write_json
+from rmtlib.experiments.worker import RunFolder, read_slices
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def fake(tmp_path, monkeypatch):
+    """An empty project folder, and the fake artifact, known here and to the workers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.delenv("FAKE_ORDERS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def orders(monkeypatch):
+    return lambda text: monkeypatch.setenv("FAKE_ORDERS", text)
+
+
+def configs(seeds=2):
+    return select("fake", "small", seeds)
+
+
+class Command:
+    """`rmtlib run fake` as a user starts it: a process group of its own, like a terminal's job."""
+
+    def __init__(self, *options, orders=""):
+        self.process = subprocess.Popen(
+            [sys.executable, TESTS / "fake_artifact.py", "run", "fake", "--scale", "small", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"FAKE_ORDERS": orders},
+        )
+
+    def wait_for_step(self, step, seeds=1):
+        until(lambda: all(now_at(config) >= step for config in configs(seeds)))
+
+    def end(self, timeout=20):
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def now_at(config):
+    path = run_folder(config) / "progress.json"
+    return json.loads(path.read_text())["step"] if path.exists() else 0
+
+
+# Training and reusing
+
+
+def test_runs_are_trained_once_and_come_in_the_order_asked_for():
+    asked = list(reversed(configs()))
+    records = run(asked, quiet=True)
+    assert [record["run_id"] for record in records] == [config.id for config in asked]
+    assert all(record["metrics"]["began_at"] == [0] and record["tokens"] == 100 * STEPS for record in records)
+    before = [(run_folder(config) / "worker.log").stat().st_mtime_ns for config in asked]
+    assert run(asked + asked[:1], quiet=True) == records + records[:1]
+    assert [(run_folder(config) / "worker.log").stat().st_mtime_ns for config in asked] == before
+
+
+def test_only_what_is_missing_is_trained():
+    first = run(configs(1), quiet=True)
+    both = run(configs(2), quiet=True)
+    assert both[:1] == first
+    assert both[1]["seed"] == 1
+
+
+def test_a_record_carries_its_provenance():
+    (record,) = run(configs(1), quiet=True)
+    assert record == load_record(run_folder(configs(1)[0]) / "record.json")
+    assert record["notes"] == ["noted once", "a note"]
+    assert record["modules_sha256"] == provenance.modules_sha256()
+    assert record["git"] == provenance.git_state()
+    assert record["hardware"]["cores"] == provenance.cores()
+    assert 2**22 < record["peak_memory_bytes"] < 2**29
+    assert 0 < record["wall_s"] < 20
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_so_many_runs_at_once_as_asked_for(orders, jobs):
+    orders("brief")
+    times = sorted(record["metrics"]["times"] for record in run(configs(2), jobs=jobs, quiet=True))
+    assert (times[1][0] < times[0][1]) == (jobs == 2)
+
+
+@pytest.mark.parametrize("bad", [{"jobs": 0}, {"time_budget": 0}, {"time_budget": -1}])
+def test_impossible_options_are_refused(bad):
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True, **bad)
+
+
+def test_fresh_starts_over():
+    (first,) = run(configs(1), quiet=True)
+    folder = run_folder(configs(1)[0])
+    (folder / "deep").mkdir()
+    (folder / "deep" / "checkpoint").write_text("old")
+    (second,) = run(configs(1), fresh=True, quiet=True)
+    assert second["finished"] >= first["finished"] and second["metrics"]["times"] != first["metrics"]["times"]
+    assert second["metrics"]["began_at"] == [0]
+    assert not (folder / "deep").exists()
+
+
+def test_numbers_that_are_not_finite_do_not_cost_the_run(orders):
+    orders("nan")
+    (record,) = run(configs(1), quiet=True)
+    assert record["metrics"]["loss"] is None
+    assert any("NaN" in note for note in record["notes"])
+
+
+def test_workers_use_one_thread_and_the_parents_package(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **more: seen.update(more, command=command) or 1 / 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with pytest.raises(ZeroDivisionError):
+        run(configs(1), quiet=True)
+    assert seen["env"]["OMP_NUM_THREADS"] == "1"
+    assert seen["env"]["PYTHONPATH"].split(os.pathsep) == [str(provenance.PACKAGE.parent), str(TESTS)]
+    assert not is_locked(run_folder(configs(1)[0]))
+
+
+# Stopping and continuing
+
+
+def test_the_time_budget_stops_with_checkpoints_and_the_next_call_continues(orders):
+    orders("slow")
+    started = time.monotonic()
+    with pytest.raises(Stopped, match=r"time budget of 2 s used: 0 of 2 runs finished; the same command continues"):
+        run(configs(), time_budget=2, quiet=True)
+    # stopped at a step's end, not killed
+    assert time.monotonic() - started < 8
+    orders("")
+    records = run(configs(), quiet=True)
+    for record in records:
+        assert record["metrics"]["began_at"][0] == 0 and 0 < record["metrics"]["began_at"][1] < STEPS
+        assert any("2 slices" in note for note in record["notes"])
+        assert record["notes"].count("noted once") == 1
+        assert record["wall_s"] > 0.6  # both slices
+
+
+def test_waiting_runs_do_not_start_after_the_time_budget(orders):
+    orders("slow")
+    with pytest.raises(Stopped):
+        run(configs(), jobs=1, time_budget=1, quiet=True)
+    assert not (run_folder(configs()[1]) / "worker.log").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_with_checkpoints_and_the_same_command_continues(number):
+    command = Command(orders="slow")
+    command.wait_for_step(2, seeds=2)
+    os.killpg(command.process.pid, number)
+    status, out, err = command.end()
+    assert status == 75
+    assert "the same command continues" in err.splitlines()[-1]
+    assert "Traceback" not in err and out == ""
+    for config in configs():
+        assert not is_locked(run_folder(config))
+        assert json.loads((run_folder(config) / "checkpoint.json").read_text())["step"] >= 2
+        assert read_slices(run_folder(config))[-1]["ended"] == "stopped"
+    status, out, err = Command().end()
+    assert status == 0
+    assert "2 of them from a checkpoint" in err
+    assert out.startswith("2 fakes\n")
+
+
+def test_a_second_interrupt_ends_runs_that_do_not_stop():
+    command = Command("--seeds", "1", orders="deaf")
+    command.wait_for_step(6)
+    os.killpg(command.process.pid, signal.SIGINT)
+    time.sleep(0.4)
+    assert command.process.poll() is None
+    os.killpg(command.process.pid, signal.SIGINT)
+    status, _, err = command.end(timeout=5)
+    assert status == 75
+    assert "the same command continues" in err
+    assert run(configs(1), quiet=True)[0]["metrics"]["began_at"][-1] == 5  # from the last checkpoint
+
+
+def test_stopping_a_fresh_run_says_how_to_continue(orders):
+    orders("slow")
+    with pytest.raises(Stopped, match="the same command without --fresh"):
+        run(configs(1), time_budget=1.0, fresh=True, quiet=True)
+
+
+def test_signal_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    run(configs(1), quiet=True)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+# Accidents
+
+
+def test_a_killed_worker_is_reported_and_the_others_finish(orders):
+    orders("killed not-seed-0")
+    with pytest.raises(RmtlibError) as error:
+        run(configs(), quiet=True)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "fake qa1 small seed 1" in message and "SIGKILL" in message and "memory" in message
+    assert "1 of 2 runs are finished, the same command continues" in message
+    orders("")
+    records = run(configs(), quiet=True)
+    assert records[0]["metrics"]["began_at"] == [0]
+    assert records[1]["metrics"]["began_at"] == [0, 5]  # from the checkpoint before its death
+
+
+def test_a_killed_workers_time_is_counted(orders):
+    orders("slow killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True)
+    orders("")
+    (record,) = run(configs(1), quiet=True)
+    assert record["wall_s"] > 0.55  # four steps of 0.15 s before the fifth
+
+
+def test_a_workers_exception_is_told_in_its_own_words(orders):
+    orders("raise not-seed-1")
+    with pytest.raises(RmtlibError, match="exit code 1, its last words: 'ValueError: something odd'") as error:
+        run(configs(), quiet=True)
+    log = run_folder(configs()[0]) / "worker.log"
+    assert str(log.relative_to(Path.cwd()) if log.is_absolute() else log) in str(error.value)
+    assert "Traceback" in log.read_text()
+
+
+def test_a_workers_mistake_of_the_user_is_passed_on_as_it_is(orders):
+    orders("error")
+    with pytest.raises(RmtlibError, match="fake qa1 small seed 0: no data here: bring some; 1 more failed"):
+        run(configs(), quiet=True)
+
+
+def test_a_full_disk_at_the_record_loses_nothing(orders):
+    orders("full")
+    with pytest.raises(RmtlibError, match="cannot write .*record.json .*the same command continues"):
+        run(configs(1), quiet=True)
+    folder = run_folder(configs(1)[0])
+    assert not (folder / "record.json").exists()
+    assert not list(folder.glob(".*.tmp"))
+    orders("")
+    assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0, 5]
+
+
+def test_a_killed_command_leaves_no_worker_behind():
+    command = Command("--seeds", "1", orders="long")
+    folder = run_folder(configs(1)[0])
+    until((folder / "checkpoint.json").exists)  # its step takes two seconds now
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.end()
+    assert is_locked(folder)  # by the worker, which has not noticed yet
+    status, _, err = Command("--seeds", "1").end()  # waits for it
+    assert status == 0
+    assert "waiting for the worker of a killed command" in err
+    began = load_record(folder / "record.json")["metrics"]["began_at"]
+    assert len(began) == 2 and began[1] >= 5
+
+
+def test_two_commands_never_train_the_same_run():
+    command = Command("--seeds", "2", "--jobs", "1", orders="slow")
+    command.wait_for_step(1)
+    for config in configs(2):  # also the one that still waits
+        with pytest.raises(
+            RmtlibError, match=f"is being trained by process {command.process.pid}: wait for it"
+        ) as error:
+            run([config], quiet=True)
+        assert "\n" not in str(error.value)
+    with pytest.raises(RmtlibError, match="is being trained"):
+        run(configs(1), fresh=True, quiet=True)
+    assert (run_folder(configs(1)[0]) / "config.json").exists()
+    command.process.send_signal(signal.SIGINT)
+    assert command.end()[0] == 75
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", "{"), ("config.json", '{"a": 1}'), ("progress.json", ""), ("progress.json", '{"a": 1}'),
+     ("slices.json", "{}"), ("slices.json", "[1]"), ("notes.json", "{}")],
+)  # fmt: skip
+def test_a_damaged_file_is_reported_with_its_path_before_anything_starts(orders, name, content):
+    orders("killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True)
+    orders("")
+    folder = run_folder(configs(1)[0])
+    log = (folder / "worker.log").read_text()
+    (folder / name).write_text(content)
+    with pytest.raises(RmtlibError, match=re.escape(str(folder / name))) as error:
+        run(configs(1), quiet=True)
+    assert "delete" in str(error.value) and "\n" not in str(error.value)
+    assert (folder / "worker.log").read_text() == log
+    if name != "config.json":  # do what it says
+        (folder / name).unlink()
+        assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0, 5]
+    else:
+        assert run(configs(1), fresh=True, quiet=True)[0]["metrics"]["began_at"] == [0]
+
+
+def test_a_record_edited_by_hand_is_not_taken_for_a_result():
+    run(configs(1), quiet=True)
+    path = run_folder(configs(1)[0]) / "record.json"
+    path.write_text(path.read_text().replace('"loss": 0.5', '"loss": 0.1'))
+    with pytest.raises(RmtlibError, match="changed after it was written.*delete this file"):
+        run(configs(1), quiet=True)
+    path.unlink()  # do what it says
+    assert run(configs(1), quiet=True)[0]["metrics"]["loss"] == 0.5
+
+
+def test_another_runs_config_in_a_folder_is_noticed():
+    first, second = configs(2)
+    write_json(run_folder(first) / "config.json", second.to_json())
+    with pytest.raises(RmtlibError, match="config.json was changed"):
+        run([first], quiet=True)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error():
+    Path("runs").write_text("a file")
+    with pytest.raises(RmtlibError, match="cannot write runs/fake"):
+        run(configs(1), quiet=True)
+
+
+# What users see
+
+
+def test_plain_lines_tell_the_story():
+    status, out, err = Command("--time-budget", "2.5", orders="slow").end()
+    assert status == 75
+    lines = err.splitlines()
+    assert lines[0] == "fake at scale small: 2 runs, 2 to train, 2 at once; kept in runs/fake/"
+    assert "Ctrl-C" in lines[1]
+    state = next(line for line in lines if line.startswith("[0:0"))
+    assert re.match(r"\[0:0\d\] fake: 0 of 2 runs finished", state)
+    assert "qa1 seed 0: stage 1, step " in state and "loss " in state
+    assert out == ""
+
+
+def test_records_by_other_code_are_pointed_out(capsys, monkeypatch):
+    run(configs(1), quiet=True)
+    run(configs(1))
+    assert "another version" not in capsys.readouterr().err
+    monkeypatch.setattr(provenance, "modules_sha256", lambda: "0" * 64)
+    run(configs(1))
+    assert "1 of 1 run made by another version" in capsys.readouterr().err
+
+
+def test_progress_is_written_whole_and_seldom(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    writes = []
+    monkeypatch.setattr("rmtlib.experiments.worker.write_json", lambda path, value, **_: writes.append(value))
+    for step in range(1000):
+        folder.progress("one", step, 1000, loss=float("nan"))
+    folder.progress("two", 0, 10)
+    assert [each["stage"] for each in writes] == ["one", "two"]
+    assert writes[0]["loss"] is None
+
+
+def test_a_full_disk_does_not_stop_progress(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    folder.progress("one", 1, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_stops_when_its_parent_is_gone(tmp_path):
+    assert not RunFolder(tmp_path).should_stop()
+    assert not RunFolder(tmp_path, parent=os.getppid()).should_stop()
+    assert RunFolder(tmp_path, parent=os.getppid() + 1).should_stop()
+    folder = RunFolder(tmp_path)
+    folder.request_stop()
+    assert folder.should_stop()
+
+
+def seen(tokens, started, samples, **more):
+    track = Track(tokens, started)
+    for at, done in samples:
+        track.see({"stage": "a", "step": 1, "steps": 2, "time": at, "tokens": done, **more})
+    return track
+
+
+def test_time_left_of_a_run_is_that_of_its_present_speed():
+    track = seen(1000, 100.0, [(110.0, 100), (120.0, 200)])
+    assert track.whole == pytest.approx(100.0)
+    assert track.left(120.0) == pytest.approx(80.0)
+    assert track.left(130.0) == pytest.approx(70.0)
+    assert track.tokens_per_s == pytest.approx(10.0)
+    slower = seen(1000, 100.0, [(110.0, 100), (120.0, 200), (220.0, 300), (320.0, 400)])
+    assert slower.left(320.0) > 500  # the fast start is forgotten
+
+
+def test_what_an_earlier_worker_said_is_no_speed():
+    assert seen(1000, 100.0, [(50.0, 100), (60.0, 200), (110.0, 300)]).whole is None
+    assert seen(1000, 100.0, [(50.0, 100)]).done == 0.1
+
+
+def test_done_goes_before_tokens():
+    track = seen(1000, 0.0, [(1.0, 0), (11.0, 0)], done=0.5)
+    assert track.done == 0.5
+
+
+def test_time_left_of_a_command_counts_those_that_wait():
+    running = [seen(1000, 0.0, [(10.0, 100), (20.0, 200)]), seen(1000, 0.0, [(10.0, 500), (20.0, 600)])]
+    assert time_left(running, [], [], 2, 20.0) == pytest.approx(80.0)
+    assert time_left(running, [2000], [], 2, 20.0) == pytest.approx(40.0 + 200.0)  # in the place that frees first
+    assert time_left([], [1000, 1000], [0.1], 1, 0.0) == pytest.approx(200.0)
+    assert time_left([Track(1000, 0.0)], [1000], [], 1, 0.0) is None
+
+
+def test_makespan_fills_the_free_places():
+    assert makespan([], [3.0, 3.0, 3.0], 2) == 6.0
+    assert makespan([5.0], [1.0, 1.0], 2) == 5.0
+    assert makespan([], [], 2) == 0.0
+
+
+def test_words():
+    assert [duration(s) for s in (0.4, 59, 60, 3599, 3600, 7800, 90000)] == [
+        "0 s", "59 s", "1 min", "1 h", "1 h", "2 h 10 min", "1 day 1 h",
+    ]  # fmt: skip
+    assert [amount(n) for n in (0, 950, 35_200, 999_900, 1.25e9)] == ["0", "950", "35.2k", "1M", "1.25G"]
+    assert [size(n) for n in (10, 1536, 5 * 2**30, 2**45)] == ["10 B", "1.5 kB", "5.0 GB", "32 TB"]
+    state = {
+        "stage": "training",
+        "step": 3,
+        "steps": 9,
+        "loss": 0.4123,
+        "tokens": 5,
+        "time": 1.0,
+        "slice_wall_s": 1.0,
+    }
+    assert describe(state, 35_200, 90.0) == "training, step 3 of 9, loss 0.412, 35.2k tokens/s, 2 min left"
+    assert describe(None, None, None) == "starting"
+
+
+def test_a_terminal_shows_one_block_that_is_redrawn(monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    stream = io.StringIO()
+    display = Terminal(stream)
+    display.update(["a" * 50, "total"])
+    display.update(["b", "total"])
+    display.line("done with b")
+    display.update(["c"])
+    display.close()
+    assert stream.getvalue() == (
+        "aaaaaaaaaaaaaaaa...\ntotal\n"
+        + "\x1b[2A\x1b[Jb\ntotal\n"
+        + "\x1b[2A\x1b[Jdone with b\n"
+        + "c\n"
+        + "\x1b[1A\x1b[J"
+    )
+
+
+def test_a_log_gets_whole_lines():
+    stream = io.StringIO()
+    display = Lines(stream)
+    display.line("start")
+    display.update(["run a", "run b", "total"])
+    display.close()
+    assert stream.getvalue() == "start\n[0:00] total | run a | run b\n"
+
+
+def test_speed_is_that_of_a_window(monkeypatch):
+    monkeypatch.setattr(progress_module, "WINDOW", 5.0)
+    track = seen(1000, 0.0, [(float(at), 10 * at) for at in range(1, 30)] + [(40.0, 1000)])
+    assert len(track._samples) <= 7

@@ -1,0 +1,60 @@
+"""Cutting, alignment and next-token labels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmtlib.errors import RmtlibError
+from rmtlib.segments import IGNORE, cut, next_token_labels, segment_count
+
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, size=st.integers(1, 9), alignment=st.sampled_from(["left", "right"]))
+def test_segments_joined_are_the_sequences(lengths, size, alignment):
+    rows = [np.arange(n) + 100 * b for b, n in enumerate(lengths)]
+    labels = [next_token_labels(row) for row in rows]
+    segments = list(cut(rows, labels, size, alignment))
+    assert len(segments) == segment_count(max(lengths), size)
+    for b, row in enumerate(rows):
+        real = [size if s.lengths_B is None else int(s.lengths_B[b]) for s in segments]
+        ids = np.concatenate([s.input_ids_BS[b, :n] for s, n in zip(segments, real, strict=True)])
+        targets = np.concatenate([s.labels_BS[b, :n] for s, n in zip(segments, real, strict=True)])
+        assert ids.tolist() == row.tolist()
+        assert targets.tolist() == [*row[1:], IGNORE]  # also across segment borders
+        assert all((s.labels_BS[b, n:] == IGNORE).all() for s, n in zip(segments, real, strict=True))
+        full = [n for n in real if n]
+        short = full[-1] if alignment == "left" else full[0]
+        assert short == (len(row) - 1) % size + 1 and sum(n not in (0, size) for n in real) <= 1
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, size=st.integers(1, 9))
+def test_shorter_samples_end_early_or_start_late(lengths, size):
+    rows = [np.arange(n) for n in lengths]
+    for alignment, still in (
+        ("left", lambda real: real == sorted(real, reverse=True)),
+        ("right", lambda r: r == sorted(r)),
+    ):
+        for b in range(len(rows)):
+            real = [size if s.lengths_B is None else int(s.lengths_B[b]) for s in cut(rows, None, size, alignment)]
+            assert still(real)
+
+
+def test_lengths_are_none_only_where_all_rows_are_full():
+    segments = list(cut([np.arange(8), np.arange(6)], None, 4))
+    assert segments[0].lengths_B is None and segments[1].lengths_B.tolist() == [4, 2]
+
+
+def test_loss_mask_names_the_predicted_tokens():
+    labels = next_token_labels(np.array([5, 6, 7, 8]), np.array([False, False, True, False]))
+    assert labels.tolist() == [IGNORE, 7, IGNORE, IGNORE]
+
+
+def test_wrong_arguments_are_one_line_errors():
+    with pytest.raises(RmtlibError, match="segment_size is 0"):
+        next(cut([np.arange(3)], None, 0))
+    with pytest.raises(RmtlibError, match="alignment is 'center'"):
+        next(cut([np.arange(3)], None, 2, "center"))

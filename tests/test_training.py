@@ -1,0 +1,303 @@
+"""Training: gradient reach of BPTT-k, recomputation, exact resume, early stopping, checkpoints that survive."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from test_rmt import V, make
+
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.segments import Segment, cut, next_token_labels
+from rmtlib.training import bptt, checkpoint
+from rmtlib.training.curriculum import Stage, draw_segments, learning_rate
+from rmtlib.training.loop import TrainConfig, Trainer
+
+S = 5
+
+
+def batch(lengths, labelled, seed=0, border=True) -> list[Segment]:
+    """Segments of random sequences; `labelled` is the set of segments whose tokens are to be predicted.
+
+    `border`: also their first tokens, which are predicted from the segment before.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(0, V, n) for n in lengths]
+    masks = [np.array([t // S in labelled and (border or t % S > 0) for t in range(n)]) for n in lengths]
+    return list(cut(rows, [next_token_labels(r, m) for r, m in zip(rows, masks, strict=True)], S))
+
+
+def gradients(model, run) -> list[torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    run()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+def replayed(model, segments, k):
+    """BPTT-k by its definition: for every loss, run segments s-k .. s from the detached state before them."""
+    states = [model.initial_state(len(segments[0].input_ids_BS))]
+    for segment in segments:
+        states.append(model.detach(model.step(segment.input_ids_BS, states[-1], segment.lengths_B)[1]))
+    for s in range(len(segments)):
+        state = states[max(s - k, 0)]  # states[0] is the initial state, with its graph
+        for segment in segments[max(s - k, 0) : s + 1]:
+            loss, state = bptt.segment_loss(model, segment, state, True)
+        if loss.requires_grad:
+            loss.backward()
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize("labelled", [{4}, {1, 2, 4}, {0, 1, 2, 3, 4}])
+def test_bptt_k_equals_its_definition(k, labelled):
+    model, segments = make(), batch([25, 18, 25], labelled)
+    expected = gradients(model, lambda: replayed(model, segments, k))
+    actual = gradients(model, lambda: bptt.backward(model, segments, bptt_segments=k))
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, None])
+def test_gradient_reaches_exactly_k_segments_back(k):
+    """Each segment gets input embeddings of its own; only those within reach of the last loss have a gradient."""
+    model, segments = make(), batch([30], {5}, border=False)
+    probes = [
+        torch.zeros(1, S, model.decoder.config.d_model, dtype=torch.float64, requires_grad=True) for _ in segments
+    ]
+    embed, calls = model.decoder.embed, iter(probes)
+    model.decoder.embed = lambda x: embed(x) + next(calls)
+    bptt.backward(model, segments, bptt_segments=k)
+    reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in probes]
+    assert reached == [k is None or s >= 5 - k for s in range(6)]
+
+
+def test_the_initial_memory_learns_only_within_reach():
+    model, segments = make(), batch([30], {5}, border=False)
+    for k, learns in ((4, False), (5, True), (None, True)):
+        model.zero_grad(set_to_none=True)
+        bptt.backward(model, segments, bptt_segments=k)
+        moved = model.memory_MD.grad is not None and bool(model.memory_MD.grad.abs().sum() > 0)
+        assert moved == learns
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_recomputing_segments_gives_the_same_gradient(dropout):
+    model, segments = make(dropout=dropout).train(), batch([25, 13], {1, 4})
+
+    def run(**options):
+        torch.manual_seed(0)
+        bptt.backward(model, segments, **options)
+
+    plain, recomputed = (gradients(model, lambda o=o: run(recompute=o)) for o in (False, True))
+    for a, b in zip(plain, recomputed, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_recomputation_keeps_memory_flat_in_the_number_of_segments():
+    """What the forward pass keeps for the backward pass, in bytes a segment more: a state, not the activations."""
+
+    def saved(segments, recompute):
+        sizes = []
+        pack = lambda x: sizes.append(x.numel() * x.element_size()) or x  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            state = model.initial_state(2)
+            run = bptt._recomputed if recompute else bptt.segment_loss
+            for segment in segments:
+                _, state = run(model, segment, state, True)
+        return sum(sizes)
+
+    model = make()
+    kept, plain = (
+        saved(batch([20 * S] * 2, {19}), r) - saved(batch([10 * S] * 2, {9}), r) for r in (True, False)
+    )  # fmt: skip
+    assert kept < 0.02 * plain
+
+
+def test_state_of_a_finished_sample_gets_no_gradient_from_later_segments():
+    model = make()
+    both = gradients(model, lambda: bptt.backward(model, batch([5, 25], {0, 4})))
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, V, n) for n in (5, 25)]
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for row in rows:
+        mask = np.array([t // S in {0, 4} for t in range(len(row))])
+        alone = list(cut([row], [next_token_labels(row, mask)], S))
+        total = [a + b for a, b in zip(total, gradients(model, lambda x=alone: bptt.backward(model, x)), strict=True)]
+    for a, b in zip(both, total, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+class Repeat:
+    """Samples whose second half repeats the first, across a segment border: learnable by a tiny model in seconds."""
+
+    def __init__(self, index: int):
+        row = np.random.default_rng(index).integers(0, 4, 6)
+        self.tokens = np.concatenate([row, row])
+        self.labels = next_token_labels(self.tokens, np.arange(12) >= 6)
+
+
+def config(**kwargs) -> TrainConfig:
+    options = dict(
+        stages=(Stage(1, 9, 3e-3), Stage(2, 8, 1e-3)),
+        segment_size=S,
+        batch_size=4,
+        seed=0,
+        evaluate_every=4,
+        log_every=1,
+        save_every=5,
+    )
+    return TrainConfig(**(options | kwargs))
+
+
+def trainer(folder, stop_after=None, model=None, **kwargs) -> Trainer:
+    asked = []
+
+    def should_stop():
+        asked.append(1)
+        return stop_after is not None and len(asked) > stop_after
+
+    torch.manual_seed(0)
+    model = model or make(dropout=0.1).float()
+    score = kwargs.pop("score", None) or (lambda m, stage: float(sum(p.sum() for p in m.parameters()) * 1000 % 7))
+    return Trainer(model, config(**kwargs), folder, lambda stage, i: Repeat(i), score, should_stop=should_stop)
+
+
+def test_a_killed_and_resumed_run_is_bitwise_the_run_that_was_not(tmp_path):
+    whole = trainer(tmp_path / "whole").fit()
+    for stop in (1, 3, 4, 2, 6):  # stops in both stages, on and off the evaluation and checkpoint steps
+        with pytest.raises(Stopped, match="with a checkpoint in"):
+            trainer(tmp_path / "parts", stop_after=stop).fit()
+    parts = trainer(tmp_path / "parts").fit()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, parts.model.state_dict()[name]), name
+    one, two = ((tmp_path / x / "metrics.jsonl").read_bytes() for x in ("whole", "parts"))
+    assert one == two and len(one.splitlines()) > 17
+    finals = [checkpoint.load_checkpoint(tmp_path / x) for x in ("whole", "parts")]
+    assert finals[0][1] == finals[1][1]
+
+
+def test_a_run_that_dies_without_warning_loses_only_what_came_after_its_checkpoint(tmp_path):
+    whole = trainer(tmp_path / "whole").fit()
+    dying = trainer(tmp_path / "parts")
+    step, taken = dying._train_step, []
+
+    def die(stage):
+        taken.append(1)
+        if len(taken) == 8:  # the checkpoint is of step 5; lines of steps 6 and 7 are already in metrics.jsonl
+            raise KeyboardInterrupt
+        return step(stage)
+
+    dying._train_step = die
+    with pytest.raises(KeyboardInterrupt):
+        dying.fit()
+    trainer(tmp_path / "parts").fit()
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert whole.at.samples == 17 * 4
+
+
+class Recall:
+    """The last token is the first one again, a segment later: only memory can carry it."""
+
+    def __init__(self, index: int):
+        key = np.random.default_rng(index).integers(1, 5)
+        self.tokens = np.array([key, 0, 0, 0, 0, 0, 0, key])
+        self.labels = next_token_labels(self.tokens, np.arange(8) == 7)
+
+
+def test_training_learns_what_only_memory_can_carry(tmp_path):
+    run = trainer(tmp_path, model=make().float(), stages=(Stage(1, 150, 5e-3),), batch_size=16, score=lambda *_: 0.0)
+    run.sample = lambda stage, index: Recall(index)
+    losses = [json.loads(line) for line in run.fit().metrics_path.read_text().splitlines()]
+    losses = [line["loss"] for line in losses if "loss" in line]
+    assert np.mean(losses[:3]) > np.log(4) > 0.5 > np.mean(losses[-10:])  # log 4: the key is guessed
+
+
+def test_a_stage_stops_early_and_the_best_weights_go_on(tmp_path):
+    seen, scores = [], iter([0.5, 0.9, 0.1, 0.2, 0.3])
+
+    def score(model, stage):
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        return next(scores)
+
+    run = trainer(tmp_path, stages=(Stage(1, 100, 1e-2),), evaluate_every=2, patience=3, score=score).fit()
+    assert len(seen) == 5 and run.at.samples == 10 * 4
+    assert all(torch.equal(v, seen[1][k]) for k, v in run.model.state_dict().items())
+    assert not all(torch.equal(v, seen[4][k]) for k, v in run.model.state_dict().items())
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
+    run = trainer(tmp_path, model=make().float())
+    samples = [Repeat(i) for i in range(4)]
+    whole = gradients(run.model, lambda: run._backward(samples))
+    run.at.micro_batch = 3
+    for a, b in zip(gradients(run.model, lambda: run._backward(samples)), whole, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_says_so(tmp_path, monkeypatch):
+    run = trainer(tmp_path)
+    original = run._backward
+
+    def scarce(samples):
+        if run.at.micro_batch > 1:
+            raise torch.cuda.OutOfMemoryError
+        return original(samples)
+
+    run._backward = scarce
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    run.fit()
+    assert run.at.micro_batch == 1 and len(run.at.notes) == 2 and "micro-batch 2" in run.at.notes[0]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
+    run = trainer(tmp_path)
+    torch.nn.init.constant_(run.model.memory_MD, float("nan"))
+    with pytest.raises(RmtlibError, match="the loss is nan in stage 1, step 0; use a lower learning rate"):
+        run.fit()
+
+
+def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
+    run = trainer(tmp_path, stop_after=3)
+    with pytest.raises(Stopped):
+        run.fit()
+    before = checkpoint.load_checkpoint(tmp_path)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RmtlibError, match="No space left on device.*what was there before is kept"):
+        trainer(tmp_path).fit()
+    monkeypatch.undo()
+    after = checkpoint.load_checkpoint(tmp_path)
+    assert before[1] == after[1] and all(torch.equal(before[0][k], after[0][k]) for k in before[0])
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path):
+    with pytest.raises(Stopped):
+        trainer(tmp_path, stop_after=3).fit()
+    tensors = next(tmp_path.glob("*.safetensors"))
+    content = tensors.read_bytes()
+    for damaged in (content[:-100], content[:-1] + bytes([content[-1] ^ 1])):
+        tensors.write_bytes(damaged)
+        with pytest.raises(
+            RmtlibError, match="the checkpoint is damaged .* delete .* to train this run from the start"
+        ):
+            trainer(tmp_path).fit()
+    assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl"))
+
+
+def test_learning_rate_rises_and_falls_linearly():
+    stage = Stage(1, 100, 1.0)
+    rates = [learning_rate(stage, step, warmup=0.1, horizon=2.0) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[99] == pytest.approx(101 / 190) and learning_rate(stage, 99, 0.1, 1.0) == pytest.approx(1 / 90)
+
+
+def test_stage_lengths_are_uniform_from_one_to_n():
+    drawn = [draw_segments(Stage(4, 1, 1.0), 0, i) for i in range(2000)]
+    assert set(drawn) == {1, 2, 3, 4} and all(abs(drawn.count(n) / 2000 - 0.25) < 0.04 for n in range(1, 5))
+    assert drawn != [draw_segments(Stage(4, 1, 1.0), 1, i) for i in range(2000)]
+    assert draw_segments(Stage(0, 1, 1.0), 0, 3) == 0
