@@ -112,6 +112,8 @@ def load_books(
 
 def strip_gutenberg(text: str) -> str:
     """The text between Project Gutenberg's start and end lines, without credits and notes about its editions."""
+    if "Gutenberg" not in text and "GUTENBERG" not in text and "SMALL PRINT" not in text:
+        return text.strip("\x1a \n") + "\n"
     start = re.search(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^*]*\*\*\*", text, re.MULTILINE)
     text = text[start.end() :] if start else text
     end = re.search(r"^(?:End of (?:the )?Project Gutenberg|\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG)", text,

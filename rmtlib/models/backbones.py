@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from rmtlib.data import sources
 from rmtlib.data.text import GPT2Tokenizer, HFTokenizer, Tokenizer
 from rmtlib.errors import RmtlibError
@@ -22,13 +24,13 @@ def load_backbone(name: str) -> Decoder:
 
     where, options = _source(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(where, **options)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **options)
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RmtlibError(
             f"backbone {name!r} cannot be loaded ({reason}); give a local folder or connect to the hub"
         ) from error
-    return decoder_from_hf(model.float())
+    return decoder_from_hf(model)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -1,0 +1,34 @@
+"""What must also hold on a GPU; skipped where there is none."""
+
+import pytest
+import torch
+from test_rmt import ids, make
+from test_training import batch, gradients
+
+from rmtlib.training import bptt
+from rmtlib.training.loop import autocast
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.mark.parametrize("mask", ["causal", "bidirectional"])
+def test_step_equals_the_cpu(mask):
+    model = make(mask=mask)
+    x, lengths = ids(3, 9), torch.tensor([9, 0, 4])
+    hidden, state = model.step(x, model.initial_state(3), lengths)
+    model.cuda()
+    hidden_gpu, state_gpu = model.step(x.cuda(), model.initial_state(3), lengths.cuda())
+    torch.testing.assert_close(hidden_gpu[[0]].cpu(), hidden[[0]])
+    torch.testing.assert_close(hidden_gpu[2, :4].cpu(), hidden[2, :4])
+    torch.testing.assert_close(state_gpu.memory_BMD.cpu(), state.memory_BMD)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_bf16_gradients_are_those_of_float32_up_to_its_precision(recompute):
+    model = make().float().cuda()
+    segments = [s.to("cuda") for s in batch([25, 13], {1, 4})]
+    exact = gradients(model, lambda: bptt.backward(model, segments))
+    with autocast(torch.device("cuda"), "bf16"):
+        rough = gradients(model, lambda: bptt.backward(model, segments, recompute=recompute))
+    a, b = torch.cat([g.flatten() for g in exact]), torch.cat([g.flatten() for g in rough])
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
