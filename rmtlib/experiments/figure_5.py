@@ -128,7 +128,7 @@ def _paper(task: str) -> Params:
         memory_mask="causal",
         tokenizer="gpt2",
         questions="files",
-        background="novels",
+        background="pg19",
         join="glued",
         every_question=False,
         train=dict(
