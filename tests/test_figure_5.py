@@ -90,6 +90,6 @@ def test_summary_says_what_the_records_show():
     metrics = {"exact_match": points, "train_segments": 4}
     lines = FIGURE.summary([{"row": "qa1", "metrics": metrics}, {"row": "qa1", "metrics": metrics}])
     assert lines == [
-        "qa1: exact match 0.90 at 4 segments (the longest trained on), 0.50 at 8 segments; "
-        "over 2 seed(s) from 0.50 to 0.50"
+        "qa1: exact match 0.90 at 4 segments, the longest trained on, 0.50 at 8 segments; "
+        "over 2 seeds from 0.50 to 0.50"
     ]

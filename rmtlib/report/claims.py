@@ -136,7 +136,8 @@ def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
     judged = _judged(tasks)
     if not judged:
         return _missing(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
-    within, beyond = [], []
+    within: list[tuple[float, float, int]] = []
+    beyond: list[tuple[float, float, int]] = []
     for curve in judged:
         for point in curve.points:
             if point.std is not None:

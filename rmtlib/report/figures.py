@@ -28,7 +28,7 @@ TASK_STYLE = {
     "qa4": ("#CC79A7", "D"),
     "qa5": ("#E69F00", "v"),
 }
-RC = {
+RC: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,7 +42,7 @@ Panels = list[tuple[str, dict[str, Curve], dict[str, Curve]]]
 
 
 def _panels(live: Iterable[Record], published: Iterable[Record]) -> Panels:
-    """(scale, live curves, published curves) of every scale that has any. A published copy of a live run is left out."""
+    """(scale, live curves, published curves) of each scale that has any. A published copy of a live run is left out."""
     live = list(live)
     ids = {record["run_id"] for record in live}
     now = curves(live)

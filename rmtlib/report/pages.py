@@ -159,13 +159,14 @@ def record_section(record: Record, where: str, raw: str) -> str:
     )
     data = "; ".join(f"{d['name']} ({d.get('source', 'unknown')}, {str(d.get('sha256'))[:12]})" for d in record["data"])
     git = record["git"]
+    changed = ", with uncommitted changes" if git["dirty"] else ""
     facts = {
         "status": where,
-        "finished": f"{record['finished']}, after {record['wall_s'] / 60:.1f} minutes and {amount(record['tokens'])} tokens",
-        "machine": _inline(record["hardware"]),
+        "finished": f"{record['finished']}, after {duration(record['wall_s'])} and {amount(record['tokens'])} tokens",
+        "machine": _machine(record["hardware"]),
         "precision": record["precision"],
         "peak memory": size(record["peak_memory_bytes"] or 0),
-        "code": f"commit {git['commit']}{', changed' if git['dirty'] else ''}; modules {record['modules_sha256'][:12]}",
+        "code": f"commit {git['commit']}{changed}; modules {record['modules_sha256'][:12]}",
         "packages": _inline(record["packages"]),
         "data": data,
         "notes": "; ".join(record["notes"]) or "none",
@@ -186,10 +187,15 @@ def record_section(record: Record, where: str, raw: str) -> str:
     )
 
 
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
-    return str(value)
+def _machine(hardware: Mapping[str, Any]) -> str:
+    parts = dict(hardware)
+    memory = parts.pop("memory_bytes", None)
+    parts |= {"memory": size(memory)} if memory else {}
+    return _inline({name: value for name, value in parts.items() if value is not None})
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def differences_fragment(notebook: Path) -> str:

@@ -157,7 +157,7 @@ def comparison_table(records: Iterable[Record], rows: Sequence[Row]) -> Table:
 
     The models, the lengths in tokens and the vocabularies differ, so this compares the shape of the decline.
     """
-    scales = curves(records)
+    scales = curves(record for record in records if record["scale"] != "smoke")
     published = {row.name: {n // PAPER_TRAIN_TOKENS: v for n, v in paper_points(row)} for row in rows}
     multiples = sorted({m for column in published.values() for m in column if 1 <= m <= 64})
     body: list[tuple[Cell, ...]] = []
