@@ -82,7 +82,8 @@ def cost_of(artifact: Artifact, scale: str, results: Path) -> str:
     none_yet = results / "no-local-runs"  # what this machine has trained does not make a run cheaper
     found = plan(select(artifact, scale), runs_dir=none_yet, results_dir=results)
     total = found["total"]
-    where = f" on {found['device']}" if found["device"] else ", as measured in the published runs"
+    device = re.sub("; there is none here[^)]*", "", found["device"] or "")  # the book is read elsewhere
+    where = f" on {device}" if device else ", as measured in the published runs"
     return (
         f"{duration(total['seconds'])}, {amount(total['tokens'])} tokens, {size(total['memory_bytes'])} of memory and "
         f"{size(total['disk_bytes'])} of disk for {total['runs']} runs, {found['jobs']} at once{where}"

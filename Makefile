@@ -1,0 +1,105 @@
+# rmtlib. Every target sets up what it needs in .venv; `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
+ARTIFACTS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
+             $(if $(ROWS),--rows '$(ROWS)') $(if $(TASKS),--tasks '$(TASKS)')
+RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--time-budget '$(TIME_BUDGET)') \
+             $(if $(FRESH),--fresh)
+PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
+
+.PHONY: help test book lab lint clean setup $(ARTIFACTS)
+
+help:
+	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
+	@for artifact in $(ARTIFACTS); do echo "  make $$artifact"; done
+	@echo "    SCALE=smoke|small|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
+	@echo "    SEEDS=3                      runs of each row"
+	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
+	@echo "    JOBS=2                       runs at once"
+	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"
+	@echo "    FRESH=1                      delete these runs and start over"
+	@echo "The rest:"
+	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
+	@echo "  make book     build the report from the published records: book/_build/html/index.html"
+	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
+	@echo "  make lab      open the notebooks in JupyterLab"
+	@echo "  make lint     check style, types and that notebooks are stored without outputs"
+	@echo "  make clean    delete what the targets built; keeps runs/ (trained models) and .venv"
+	@echo "  make setup    only install; PYTHON=/path/to/python3.11 and CONSTRAINTS=file choose with what"
+
+$(ARTIFACTS): $(VENV)/.ready
+	@$(BIN)/rmtlib run $@ $(RUN_FLAGS) >/dev/null
+	@echo "Drawing from notebooks/$@.ipynb (about 20 seconds)"
+	@$(BIN)/rmtlib notebook $@ $(PARAMETERS) -p OUT 'out/$@' --out 'out/$@/$@.ipynb' >/dev/null
+	@cat 'out/$@/summary.txt'
+
+test: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+book: $(VENV)/.ready
+ifneq ($(SCALE),)
+	@for artifact in $(ARTIFACTS); do $(BIN)/rmtlib run "$$artifact" $(RUN_FLAGS) >/dev/null; done
+endif
+	@echo "Writing the pages from the records (about 20 seconds)"
+	@rm -rf book/_build book/_generated
+	@$(BIN)/python -m rmtlib.report.pages $(if $(SCALE),--scale '$(SCALE)')
+	@echo "Building the book (about 20 seconds)"
+	@mkdir -p book/_build
+	@if ! $(BIN)/jupyter-book build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \
+	    grep -E 'WARNING|ERROR|Error' book/_build/build.log || tail -n 20 book/_build/build.log; \
+	    echo "error: the book did not build; the whole log is book/_build/build.log" >&2; exit 1; fi
+	@$(BIN)/python book/check.py
+	@echo "The book is book/_build/html/index.html"
+
+lab: $(VENV)/.ready
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: $(VENV)/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+clean:
+	@rm -rf $(GENERATED)
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	@echo "Kept runs/ (trained models and their records) and $(VENV); delete them by hand to start from nothing."
+
+setup: $(VENV)/.ready
+
+# 3.11 first: every torch build has it. The stamp is older than the two files when one of them changes.
+# pip's lines are shown one over the other on a terminal and go to the log in any case.
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+SHOW_LINE := awk -v tty="$$([ -t 1 ] && echo 1)" \
+    'tty && /^(Collecting|Downloading|Building|Installing)/ { printf "\r\033[K  %.70s", $$0; fflush() } \
+     END { if (tty) printf "\r\033[K" }'
+
+$(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
+	@if ! $(BIN)/python $(NEW_ENOUGH) 2>/dev/null; then \
+	    python=; \
+	    for name in $(or $(PYTHON),python3.11 python3.13 python3.12 python3 python); do \
+	        if "$$name" $(NEW_ENOUGH) 2>/dev/null; then python="$$name"; break; fi; done; \
+	    if [ -z "$$python" ]; then \
+	        echo "error: $(if $(PYTHON),PYTHON=$(PYTHON) is not,found no) Python 3.11 or newer:" \
+	            "install one (Debian 12, Ubuntu 24.04: sudo apt install python3 python3-venv)" \
+	            "or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	    if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	        echo "error: $$python has no venv or no pip: sudo apt install python3-venv, then make $(MAKECMDGOALS) again" >&2; \
+	        exit 1; fi; \
+	    "$$python" -m venv --clear $(VENV); fi
+	@echo "Installing into $(VENV), once: about 2 minutes and 2 GB (log: $(VENV)/install.log)"
+	@if ! $(BIN)/python -m pip install --progress-bar off -c $(CONSTRAINTS) -e '.[all]' 2>&1 </dev/null \
+	        | tee $(VENV)/install.log | $(SHOW_LINE); then \
+	    grep -i '^error' $(VENV)/install.log | head -n 5 >&2; \
+	    echo "error: the installation failed; see $(VENV)/install.log, then make $(MAKECMDGOALS) again" >&2; exit 1; fi
+	@touch $@

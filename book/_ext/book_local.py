@@ -1,0 +1,88 @@
+"""What the book adds to Sphinx and its themes: nothing from the network, plain docstrings, a role for paper values."""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+
+BULLET = re.compile(r"([-*] |\d+\. )")
+TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"'
+CODE = re.compile(r"(``.+?``|`[^`]+`)")
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """Remove the scripts of live code cells: they load from the network, and declare a constant twice."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "thebe" not in str(getattr(script, "filename", "") or "")
+        and "THEBE_JS_URL" not in str((getattr(script, "attributes", None) or {}).get("body", ""))
+    ]
+
+
+def plain_docstring(app, what, name, obj, options, lines):
+    """Docstrings are plain text: code spans and lists stay, drawings and aligned lines stand as they are.
+
+    Without this a `*`, a `|` or an underscore at a word's end would be markup, and a shape table an error.
+    """
+    blocks, result = "\n".join(lines).strip("\n").split("\n\n"), []
+    for block in (b for b in blocks if b.strip()):
+        rows = block.splitlines()
+        head, rest = rows[0], rows[1:]
+        if re.match(r"(Args|Returns|Raises|Yields|Example|Examples|Note|Shapes):\s*$", head.strip()) and rest:
+            result += [f"**{head.strip()[:-1]}**", "", *_verbatim(rest)]
+        elif BULLET.match(head):
+            indent = " " * len(BULLET.match(head).group())
+            result += [row if BULLET.match(row) else indent + row.strip() for row in map(_escape, rows)]
+            result.append("")
+        elif any(row.startswith(" ") for row in rows):
+            result += _verbatim(rows)
+        else:
+            result += [*(_escape(row) for row in rows), ""]
+    lines[:] = result
+
+
+def _verbatim(rows):
+    margin = min((len(row) - len(row.lstrip()) for row in rows if row.strip()), default=0)
+    return [".. code-block:: text", "", *("   " + row[margin:] for row in rows), ""]
+
+
+def _escape(row):
+    bullet = BULLET.match(row)
+    start = bullet.end() if bullet else 0
+    parts = CODE.split(row[start:])
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = part if part.startswith("``") else f"`{part}`"
+        else:
+            parts[i] = re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", part)
+    return re.sub("::$", ":", row[:start] + "".join(parts))  # the block below is set as code in any case
+
+
+def name_toggles(app, error):
+    """Give the arrows of the side bar a name for screen readers; the theme gives them none."""
+    if error is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            page = path.read_text(encoding="utf-8")
+            named = page.replace('<summary><span class="toctree-toggle"', TOGGLE)
+            if named != page:
+                path.write_text(named, encoding="utf-8")
+
+
+def skip_member(app, what, name, obj, skip, options):
+    """Fields of named tuples have no text of their own; their class's signature shows them."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def paper_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """{paper}`96 %`: a value that a paper prints. The book's check lets numbers stand in prose only so."""
+    return [nodes.inline(rawtext, text, classes=["paper"])], []
+
+
+def setup(app):
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("autodoc-process-docstring", plain_docstring)
+    app.connect("build-finished", name_toggles)
+    app.connect("autodoc-skip-member", skip_member)
+    app.add_role("paper", paper_role)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

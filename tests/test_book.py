@@ -1,0 +1,317 @@
+"""The book: its check finds what it is for, its sources are clean, and it builds, from records and from none."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from rmtlib.experiments.spec import ARTIFACTS
+from rmtlib.notebooks import read_parameters
+from rmtlib.report import pages
+from rmtlib.report.curves import slug
+from rmtlib.report.view import PARTS, View
+
+ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")
+check = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check)
+
+
+# The check of the HTML
+
+GOOD = """<html><head><link rel="stylesheet" href="_static/a.css"><script src="_static/a.js"></script></head>
+<body><main>
+<article><h1 id="top">A</h1><img src="a.png" alt="what it shows"><a href="b.html#part">b</a>
+<a href="https://arxiv.org">a link may lead outside</a><svg role="img"><title>drawing</title></svg>
+</article></main></body></html>"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "a.js").write_text("")
+    (tmp_path / "_static" / "a.css").write_text("body { background: url(../a.png) }")
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.html").write_text("<main><article><h1>B</h1><p id='part'></p></article></main>")
+
+    def problems(page: str) -> list[str]:
+        (tmp_path / "a.html").write_text(page)
+        return [what for _, what, _ in check.check_html(tmp_path)]
+
+    return problems
+
+
+def test_a_good_page_has_no_problems(site):
+    assert site(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('href="b.html#part"', 'href="c.html"', "dead link"),
+        ('href="b.html#part"', 'href="b.html#gone"', "dead anchor"),
+        ('href="b.html#part"', 'href="#gone"', "dead anchor"),
+        ('src="_static/a.js"', 'src="https://cdn.example/a.js"', "external load"),
+        ('src="_static/a.js"', 'src="//cdn.example/a.js"', "external load"),
+        ('src="_static/a.js"', 'src="_static/b.js"', "missing file of script src"),
+        ('href="_static/a.css"', 'href="http://example/a.css"', "external load"),
+        ('src="a.png"', 'src="https://example/a.png"', "external load"),
+        ('alt="what it shows"', "", "image without description"),
+        ('alt="what it shows"', 'alt="  "', "image without description"),
+        ('alt="what it shows"', 'alt="_images/a.png"', "image without description"),
+        ("<title>drawing</title>", "", "drawing without title"),
+        ("</h1>", "</h1><h1>again</h1>", "top headings"),
+        ("h1", "h2", "top headings"),
+    ],
+)
+def test_the_check_finds(site, old, new, problem):
+    assert old in GOOD
+    assert site(GOOD.replace(old, new)) == [problem]
+
+
+def test_the_check_finds_styles_from_outside_and_an_empty_build(site, tmp_path):
+    (tmp_path / "_static" / "a.css").write_text('@import url("https://fonts.example/a.css");')
+    assert site(GOOD) == ["external load"]
+    (tmp_path / "empty").mkdir()
+    assert [what for _, what, _ in check.check_html(tmp_path / "empty")] == ["no pages"]
+
+
+def test_the_check_finds_errors_in_notebooks(tmp_path):
+    cell = nbformat.v4.new_code_cell("1 / 0", execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])]
+    notebook = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("2"), nbformat.v4.new_code_cell("")])
+    path = tmp_path / "a.ipynb"
+    nbformat.write(notebook, path)
+    assert [what for _, what, _ in check.check_notebook(path)] == ["error output", "not executed"]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_command_lists_problems_and_fails(tmp_path, good):
+    html = tmp_path / "book" / "_build" / "html"
+    html.mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "check.py", tmp_path / "book")
+    (tmp_path / "README.md").write_text("What it is." if good else "It reaches 0.99.")
+    (html / "a.html").write_text(f"<article><h1>A</h1><a href='{'a' if good else 'b'}.html'>a</a></article>")
+    done = subprocess.run([sys.executable, tmp_path / "book" / "check.py"], capture_output=True, text=True)
+    assert done.returncode == (not good)
+    if not good:
+        assert done.stderr.splitlines() == [
+            "book: a.html: dead link: b.html",
+            "book: README.md: hand-typed number: 0.99 (line 1): It reaches 0.99.",
+            "error: the book has 2 problems, listed above",
+        ]
+
+
+# The check of the text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RMT reaches 0.96 here.",
+        "It is right in 96 % of cases.",
+        "It is right in 96% of cases.",
+        "A gain of 3.5 points.",
+        "- 12 per cent",
+        "| qa1 | 0.83 |",
+        "*0.5*",
+    ],
+)
+def test_hand_typed_results_are_found(text):
+    assert [what for _, what, _ in check.check_text("a", text)] == ["hand-typed number"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Trained with 32 segments of 512 tokens, three seeds, Figure 5, qa1.",
+        "The paper has {paper}`96.5 %` there.",
+        'The paper has <span class="paper">96.5 %</span> there.',
+        "`lr=0.5` and ``0.5``",
+        "```\n0.5\n```",
+        "```{code} python\n:x: 0.5\n0.96\n```\n",
+        "$0.5 x$ and $$\n0.5\n$$",
+        "[text](https://example.org/1.25) and https://example.org/0.5",
+        "see section 3.3, arXiv 2207.06881, Python 3.11, version 1.0.4",
+        "a 95 % interval, the 95 % bootstrap interval",
+        "version v2.x of rotary-emb1.5b",
+    ],
+)
+def test_other_numbers_are_not(text):
+    assert list(check.check_text("a", text)) == []
+
+
+def test_every_page_and_notebook_source_and_the_readme_are_clean():
+    names = [name for name, _ in check.sources(ROOT)]
+    assert {"README.md", "book/intro.md", "book/api/models.md", "notebooks/figure-5.ipynb"} <= set(names)
+    assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
+
+
+# Notebooks as they are stored
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_stored_clean(path):
+    notebook = nbformat.read(path, nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 20, "a cell's work belongs into rmtlib"
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == tags.count("differences") == 1
+    assert {"SCALE", "SEEDS", "TASKS", "ROWS", "TRAIN", "PUBLISHED_ONLY", "OUT"} <= set(read_parameters(path))
+
+
+def test_every_artifact_has_notebook_page_and_parts():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS) == set(PARTS)
+    toc = (ROOT / "book" / "_toc.yml").read_text()
+    for name in ARTIFACTS:
+        assert f"file: {name}\n" in toc and f"_generated/{name}-notebook" in toc
+        page = (ROOT / "book" / f"{name}.md").read_text()
+        for part in ("figure", "claims", "tables", "scales", "differences", "settings"):
+            assert f"_generated/{name}/{part}.md" in page
+
+
+# Generated parts
+
+
+def soup(text: str) -> BeautifulSoup:
+    return BeautifulSoup(text, "html.parser")
+
+
+def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
+    view = View("figure-5")
+    assert "not run" in pages.scoreboard_fragment([view])
+    assert "Not run" in pages.records_fragment([view], tmp_path)
+    assert "not run" in pages.claims_fragment(view)
+    rows = {row.th.text: row.text for row in soup(pages.scales_fragment(view, tmp_path)).select("tbody tr")}
+    assert set(rows) == {"small", "gpu", "paper"}  # smoke is no result
+    for text in rows.values():
+        assert "not run" in text and "tokens" in text and "memory" in text
+    assert soup(pages.figure_fragment(view, tmp_path)).img["alt"]
+    assert view.summary() and "small" not in view.tables()
+
+
+def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
+    live, published = fakes.seeds("qa1", (0.1, 0.2)), fakes.seeds("qa2", (0.3,))
+    published[0]["notes"] = ["stopped <twice> & resumed"]
+    text = pages.records_fragment([View("figure-5", live, published)], tmp_path / "records")
+    for record in [*live, *published]:
+        assert f"({slug(record).lower()})=" in text
+        assert json.loads((tmp_path / "records" / f"{slug(record)}.json").read_text()) == record
+        assert f"{record['metrics']['exact_match'][-1]['correct']} of 500" in text
+    assert text.count("a run of this machine") == 2
+    assert "<twice>" not in text and "&lt;twice&gt; &amp; resumed" in text
+
+
+def test_a_published_copy_of_a_live_run_counts_once():
+    live = fakes.seeds("qa1", (0.1,))
+    view = View("figure-5", live, [*live, *fakes.seeds("qa2", (0.1,))])
+    assert len(view.records) == 2 and len(view.published) == 1
+
+
+def test_settings_come_from_the_configs():
+    view = View("figure-5")
+    rows = {
+        row.th.text: [td.text for td in row.select("td")]
+        for row in soup(pages.settings_fragment(view.artifact)).select("tbody tr")
+    }
+    expected = [view.artifact.config("qa1", s, 0).params["memory_tokens"] for s in view.artifact.scales]
+    assert rows["memory_tokens"] == [str(value) for value in expected]
+
+
+def test_saving_leaves_figure_table_and_summary(tmp_path):
+    said = View("figure-5", fakes.seeds("qa1", (0.05, 0.1, 0.15))).save(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"figure-5.png", "figure-5.svg", "figure-5.csv", "summary.txt"}
+    summary = (tmp_path / "out" / "summary.txt").read_text()
+    assert all(name in summary for name in ("figure-5.png", "figure-5.svg", "figure-5.csv", "figure-5.ipynb"))
+    assert str(tmp_path / "out" / "figure-5.png") in said
+
+
+# The whole book
+
+one_worker = pytest.mark.xdist_group("book")  # built once, also where tests run in several processes
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """A project with published records, its pages written and its book built (`make book` adds the reference)."""
+    project = tmp_path_factory.mktemp("project")
+    ignore = shutil.ignore_patterns("_build", "_generated", "__pycache__")
+    shutil.copytree(ROOT / "book", project / "book", ignore=ignore)
+    shutil.copytree(ROOT / "notebooks", project / "notebooks", ignore=ignore)
+    shutil.copy(ROOT / "README.md", project)
+    (project / "rmtlib").symlink_to(ROOT / "rmtlib")
+    toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"
+    toc.write_text(toc.read_text().partition("  - file: api\n")[0])
+    config.write_text(config.read_text().replace("[sphinx.ext.autodoc, sphinx.ext.viewcode]", "[sphinx.ext.autodoc]"))
+    for page in ("method", "running"):  # they link to the reference
+        path = project / "book" / f"{page}.md"
+        path.write_text(path.read_text().replace("](api.md)", "](records.md)"))
+    fakes.publish(project / "results", [*fakes.seeds("qa1", (0.02, 0.10, 0.18)), *fakes.seeds("qa2", (0.3,))])
+
+    def call(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(arguments, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    written = call(sys.executable, "-m", "rmtlib.report.pages")
+    assert written.returncode == 0, written.stderr
+    built = call(str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "-W", "--keep-going", "-q")
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    return project, call
+
+
+@one_worker
+def test_the_book_builds_without_a_warning_and_passes_its_check(book):
+    _, call = book
+    checked = call(sys.executable, "book/check.py")
+    assert checked.returncode == 0, checked.stderr
+
+
+@one_worker
+def test_numbers_lead_to_their_records(book):
+    project, _ = book
+    html = project / "book" / "_build" / "html"
+    page, records = soup((html / "figure-5.html").read_text()), soup((html / "records.html").read_text())
+    links = [a["href"] for a in page.select("table a") if a["href"].startswith("records.html#")]
+    assert len(links) == 4 * len(fakes.SEGMENTS)
+    for link in set(links):
+        section = records.find(id=link.partition("#")[2])
+        assert section is not None
+    for a in records.select('a[href^="records/"]'):
+        assert json.loads((html / a["href"]).read_text())["schema"] == 1
+
+
+@one_worker
+def test_the_book_shows_the_records_numbers_and_verdicts(book):
+    project, _ = book
+    page = soup((project / "book" / "_build" / "html" / "figure-5.html").read_text())
+    assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
+    assert page.select(".verdict.holds") and page.select(".verdict.not-enough-runs")
+    executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)
+    assert any('alt="' in str(cell.get("outputs")) for cell in executed.cells)
+
+
+@one_worker
+def test_a_record_that_was_edited_stops_the_pages_in_one_line(book):
+    project, call = book
+    path = next((project / "results" / "figure-5").glob("qa2*.json"))
+    good = path.read_text()
+    path.write_text(good.replace('"correct": 485', '"correct": 499'))
+    assert path.read_text() != good
+    try:
+        done = call(sys.executable, "-m", "rmtlib.report.pages", "--out", "elsewhere")
+    finally:
+        path.write_text(good)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and path.name in done.stderr

@@ -1,0 +1,279 @@
+"""Curves, claims, tables and figures over records of known content."""
+
+import csv
+import io
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import fakes
+import pytest
+from PIL import Image
+
+from rmtlib.experiments.figure_5 import Figure5
+from rmtlib.report import figures, tables
+from rmtlib.report.claims import FIGURE_5, RUNS_NEEDED, judge, slopes
+from rmtlib.report.curves import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
+
+ROWS = Figure5.rows
+
+
+def outcomes(records):
+    return {verdict.claim.name: verdict.outcome for verdict in judge("figure-5", records)}
+
+
+# Curves
+
+
+def test_counts_are_written_as_context_lengths_are():
+    assert [short_count(n) for n in (64, 128, 1024, 16384, 131072, 2**20, 10_000_384, 2000)] == [
+        *("64", "128", "1k", "16k", "128k", "1M", "10M", "2k")
+    ]
+    for text in ("1k", "64k", "512k", "1M", "10M"):
+        assert short_count(parse_count(text)) == text
+    assert parse_count("0k") == 0
+
+
+def test_a_curve_joins_its_seeds_length_by_length():
+    records = [fakes.record(seed=seed, accuracy=lambda s, a=a: a) for seed, a in enumerate((0.5, 0.7, 0.9))]
+    curve = curves(records)["small"]["qa1"]
+    assert [point.tokens for point in curve.points] == [128 * s for s in fakes.SEGMENTS]
+    assert curve.train_tokens == 512 and curve.at_training_length.tokens == 512
+    for point in curve.points:
+        assert point.mean == pytest.approx(0.7)
+        assert point.std == pytest.approx(0.2)  # sample standard deviation
+        assert point.interval[0] < 0.7 < point.interval[1]
+
+
+def test_one_run_has_a_binomial_interval_and_no_deviation():
+    point = curves([fakes.record(accuracy=lambda s: 0.5, n=100)])["small"]["qa1"].points[0]
+    assert point.std is None
+    low, high = point.interval
+    assert low == pytest.approx(0.4038, abs=1e-3) and high == pytest.approx(0.5962, abs=1e-3)  # Wilson, 50 of 100
+
+
+def test_runs_that_miss_a_length_do_not_count_there():
+    records = [fakes.record(seed=0), fakes.record(seed=1, segments=(1, 2, 4))]
+    points = curves(records)["small"]["qa1"].points
+    assert [len(point.runs) for point in points] == [2, 2, 2, 1, 1, 1, 1]
+
+
+def test_of_two_records_of_the_same_row_and_seed_the_later_counts():
+    old = fakes.record(accuracy=lambda s: 0.1, finished="2025-01-01T00:00:00+00:00", params={"old": True})
+    new = fakes.record(accuracy=lambda s: 0.8)
+    assert latest([new, old]) == latest([old, new]) == [new]
+    assert curves([old, new])["small"]["qa1"].points[0].mean == pytest.approx(0.8)
+
+
+# Claims
+
+
+def test_all_claims_hold_on_records_shaped_like_the_papers_figure():
+    assert outcomes(fakes.as_in_the_paper()) == {claim.name: "holds" for claim in FIGURE_5}
+
+
+def test_the_papers_own_values_have_the_declines_that_the_claims_describe():
+    values = {row.name: dict(paper_points(row)) for row in ROWS}
+    assert values["qa1"][PAPER_TRAIN_TOKENS] == 1.0 and values["qa3"][PAPER_TRAIN_TOKENS] == 0.66
+    for column in values.values():
+        assert column[max(column)] < column[PAPER_TRAIN_TOKENS] - 0.3
+        assert all(a >= b for a, b in pairwise(column[length] for length in sorted(column)))
+    assert all(values["qa1"][n] >= values[task][n] for task in values for n in values[task])
+
+
+def test_decline_fails_where_accuracy_stays():
+    flat = fakes.seeds("qa1", (0.0, 0.0, 0.0))
+    assert outcomes(flat)["declines"] == "fails"
+    assert outcomes(fakes.seeds("qa1", (0.1, 0.1, 0.1)))["declines"] == "holds"
+
+
+def test_decline_fails_where_one_of_two_tasks_stays():
+    records = [*fakes.seeds("qa1", (0.1, 0.1, 0.1)), *fakes.seeds("qa4", (0.0, 0.0, 0.0))]
+    assert outcomes(records)["declines"] == "fails"
+
+
+def test_a_drop_within_the_noise_is_no_decline():
+    records = [
+        fakes.record(seed=seed, n=50, accuracy=lambda s: 0.90 if s <= 4 else 0.88) for seed in range(RUNS_NEEDED)
+    ]
+    assert outcomes(records)["declines"] == "fails"
+
+
+def test_qa1_must_lead_at_every_length():
+    others = fakes.seeds("qa4", (0.02, 0.02, 0.02), start=0.9)
+    assert outcomes([*fakes.seeds("qa1", (0.03, 0.03, 0.03), start=0.99), *others])["qa1-highest"] == "holds"
+    crossing = fakes.seeds("qa1", (0.2, 0.2, 0.2), start=0.99)
+    verdict = next(v for v in judge("figure-5", [*crossing, *others]) if v.claim.name == "qa1-highest")
+    assert verdict.outcome == "fails"
+    assert "qa4" in verdict.statistic and "8k" in verdict.statistic  # where it trails most
+
+
+def test_a_tie_within_the_papers_rounding_is_no_defeat():
+    tied = [*fakes.seeds("qa1", (0.0,) * 3, start=0.990), *fakes.seeds("qa5", (0.0,) * 3, start=0.996)]
+    assert outcomes(tied)["qa1-highest"] == "holds"
+    beaten = [*fakes.seeds("qa1", (0.0,) * 3, start=0.97), *fakes.seeds("qa5", (0.0,) * 3, start=0.996)]
+    assert outcomes(beaten)["qa1-highest"] == "fails"
+
+
+def test_more_facts_must_mean_a_steeper_slope_than_the_seeds_scatter():
+    qa3 = fakes.seeds("qa3", (0.2, 0.2, 0.2))
+    steep = [*fakes.seeds("qa1", (0.02, 0.03, 0.04)), *fakes.seeds("qa2", (0.10, 0.11, 0.12)), *qa3]
+    assert outcomes(steep)["facts-steepen"] == "holds"
+    alike = [*fakes.seeds("qa1", (0.02, 0.08, 0.14)), *fakes.seeds("qa2", (0.03, 0.09, 0.15)), *qa3]
+    assert outcomes(alike)["facts-steepen"] == "fails"
+
+
+def test_slopes_are_per_doubling():
+    record = fakes.record(segments=(4, 8, 16, 32), accuracy=lambda s: {4: 0.9, 8: 0.8, 16: 0.7, 32: 0.6}[s])
+    assert slopes(curves([record])["small"]["qa1"]) == pytest.approx([-0.1])
+
+
+def test_spread_between_seeds_must_grow_beyond_training():
+    assert outcomes(fakes.seeds("qa1", (0.02, 0.10, 0.18)))["spread-grows"] == "holds"
+    shrinking = [
+        fakes.record(seed=i, accuracy=lambda s, a=a: a if s <= 4 else 0.5) for i, a in enumerate((0.6, 0.8, 1.0))
+    ]
+    assert outcomes(shrinking)["spread-grows"] == "fails"
+
+
+def test_sampling_noise_is_not_spread_between_seeds():
+    """Runs of equal accuracy differ on a finite test set, most near one half; that alone is no spread."""
+    counts = {s: (99, 100, 99) if s <= 4 else (46, 50, 54) for s in fakes.SEGMENTS}
+    records = [fakes.record(seed=i, n=100, accuracy=lambda s, i=i: counts[s][i] / 100) for i in range(3)]
+    assert outcomes(records)["spread-grows"] == "fails"
+
+
+@pytest.mark.parametrize("count", range(RUNS_NEEDED))
+def test_fewer_runs_than_needed_decide_nothing(count):
+    records = [r for task in ("qa1", "qa2", "qa3") for r in fakes.seeds(task, (0.1, 0.2, 0.3)[:count])]
+    assert set(outcomes(records).values()) <= {"not enough runs"}
+    for verdict in judge("figure-5", records):
+        assert str(RUNS_NEEDED) in verdict.statistic
+
+
+def test_nothing_is_claimed_at_smoke_scale_and_scales_are_not_mixed():
+    assert judge("figure-5", [fakes.record(scale="smoke", seed=i) for i in range(3)]) == []
+    records = [fakes.record(seed=0), fakes.record(seed=1), fakes.record(seed=0, scale="gpu")]
+    assert set(outcomes(records).values()) == {"not enough runs"}
+
+
+# Tables
+
+
+def test_table_shows_spread_intervals_and_a_link_to_every_record():
+    records = [*fakes.seeds("qa1", (0.02, 0.10, 0.18)), *fakes.seeds("qa2", (0.3,))]
+    table = tables.accuracy_table(records, "small")
+    html = table.to_html("records.html")
+    for record in records:
+        assert f'href="records.html#{slug(record).lower()}"' in html
+    assert "qa1 (3 runs)" in table.header and "qa2 (1 run)" in table.header
+    by_length = {row[0]: row[1:] for row in table.rows}
+    qa1, qa2 = by_length["8k"]
+    values = [r["metrics"]["exact_match"][-1]["correct"] / 500 for r in records[:3]]
+    mean = sum(values) / 3
+    std = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
+    assert qa1[0] == f"{mean:.2f} ± {std:.2f}"
+    assert qa2[0].startswith("0.10 [0.0") and "±" not in qa2[0]
+    assert "512 (longest trained)" in by_length
+
+
+def test_comparison_aligns_by_multiples_of_the_training_length():
+    table = tables.comparison_table(fakes.seeds("qa1", (0.1, 0.1, 0.1)), ROWS)
+    cells = {(row[0], row[1]): dict(zip(table.header[2:], row[2:], strict=True)) for row in table.rows}
+    assert cells["qa1", "paper"]["1×"] == "1.00" and cells["qa1", "paper"]["4×"] == "0.96"  # at 16k and 64k
+    assert cells["qa1", "ours, small"]["4×"].startswith("0.77")  # 0.97 less two doublings
+    assert cells["qa1", "ours, small"]["32×"] == ""
+    assert cells["qa3", "paper"]["2×"] == "0.55" and cells["qa3", "ours"]["1×"] == "not run"
+
+
+def test_settings_are_readable_side_by_side():
+    small = {"train": {"stages": [[1, 300, 0.003], [2, 600, 0.001]], "batch_size": 32}, "test": {"1": 500, "64": 250}}
+    table = tables.settings_table("", {"small": small, "paper": {"train": {"batch_size": 64}}})
+    assert {row[0]: row[1:] for row in table.rows} == {
+        "train.stages": (("1 / 300 / 0.003", "2 / 600 / 0.001"), ""),
+        "train.batch_size": ("32", "64"),
+        "test": ("1: 500, 64: 250", ""),
+    }
+
+
+def test_markup_in_records_is_escaped():
+    table = tables.Table("<b>", ("a",), (("<script>",),))
+    assert "<script>" not in table.to_html() and "&lt;b&gt;" in table.to_html()
+
+
+def test_csv_has_every_run_and_every_published_value():
+    live, published = fakes.seeds("qa1", (0.1, 0.2)), fakes.seeds("qa2", (0.3,))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(live, [*published, live[0]], ROWS))))
+    here = [row for row in rows if row["source"] == "here"]
+    assert len(here) == 2 * len(fakes.SEGMENTS)
+    assert len([row for row in rows if row["source"] == "published"]) == len(fakes.SEGMENTS)  # live[0] only once
+    assert len([row for row in rows if row["source"].startswith("paper")]) == sum(len(paper_points(r)) for r in ROWS)
+    last = here[-1]
+    assert float(last["accuracy"]) == pytest.approx(int(last["correct"]) / int(last["n"]), abs=1e-4)
+    assert float(last["run_low"]) <= float(last["accuracy"]) <= float(last["run_high"])
+
+
+# Figures
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    live = fakes.seeds("qa1", (0.02, 0.10, 0.18), recency_accuracy=0.4)
+    published = [*fakes.as_in_the_paper()[3:], fakes.record(scale="gpu", segments=(1, 4, 32), train_segments=4)]
+    return live, published, figures.figure_5(live, published, ROWS)
+
+
+def test_figure_has_a_panel_for_each_scale_and_one_for_the_paper(drawn):
+    _, _, figure = drawn
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == 3
+    assert titles[0].startswith("small scale") and titles[1].startswith("gpu scale") and "paper" in titles[2]
+
+
+def test_figure_marks_the_training_length_and_shows_every_run(drawn):
+    live, published, figure = drawn
+    small = figure.axes[0]
+    upright = [line.get_xdata()[0] for line in small.lines if len(set(line.get_xdata())) == 1]
+    assert upright == [512]
+    points = sum(len(collection.get_offsets()) for collection in small.collections if len(collection.get_offsets()))
+    runs = len(live) + sum(record["scale"] == "small" for record in published)
+    assert points >= runs * len(fakes.SEGMENTS)
+    assert any(
+        list(line.get_ydata()) == pytest.approx([0.4, 0.4]) for line in small.lines
+    )  # naming the most recent place
+
+
+def test_live_runs_are_solid_and_published_ones_dashed(drawn):
+    _, _, figure = drawn
+    styles = {line.get_linestyle() for line in figure.axes[0].lines if len(line.get_xdata()) == len(fakes.SEGMENTS)}
+    assert styles == {"-", "--"}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"qa1", "qa2", "runs here", "published runs", "training length"} <= set(labels)
+
+
+def test_bands_stay_between_0_and_1():
+    records = [fakes.record(seed=i, accuracy=lambda s, a=a: a) for i, a in enumerate((0.0, 1.0, 1.0))]
+    ax = figures.figure_5(records, [], ROWS).axes[0]
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() >= 0 and band.max() <= 1
+
+
+def test_description_is_made_from_the_data(drawn):
+    live, published, _ = drawn
+    text = figures.figure_5_alt(live, published, ROWS)
+    assert "qa1 (3 runs) 0.97 at 128" in text and "gpu scale" in text and "0.66 at 10M" in text
+    assert figures.figure_5_alt([], [], ROWS).count("Panel") == 1
+
+
+def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
+    live, published, figure = drawn
+    png, svg = figures.save(figure, tmp_path / "a" / "figure-5")
+    with Image.open(png) as image:
+        assert image.width > 1500 and image.info["dpi"][0] == pytest.approx(200, abs=1)
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    _, again = figures.save(figures.figure_5(live, published, ROWS), tmp_path / "b")
+    assert again.read_bytes() == svg.read_bytes()
+
+
+def test_colours_differ_between_tasks():
+    assert len({colour for colour, _ in figures.TASK_STYLE.values()}) == 5
+    assert len({marker for _, marker in figures.TASK_STYLE.values()}) == 5
