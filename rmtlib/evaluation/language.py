@@ -1,0 +1,80 @@
+"""Likelihood of a text that is read as a stream: bits per character and perplexity.
+
+Every token is a target exactly once, whatever the number of columns and however many of them are read at a time.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from rmtlib.data.streams import Stream, evaluation_segments
+from rmtlib.errors import Stopped
+from rmtlib.segments import IGNORE
+
+
+class LanguageModel(Protocol):
+    """What the evaluation needs of a model."""
+
+    def initial_state(self, batch: int) -> Any: ...
+    def step(self, input_ids_BS: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor: ...
+
+
+class Likelihood(NamedTuple):
+    """Summed negative log-likelihood in nats, and how many tokens it is of."""
+
+    nats: float
+    tokens: int
+
+    @property
+    def bits(self) -> float:
+        """Bits per token: for characters, bits per character."""
+        return self.nats / self.tokens / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats / self.tokens)
+
+
+@torch.no_grad()
+def likelihood(
+    model: LanguageModel,
+    stream: Stream,
+    segment_size: int,
+    *,
+    columns: int = 10,
+    at_a_time: int | None = None,
+    device: torch.device | str = "cpu",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Likelihood:
+    """The likelihood of a stream under a model in eval mode.
+
+    Args:
+        segment_size: S; with a model whose state reaches no further than its segment this is the context, so a
+            smaller one gives a worse score.
+        columns: contiguous parts of the stream, each read from the initial state (10 in the released evaluation).
+        at_a_time: columns in one forward pass; None for all. It does not change the result.
+        should_stop: asked at every segment.
+
+    Raises:
+        Stopped: `should_stop` said so; nothing is kept.
+    """
+    columns = min(columns, len(stream))
+    at_a_time = at_a_time or columns
+    nats = torch.zeros((), dtype=torch.float64, device=device)
+    tokens = 0
+    for first in range(0, columns, at_a_time):
+        chosen = range(first, min(first + at_a_time, columns))
+        state = model.initial_state(len(chosen))
+        for segment in evaluation_segments(stream, columns, segment_size, chosen):
+            if should_stop():
+                raise Stopped("stopped during an evaluation, which starts over")
+            rows_BS = segment.labels_BS != IGNORE
+            tokens += int(rows_BS.sum())
+            segment, rows_BS = segment.to(device), rows_BS.to(device)
+            hidden_BSD, state = model.step(segment.input_ids_BS, state)
+            nats += model.nll(hidden_BSD[rows_BS], segment.labels_BS[rows_BS]).double().sum()
+    return Likelihood(nats.item(), tokens)

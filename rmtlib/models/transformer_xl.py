@@ -1,0 +1,314 @@
+"""Transformer-XL (Dai et al. 2019) with memory tokens: the models of the RMT paper's language modelling tables.
+
+One relative-position decoder serves every row; what differs is what passes from segment to segment:
+
+    Baseline        nothing                                         cache=0, memory_tokens=0
+    MT              nothing; M learned tokens before each segment   memory_tokens=M, recurrent=False
+    Tr-XL           each layer's inputs at the last positions       cache=m
+    RMT             the outputs at M write tokens                   memory_tokens=M
+    Tr-XL + RMT     both                                            cache=m, memory_tokens=M
+
+    [ cache P | read memory M | segment S | write memory M ]  ->  layers  ->  outputs at the write block: next memory
+
+Shapes: B batch, S segment length, M memory tokens, D width, H heads, E width of a head, L layers, P cached positions,
+T = M + S + M new positions, K = P + T keys, R relative distances, N rows, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
+
+
+@dataclass(frozen=True)
+class TransformerXLConfig:
+    """Shape and memory. Where the released code is broken or the paper silent, the default is named first.
+
+    Attributes:
+        recurrent: False drops the write block: the Memory Transformer, whose prefix is the same in every segment.
+        cache: how much each layer keeps of its inputs (Transformer-XL's mem_len).
+        cache_counts: "tokens": the cache holds text positions alone, as the paper counts them ("cache 70 + 5
+            memory tokens"). "positions": it holds the last positions of the whole sequence, read and write tokens
+            included, as released.
+        memory_sees_cache: whether read and write tokens attend to the cache; False as in the released runs.
+        memory_positions: the position term between memory tokens of a block that look forward. "signed": of their
+            true, negative distance. "content": none. "released": what Transformer-XL's shift leaves there, zero for
+            the next token and the following query's farthest distances beyond it (no model was meant to use them).
+        initial_memory: "copied": M copies of one N(0, 1) vector, as released; "distinct": M vectors.
+        cutoffs: first ids of the clusters of an adaptive softmax; empty for a plain one.
+        auxiliary_token: one more output entry, which the auxiliary loss predicts from written memory.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_ff: int
+    dropout: float = 0.1
+    memory_tokens: int = 0
+    recurrent: bool = True
+    cache: int = 0
+    cache_counts: Literal["tokens", "positions"] = "tokens"
+    memory_sees_cache: bool = False
+    memory_positions: Literal["signed", "content", "released"] = "signed"
+    initial_memory: Literal["copied", "distinct"] = "copied"
+    cutoffs: tuple[int, ...] = ()
+    auxiliary_token: bool = False
+
+    def __post_init__(self) -> None:
+        if self.d_model % 2:
+            raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
+        for name, known in (
+            ("cache_counts", ("tokens", "positions")),
+            ("memory_positions", ("signed", "content", "released")),
+            ("initial_memory", ("copied", "distinct")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if min(self.memory_tokens, self.cache) < 0:
+            raise ValueError(f"memory_tokens {self.memory_tokens} and cache {self.cache} must be 0 or more")
+        if self.auxiliary_token and not (self.memory_tokens and self.recurrent):
+            raise ValueError("auxiliary_token needs memory tokens that are written")
+
+
+class XLState(NamedTuple):
+    """All that passes from one segment to the next: written memory (B, M, D), each layer's cached inputs (L, B, P, D).
+
+    The cache never carries a gradient. It grows from nothing to its full length over the first segments.
+    """
+
+    memory_BMD: Tensor
+    cache_LBPD: Tensor
+
+
+def sinusoids(distances_R: Tensor, width: int) -> Tensor:
+    """Sinusoidal embeddings (R, width) of distances, which may be negative: all sines, then all cosines."""
+    frequency = 10_000.0 ** (-torch.arange(0, width, 2, device=distances_R.device, dtype=distances_R.dtype) / width)
+    angle = distances_R[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def relative_scores(q_BHTE: Tensor, r_HRE: Tensor, keys: int) -> Tensor:
+    """Position scores (B, H, T, K) of every query with the distance to every key, without a loop.
+
+    Args:
+        q_BHTE: the last T of K positions.
+        r_HRE: projected embeddings of the distances K-1, K-2, ..., K-R (so of negative ones at the end); R > K.
+
+    Entry (i, j) is the score of query i with distance (K - T + i) - j. Row i of ``q r^T`` holds it at column
+    T - 1 - i + j, so reading the flattened rows with one column less a row lines them up (Dai et al., appendix B).
+    What lies beyond the last distance is the beginning of the next row: callers mask it.
+    """
+    raw_BHTR = q_BHTE @ r_HRE.transpose(-1, -2)
+    T, R = raw_BHTR.shape[-2:]
+    shifted = raw_BHTR.flatten(2)[..., T - 1 : T - 1 + T * (R - 1)]
+    return shifted.unflatten(2, (T, R - 1))[..., :keys]
+
+
+def relative_scores_naive(q_BHTE: Tensor, r_HRE: Tensor, keys: int) -> Tensor:
+    """`relative_scores` as a double loop; entries beyond the last distance are zero."""
+    B, H, T, _ = q_BHTE.shape
+    scores = q_BHTE.new_zeros(B, H, T, keys)
+    for i in range(T):
+        for j in range(keys):
+            distance = keys - T + i - j
+            if keys - 1 - distance < r_HRE.shape[1]:
+                scores[:, :, i, j] = (q_BHTE[:, :, i] * r_HRE[:, keys - 1 - distance]).sum(-1)
+    return scores
+
+
+class RelativeAttention(nn.Module):
+    """Attention over cache and segment: content and position terms, each with a bias of its own on the query side."""
+
+    def __init__(self, config: TransformerXLConfig):
+        super().__init__()
+        inner = config.n_heads * config.d_head
+        self.heads = config.n_heads
+        self.query = nn.Linear(config.d_model, inner, bias=False)
+        self.key_value = nn.Linear(config.d_model, 2 * inner, bias=False)
+        self.position = nn.Linear(config.d_model, inner, bias=False)
+        self.out = nn.Linear(inner, config.d_model, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask_TK: Tensor, biases: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        q_BHTE = self._heads(self.query(x_BTD))
+        k_BHKE, v_BHKE = self._heads(self.key_value(torch.cat([past_BPD, x_BTD], dim=1))).chunk(2, dim=-1)
+        r_HRE = self.position(positions_RD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        content_HE, position_HE = (bias.to(q_BHTE.dtype)[:, None] for bias in biases)
+        score_BHTK = (q_BHTE + content_HE) @ k_BHKE.transpose(-1, -2)
+        score_BHTK = score_BHTK + relative_scores(q_BHTE + position_HE, r_HRE, k_BHKE.shape[2])
+        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask_TK, -torch.inf)
+        mixed_BHTE = score_BHTK.softmax(-1).to(v_BHKE.dtype) @ v_BHKE
+        return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BTI: Tensor) -> Tensor:
+        return x_BTI.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """Post-norm layer: attention, then a two-layer perceptron with ReLU."""
+
+    def __init__(self, config: TransformerXLConfig):
+        super().__init__()
+        self.attention = RelativeAttention(config)
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.up = nn.Linear(config.d_model, config.d_ff)
+        self.down = nn.Linear(config.d_ff, config.d_model)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask_TK: Tensor, biases: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask_TK, biases)
+        x_BTD = self.attention_norm(x_BTD + self.dropout(mixed_BTD))
+        fed_BTD = self.down(self.dropout(F.relu(self.up(x_BTD))))
+        return self.feed_forward_norm(x_BTD + self.dropout(fed_BTD))
+
+
+class TransformerXL(nn.Module):
+    """The decoder with explicit state: ``hidden, state = model.step(input_ids, state)``.
+
+    Memory enters and leaves as the vector it is: text embeddings are scaled by sqrt(D), memory is not, and the
+    outputs at the write block are taken after the final dropout, as released.
+
+    The parameters are those of the published models: 41,055,436 for enwik8, 151,107,538 for WikiText-103, and D more
+    for each memory token.
+    """
+
+    def __init__(self, config: TransformerXLConfig):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.content_bias_HE = nn.Parameter(torch.randn(config.n_heads, config.d_head) * 0.02)
+        self.position_bias_HE = nn.Parameter(torch.randn(config.n_heads, config.d_head) * 0.02)
+        self.softmax = AdaptiveSoftmax(config.vocab_size, config.d_model, config.cutoffs, config.auxiliary_token)
+        self.dropout = nn.Dropout(config.dropout)
+        self.apply(self._initialise)
+        M, D = config.memory_tokens, config.d_model
+        vectors = torch.randn(1, D).repeat(M, 1) if config.initial_memory == "copied" else torch.randn(M, D)
+        self.memory_MD = nn.Parameter(vectors)
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.normal_(module.weight, mean=1.0, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def state_size(self) -> int:
+        """Floats carried from segment to segment, per sample, once the cache is full."""
+        c = self.config
+        return c.d_model * (c.memory_tokens * c.recurrent + c.cache * c.n_layers)
+
+    def initial_state(self, batch: int) -> XLState:
+        """The learned memory, once per sample, and an empty cache."""
+        c = self.config
+        memory_MD = self.memory_MD if c.recurrent else self.memory_MD[:0]
+        return XLState(memory_MD.expand(batch, -1, -1), self.memory_MD.new_empty(c.n_layers, batch, 0, c.d_model))
+
+    @staticmethod
+    def detach(state: XLState) -> XLState:
+        """The same state, cut from its graph: no gradient passes to earlier segments."""
+        return XLState(state.memory_BMD.detach(), state.cache_LBPD.detach())
+
+    def step(
+        self, input_ids_BS: Tensor, state: XLState, lengths_B: Tensor | None = None, *, write: bool = True
+    ) -> tuple[Tensor, XLState]:
+        """Read one segment.
+
+        Args:
+            input_ids_BS: token ids; every sample is full.
+            state: memory and cache before the segment.
+            lengths_B: must be None: a stream has no padding.
+            write: False leaves out the write block and returns the state as it was (for the last segment).
+
+        Returns:
+            The outputs at the text positions (B, S, D), and the next state.
+        """
+        if lengths_B is not None:
+            raise ValueError("TransformerXL reads full segments only; pad or trim the samples to one length")
+        c, (B, S) = self.config, input_ids_BS.shape
+        M = c.memory_tokens
+        text_BSD = self.tokens(input_ids_BS) * math.sqrt(c.d_model)
+        memory_BMD = state.memory_BMD if c.recurrent else self.memory_MD.expand(B, -1, -1)
+        memory_BMD = memory_BMD.to(text_BSD.dtype)
+        x_BTD = torch.cat([memory_BMD, text_BSD] + [memory_BMD] * (write and c.recurrent), dim=1)
+        x_BTD = self.dropout(x_BTD)
+        T, P = x_BTD.shape[1], state.cache_LBPD.shape[2]
+        mask_TK = self._mask(P, S, T, x_BTD.device)
+        positions_RD = self.dropout(self._positions(P + T, x_BTD))
+        inputs = []
+        for layer, past_BPD in zip(self.layers, state.cache_LBPD, strict=True):
+            inputs.append(x_BTD)
+            x_BTD = layer(
+                x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask_TK, (self.content_bias_HE, self.position_bias_HE)
+            )
+        hidden_BTD = self.dropout(x_BTD)
+        text_BSD = hidden_BTD[:, M : M + S]
+        if not write:
+            return text_BSD, state
+        memory_BMD = hidden_BTD[:, M + S :] if c.recurrent else state.memory_BMD
+        return text_BSD, XLState(memory_BMD, self._grow(state.cache_LBPD, inputs, S))
+
+    def _mask(self, P: int, S: int, T: int, device: torch.device) -> Tensor:
+        """(T, K), True = may look: text is causal, inside a memory block all see all (RMT paper, Figure 6d)."""
+        M = self.config.memory_tokens
+        mask_TK = torch.ones(T, P + T, dtype=torch.bool, device=device).tril(P)
+        if M:
+            for block in (slice(0, M), slice(M + S, T)):
+                mask_TK[block, P + block.start : P + block.stop] = True
+                if not self.config.memory_sees_cache:
+                    mask_TK[block, :P] = False
+        return mask_TK
+
+    def _positions(self, K: int, like: Tensor) -> Tensor:
+        """Embeddings (R, D) of the distances K-1 ... 0, then of what memory tokens see ahead of them."""
+        ahead = max(self.config.memory_tokens - 1, 1) if self.config.memory_positions != "released" else 1
+        exact = torch.float64 if like.dtype == torch.float64 else torch.float32
+        distances_R = torch.arange(K - 1, -ahead - 1, -1, dtype=exact, device=like.device)
+        positions_RD = sinusoids(distances_R, self.config.d_model).to(like.dtype)
+        if self.config.memory_positions != "signed":
+            positions_RD[K:] = 0.0
+        return positions_RD
+
+    @torch.no_grad()
+    def _grow(self, cache_LBPD: Tensor, inputs: list[Tensor], S: int) -> Tensor:
+        """The cache with this segment's layer inputs behind it, cut to its length."""
+        c = self.config
+        if c.cache == 0:
+            return cache_LBPD
+        M = c.memory_tokens if c.cache_counts == "tokens" else 0
+        new_LBTD = torch.stack([x_BTD[:, M : M + S] if M else x_BTD for x_BTD in inputs]).to(cache_LBPD.dtype)
+        return torch.cat([cache_LBPD, new_LBTD], dim=2)[:, :, -c.cache :].contiguous()
+
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """Negative log-likelihood (N) in nats."""
+        return self.softmax(hidden_ND, targets_N, self.tokens.weight)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Scores (N, V) of chosen rows of `hidden`: log-probabilities."""
+        return self.softmax.log_probabilities(hidden_ND.flatten(0, -2), self.tokens.weight).unflatten(
+            0, hidden_ND.shape[:-1]
+        )
+
+    def auxiliary_loss(self, state: XLState) -> Tensor:
+        """Mean loss in nats of predicting the special token from every vector of a written memory.
+
+        "We set a new fixed special token to be predicted from memory as target in the auxiliary loss" (RMT paper,
+        A.5) is all that is known. Here the token is one more entry of the softmax's head, no text ever has it as
+        target, and it is predicted from the outputs at the write block.
+        """
+        assert self.softmax.special_id is not None, "the model has no auxiliary_token"
+        rows_ND = state.memory_BMD.flatten(0, 1)
+        return self.nll(rows_ND, torch.full_like(rows_ND[:, 0], self.softmax.special_id, dtype=torch.long)).mean()

@@ -1,0 +1,180 @@
+"""What every kind of training shares: the optimiser step, the log, the best weights, checkpoints and exact resume.
+
+Everything random is a function of the seed and the step, so that a run that was killed and continued is bitwise the
+run that was not (on a CPU with as many threads).
+"""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmtlib.errors import RmtlibError
+from rmtlib.seeds import torch_seed
+from rmtlib.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+
+
+@dataclass
+class Position:
+    """Where a run is; all of it is in the checkpoint."""
+
+    stage: int = 0
+    step: int = 0  # steps taken in this stage
+    samples: int = 0  # samples used in all stages: the index of the next one
+    tokens: int = 0
+    best_score: float = -math.inf
+    evaluations_since_best: int = 0
+    metrics_bytes: int = 0
+    micro_batch: int = 0  # samples a forward pass; shrinks when memory runs out
+    notes: list[str] = field(default_factory=list)
+
+
+class Run:
+    """A model in training in a folder, which receives `metrics.jsonl` and the checkpoint.
+
+    Subclasses say what a step is; they may add tensors of their own to the checkpoint (`extra_tensors`,
+    `restore_extra`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        *,
+        seed: int,
+        precision: str,
+        clip_norm: float,
+        new_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        progress: Callable[..., None],
+        should_stop: Callable[[], bool],
+    ):
+        self.model, self.folder = model, folder
+        self.seed, self.precision, self.clip_norm = seed, precision, clip_norm
+        self.progress, self.should_stop = progress, should_stop
+        self.device = next(model.parameters()).device
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.new_optimizer = new_optimizer
+        self.optimizer = new_optimizer(model)
+        self.at = Position()
+        self.best: dict[str, Tensor] = {}
+        self.metrics_path = folder / "metrics.jsonl"
+
+    def where(self) -> str:
+        """The place of the run in words, for messages."""
+        return f"stage {self.at.stage + 1}, step {self.at.step}"
+
+    def update(self, lr: float, index: int, backward: Callable[[], float]) -> tuple[float, float]:
+        """One optimiser step.
+
+        Args:
+            index: what the dropout masks are a function of, besides the seed.
+            backward: leaves the gradient and returns the loss.
+
+        Returns:
+            The loss and the gradient's norm before clipping.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(torch_seed(self.seed, "dropout", index))  # a function of the step, so that resume is exact
+        self.model.train()
+        loss = self._with_enough_memory(backward)
+        if not math.isfinite(loss):
+            raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm).item()
+        self.optimizer.step()
+        return loss, norm
+
+    def _with_enough_memory(self, backward: Callable[[], float]) -> float:
+        """Halve the micro-batch until the pass fits; the step's result stays."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return backward()
+            except torch.cuda.OutOfMemoryError:
+                if self.at.micro_batch <= 1:
+                    raise RmtlibError(
+                        "one pass does not fit in the GPU's memory; recompute, use fewer segments or a smaller batch"
+                    ) from None
+                self.at.micro_batch = math.ceil(self.at.micro_batch / 2)
+                self.at.notes.append(f"out of memory in {self.where()}: micro-batch {self.at.micro_batch}")
+                torch.cuda.empty_cache()
+
+    def score(self, validate: Callable[[], float]) -> float:
+        """Validate (higher is better); remember the weights of the best score (the later one of equals)."""
+        at = self.at
+        self.model.eval()
+        with torch.no_grad(), autocast(self.device, self.precision):
+            score = validate()
+        self.log(validation=score)
+        if score >= at.best_score:
+            self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+        at.evaluations_since_best = 0 if score > at.best_score else at.evaluations_since_best + 1
+        at.best_score = max(score, at.best_score)
+        return score
+
+    def take_best(self) -> None:
+        """Go on from the best weights, with a fresh optimiser."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.optimizer = self.new_optimizer(self.model)
+        self.best = {}
+        self.at.best_score, self.at.evaluations_since_best = -math.inf, 0
+
+    def log(self, **numbers: float) -> None:
+        """A line in metrics.jsonl."""
+        line = {"stage": self.at.stage + 1, "step": self.at.step, **numbers}
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """What a subclass keeps in the checkpoint besides weights, best weights and optimiser."""
+        return {}
+
+    def restore_extra(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `extra_tensors`."""
+
+    def save(self) -> None:
+        """Write the checkpoint; the previous one stays in force until this one is whole."""
+        if self.metrics_path.exists():
+            self.at.metrics_bytes = self.metrics_path.stat().st_size
+        tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": x for name, x in self.best.items()}
+        tensors |= {f"extra.{name}": x for name, x in self.extra_tensors().items()}
+        tensors |= optimizer_tensors(self.optimizer, self.names)
+        state: dict[str, Any] = asdict(self.at)
+        if self.at.best_score == -math.inf:  # JSON has no infinity
+            state["best_score"] = None
+        save_checkpoint(self.folder, tensors, state)
+
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, or start a log of its own without one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = load_checkpoint(self.folder)
+        if found is None:
+            self.metrics_path.unlink(missing_ok=True)
+            return
+        tensors, state = found
+        state["best_score"] = -math.inf if state["best_score"] is None else state["best_score"]
+        self.at = Position(**state)
+        self.model.load_state_dict(part(tensors, "model."))
+        self.best = {name: x.to(self.device) for name, x in part(tensors, "best.").items()}
+        restore_optimizer(self.optimizer, self.names, tensors)
+        self.restore_extra({name: x.to(self.device) for name, x in part(tensors, "extra.").items()})
+        with open(self.metrics_path, "ab") as file:  # lines after the checkpoint will be written again
+            file.truncate(self.at.metrics_bytes)
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """bf16 autocast where asked for, else nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
