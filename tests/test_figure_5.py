@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.babilong_params import Params
+from rmtlib.experiments.babilong_runs import build_model, open_data
 from rmtlib.experiments.figure_5 import Figure5
 from rmtlib.experiments.spec import RunConfig
 from rmtlib.experiments.worker import RunFolder
@@ -28,7 +30,7 @@ def test_configs_are_complete_json_and_give_trainable_settings(scale, task):
     config = FIGURE.config(task, scale, 0)
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
     params = Params.from_json(config.to_json()["params"])
-    train = params.train_config(0)
+    train = params.train
     lengths = [stage.segments for stage in train.stages]
     assert lengths == sorted(lengths) and max(map(int, params.test_samples)) > max(lengths) - (scale == "smoke")
     cost = FIGURE.cost(config)
@@ -37,8 +39,8 @@ def test_configs_are_complete_json_and_give_trainable_settings(scale, task):
 
 def test_paper_scale_is_appendix_c():
     params = Params.from_json(FIGURE.config("qa1", "paper", 0).to_json()["params"])
-    train = params.train_config(0)
-    assert params.backbone == {"pretrained": "gpt2"} and params.memory_tokens == 16 and train.segment_size == 512
+    train = params.train
+    assert params.backbone == "gpt2" and params.memory_tokens == 16 and train.segment_size == 512
     assert [stage.segments for stage in train.stages] == [1, 2, 4, 6, 8, 16, 32]
     assert train.batch_size == 64 and train.weight_decay == 0.01 and train.bptt_segments is None
     assert not params.every_question and max(map(int, params.test_samples)) * 512 > 10_000_000
@@ -46,8 +48,12 @@ def test_paper_scale_is_appendix_c():
 
 def test_unknown_parameters_are_refused():
     data = FIGURE.config("qa1", "smoke", 0).to_json()["params"]
-    with pytest.raises(RmtlibError, match="unknown or missing: memory_token, memory_tokens"):
+    with pytest.raises(RmtlibError, match="Params settings unknown or missing: memory_token, memory_tokens"):
         Params.from_json({("memory_token" if k == "memory_tokens" else k): v for k, v in data.items()})
+    for part, key in (("train", "clip_norm"), ("backbone", "dropout")):  # nothing is left to a default
+        less = {k: v for k, v in data[part].items() if k != key}
+        with pytest.raises(RmtlibError, match=f"settings unknown or missing: {key}"):
+            Params.from_json(data | {part: less})
 
 
 class Interrupted(RunFolder):
@@ -79,10 +85,24 @@ def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(tmp_p
     assert abs(whole.tokens / FIGURE.cost(config).tokens - 1) < 0.25  # the plan's estimate of what was really read
 
 
-def test_seeds_give_other_runs_on_the_same_test_set(tmp_path):
-    results = [FIGURE.execute(FIGURE.config("qa4", "smoke", seed), RunFolder(tmp_path / str(seed))) for seed in (0, 1)]
-    assert results[0].curves["loss"] != results[1].curves["loss"]
-    assert results[0].metrics["recency_accuracy"] == results[1].metrics["recency_accuracy"]
+def test_seeds_give_other_runs_on_the_same_test_set():
+    params = [Params.from_json(FIGURE.config("qa4", "smoke", seed).to_json()["params"]) for seed in (0, 1)]
+    one, two = (open_data("qa4", p) for p in params)
+    for i in range(20):
+        assert one.test.build(i, 100).tokens[:].tolist() == two.test.build(i, 100).tokens[:].tolist()
+        assert one.train.build(i, 100).tokens[:].tolist() != two.train.build(i, 100).tokens[:].tolist()
+    first, second = (build_model(p)[0].memory_MD for p in params)
+    assert not torch.equal(first, second)
+
+
+def test_test_results_of_other_weights_are_not_used(tmp_path):
+    config = FIGURE.config("qa1", "smoke", 0)
+    whole = FIGURE.execute(config, RunFolder(tmp_path))
+    path = tmp_path / "evaluation.json"
+    path.write_text(path.read_text().replace('"done": {"1": [32, ', '"done": {"1": [32, 9'))
+    assert FIGURE.execute(config, RunFolder(tmp_path)).metrics != whole.metrics  # the same weights: taken as they are
+    path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
+    assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
 
 
 def test_summary_says_what_the_records_show():

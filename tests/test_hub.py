@@ -15,6 +15,7 @@ S, M = 8, 3
 def model() -> RMTForCausalLM:
     torch.manual_seed(1)
     wrapped = RMTForCausalLM.from_backbone(hf_model("gpt2"), memory_tokens=M, segment_size=S)
+    wrapped.config.eos_token_id = None  # these tests generate on
     return wrapped.double().eval()
 
 
@@ -86,6 +87,21 @@ def test_generate_returns_prompt_and_new_tokens_up_to_eos(model):
         for s in (0, 0, 1)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_a_wrapped_model_is_ready_to_use_and_keeps_the_special_tokens():
+    backbone = hf_model("gpt2").train()
+    wrapped = RMTForCausalLM.from_backbone(backbone, memory_tokens=M, segment_size=S)
+    assert not wrapped.training and wrapped.config.eos_token_id == backbone.config.eos_token_id
+    x = ids(2, 10)
+    assert torch.equal(wrapped.generate(x, max_new_tokens=5), wrapped.generate(x, max_new_tokens=5))
+
+
+def test_unknown_arguments_and_empty_input_are_refused(model):
+    with pytest.raises(TypeError, match="label"):
+        model(ids(1, 4), label=ids(1, 4))
+    with pytest.raises(RmtlibError, match="the input has no tokens"):
+        model(ids(2, 4), attention_mask=torch.zeros(2, 4, dtype=torch.long))
 
 
 def test_save_and_load(model, tmp_path):

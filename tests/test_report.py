@@ -8,9 +8,10 @@ from itertools import pairwise
 import fakes
 import pytest
 from PIL import Image
+from scipy import stats
 
 from rmtlib.experiments.figure_5 import Figure5
-from rmtlib.report import figures, tables
+from rmtlib.report import claims, figures, tables
 from rmtlib.report.claims import FIGURE_5, RUNS_NEEDED, judge, slopes
 from rmtlib.report.curves import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
 
@@ -104,7 +105,23 @@ def test_qa1_must_lead_at_every_length():
     crossing = fakes.seeds("qa1", (0.2, 0.2, 0.2), start=0.99)
     verdict = next(v for v in judge("figure-5", [*crossing, *others]) if v.claim.name == "qa1-highest")
     assert verdict.outcome == "fails"
-    assert "qa4" in verdict.statistic and "8k" in verdict.statistic  # where it trails most
+    assert "qa4" in verdict.statistic and "16×" in verdict.statistic  # where it trails most
+
+
+def test_tasks_with_longer_segments_are_compared_at_the_same_multiple_of_training():
+    """qa3 with segments four times as long: at equal tokens it would look better than qa1 far beyond training."""
+    qa3 = fakes.seeds("qa3", (0.15, 0.15, 0.15), start=0.9)
+    for record in qa3:
+        for entry in record["metrics"]["exact_match"]:
+            entry["tokens"] *= 4
+    records = [*fakes.seeds("qa1", (0.12, 0.12, 0.12), start=0.99), *qa3]
+    assert curves(records)["small"]["qa3"].train_tokens == 2048
+    assert outcomes(records)["qa1-highest"] == "holds"
+    table = tables.accuracy_table(records, "small")
+    assert len(table.rows) == len(fakes.SEGMENTS) and "512 tokens a segment" in table.header[2]
+    ax = figures.figure_5(records, [], ROWS).axes[0]
+    assert [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1] == [512, 2048]
+    assert {text.get_text() for text in ax.texts} == {"qa1", "qa3"}  # whose training length each line is
 
 
 def test_a_tie_within_the_papers_rounding_is_no_defeat():
@@ -135,6 +152,14 @@ def test_spread_between_seeds_must_grow_beyond_training():
     assert outcomes(shrinking)["spread-grows"] == "fails"
 
 
+def test_a_growth_that_three_seeds_may_show_by_chance_is_undecided():
+    values = {True: (0.88, 0.90, 0.92), False: (0.67, 0.70, 0.73)}
+    records = [fakes.record(seed=i, n=5000, accuracy=lambda s, i=i: values[s <= 4][i]) for i in range(3)]
+    verdict = next(v for v in judge("figure-5", records) if v.claim.name == "spread-grows")
+    assert verdict.outcome == "not enough runs" and "0.020 within, 0.029 beyond" in verdict.statistic
+    assert "needed 19" in verdict.statistic  # the 95 % point of F with 2 and 2 degrees of freedom
+
+
 def test_sampling_noise_is_not_spread_between_seeds():
     """Runs of equal accuracy differ on a finite test set, most near one half; that alone is no spread."""
     counts = {s: (99, 100, 99) if s <= 4 else (46, 50, 54) for s in fakes.SEGMENTS}
@@ -156,6 +181,11 @@ def test_nothing_is_claimed_at_smoke_scale_and_scales_are_not_mixed():
     assert set(outcomes(records).values()) == {"not enough runs"}
 
 
+def test_f_quantiles_are_those_of_the_distribution():
+    for freedom in (2, 4, 10, 60):
+        assert claims._f_quantile(freedom, 0.95) == pytest.approx(stats.f(freedom, freedom).ppf(0.95), rel=1e-3)
+
+
 # Tables
 
 
@@ -165,15 +195,15 @@ def test_table_shows_spread_intervals_and_a_link_to_every_record():
     html = table.to_html("records.html")
     for record in records:
         assert f'href="records.html#{slug(record).lower()}"' in html
-    assert "qa1 (3 runs)" in table.header and "qa2 (1 run)" in table.header
+    assert table.header[1:] == ("qa1, 3 runs, 128 tokens a segment", "qa2, 1 run, 128 tokens a segment")
     by_length = {row[0]: row[1:] for row in table.rows}
-    qa1, qa2 = by_length["8k"]
+    qa1, qa2 = by_length["64"]
     values = [r["metrics"]["exact_match"][-1]["correct"] / 500 for r in records[:3]]
     mean = sum(values) / 3
     std = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
     assert qa1[0] == f"{mean:.2f} ± {std:.2f}"
     assert qa2[0].startswith("0.10 [0.0") and "±" not in qa2[0]
-    assert "512 (longest trained)" in by_length
+    assert "4 (longest trained)" in by_length
 
 
 def test_comparison_aligns_by_multiples_of_the_training_length():

@@ -21,7 +21,7 @@ from rmtlib.experiments.progress import Track, amount, describe, duration, makes
 from rmtlib.experiments.records import load_record
 from rmtlib.experiments.runner import run, run_folder
 from rmtlib.experiments.spec import ARTIFACTS, select
-from rmtlib.experiments.storage import is_locked, write_json
+from rmtlib.experiments.storage import Lock, is_locked, write_json
 from rmtlib.experiments.worker import RunFolder, read_slices
 
 TESTS = Path(__file__).parent
@@ -210,6 +210,18 @@ def test_a_second_interrupt_ends_runs_that_do_not_stop():
     assert run(configs(1), quiet=True)[0]["metrics"]["began_at"][-1] == 5  # from the last checkpoint
 
 
+def test_fresh_deletes_nothing_when_another_command_trains_one_of_the_runs():
+    first, second = configs()
+    run([first, second], quiet=True)
+    lock = Lock(run_folder(second), second.title, waiting=lambda line: None)
+    try:
+        with pytest.raises(RmtlibError):
+            run([first, second], quiet=True, fresh=True)
+    finally:
+        lock.release()
+    assert (run_folder(first) / "record.json").exists()
+
+
 def test_stopping_a_fresh_run_says_how_to_continue(orders):
     orders("slow")
     with pytest.raises(Stopped, match="the same command without --fresh"):
@@ -362,7 +374,7 @@ def test_plain_lines_tell_the_story():
     assert "Ctrl-C" in lines[1]
     state = next(line for line in lines if line.startswith("[0:0"))
     assert re.match(r"\[0:0\d\] fake: 0 of 2 runs finished", state)
-    assert "qa1 seed 0: stage 1, step " in state and "loss " in state
+    assert "qa1 seed 0: " in state and "qa1 seed 1: " in state
     assert out == ""
 
 

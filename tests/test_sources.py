@@ -562,44 +562,32 @@ def test_bad_names_of_splits_and_collections():
         books.load_books("train", "mine")
 
 
-def test_pg19_comes_from_the_hub(monkeypatch):
+def test_pg19_comes_from_the_hub_once(tmp_path, monkeypatch):
     import datasets
 
     class Rows(list):
         take = lambda self, n: self[:n]  # noqa: E731
 
-    asked = []
-
     def load(name, *, split, streaming):
-        asked.append((name, split, streaming))
+        assert name == "emozilla/pg19" and streaming
         return Rows([{"short_book_title": f"{split} {i}", "text": f"Text {i} of {split}."} for i in range(1200)])
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    found, (note,) = books.load_books("train", "pg19")
-    assert asked == [("emozilla/pg19", "train", True)] and len(found) == 1000
-    assert found[3] == books.Book("train 3", "Text 3 of train.") and note["collection"] == "pg19"
 
     def fail(*args, **kwargs):
         raise ConnectionError("no route\nto the hub")
 
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    monkeypatch.delenv("RMTLIB_OFFLINE", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found, (note,) = books.load_books("train", "pg19")
+    assert len(found) == 1000 and found[3] == books.Book("train 3", "Text 3 of train.")
+    assert note["collection"] == "pg19" and len(note["sha256"]) == 64
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    assert books.load_books("train", "pg19") == (found, [note])
     with pytest.raises(RmtlibError, match="PG-19 cannot be had from the hub .*: no route\\)"):
         books.load_books("test", "pg19")
-
-
-def test_auto_takes_the_first_collection_that_can_be_had(monkeypatch):
-    def fetch(name, progress=True):
-        if name in absent:
-            raise RmtlibError(f"no place has {name}")
-
-    monkeypatch.setattr(sources, "fetch", fetch)
-    absent = {"books-baseten"}
-    assert books.available_collection() == "gutenberg18"
-    absent |= {"books-gutenberg18", "books-pg19-test"}
-    with pytest.raises(RmtlibError, match="no place has books-baseten.*no place has books-pg19-test"):
-        books.available_collection()
-    absent = set()
-    assert books.available_collection() == "baseten"
+    monkeypatch.setenv("RMTLIB_OFFLINE", "1")
+    with pytest.raises(RmtlibError, match="RMTLIB_OFFLINE is set"):
+        books.load_books("test", "pg19")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from test_rmt import V, make
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.segments import Segment, cut, next_token_labels
 from rmtlib.training import bptt, checkpoint
-from rmtlib.training.curriculum import Stage, draw_segments, learning_rate
-from rmtlib.training.loop import TrainConfig, Trainer
+from rmtlib.training import run as run_module
+from rmtlib.training.curriculum import Stage, TrainConfig, draw_segments, learning_rate
+from rmtlib.training.loop import Trainer
 
 S = 5
 
@@ -95,23 +96,30 @@ def test_recomputing_segments_gives_the_same_gradient(dropout):
 
 
 def test_recomputation_keeps_memory_flat_in_the_number_of_segments():
-    """What the forward pass keeps for the backward pass, in bytes a segment more: a state, not the activations."""
+    """Storage that the forward pass keeps for the backward pass, a segment: a state, not the activations."""
 
-    def saved(segments, recompute):
-        sizes = []
-        pack = lambda x: sizes.append(x.numel() * x.element_size()) or x  # noqa: E731
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    def kept(segments, recompute):
+        storages = {}  # by address, held alive: what a view keeps counts whole
+
+        def keep(x):
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             state = model.initial_state(2)
             run = bptt._recomputed if recompute else bptt.segment_loss
             for segment in segments:
                 _, state = run(model, segment, state, True)
-        return sum(sizes)
+                keep(state.memory_BMD)
+        return sum(storage.nbytes() for storage in storages.values())
 
     model = make()
-    kept, plain = (
-        saved(batch([20 * S] * 2, {19}), r) - saved(batch([10 * S] * 2, {9}), r) for r in (True, False)
+    recomputed, plain = (
+        kept(batch([20 * S] * 2, {19}), r) - kept(batch([10 * S] * 2, {9}), r) for r in (True, False)
     )  # fmt: skip
-    assert kept < 0.02 * plain
+    state = 2 * model.state_size() * 8
+    ids_and_labels = 2 * 2 * S * 8
+    assert recomputed <= 10 * (state + ids_and_labels) < 0.1 * plain
 
 
 def test_state_of_a_finished_sample_gets_no_gradient_from_later_segments():
@@ -145,7 +153,6 @@ def config(**kwargs) -> TrainConfig:
         seed=0,
         evaluate_every=4,
         log_every=1,
-        save_every=5,
     )
     return TrainConfig(**(options | kwargs))
 
@@ -184,6 +191,8 @@ def test_a_run_that_dies_without_warning_loses_only_what_came_after_its_checkpoi
 
     def die(stage):
         taken.append(1)
+        if len(taken) == 6:
+            dying.save()
         if len(taken) == 8:  # the checkpoint is of step 5; lines of steps 6 and 7 are already in metrics.jsonl
             raise KeyboardInterrupt
         return step(stage)
@@ -255,6 +264,31 @@ def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
     torch.nn.init.constant_(run.model.memory_MD, float("nan"))
     with pytest.raises(RmtlibError, match="the loss is nan in stage 1, step 0; use a lower learning rate"):
         run.fit()
+
+
+def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
+    saves = []
+    for seconds in (0.0, 1e9):
+        monkeypatch.setattr(run_module, "SAVE_SECONDS", seconds)
+        here = trainer(tmp_path / str(seconds))
+        here.save = lambda seconds=seconds: saves.append(seconds)
+        here.fit()
+    assert saves.count(0.0) == 17 + 2 and saves.count(1e9) == 2  # every step; and the end of each stage
+
+
+def test_a_lost_log_is_a_one_line_error(tmp_path):
+    with pytest.raises(Stopped):
+        trainer(tmp_path, stop_after=3).fit()
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(RmtlibError, match="lines that the checkpoint counts on are missing; delete"):
+        trainer(tmp_path).fit()
+
+
+def test_what_a_killed_save_left_is_cleaned_up(tmp_path):
+    run = trainer(tmp_path)
+    (tmp_path / "checkpoint-0123456789ab.safetensors.partial").write_bytes(b"half")
+    run.fit()
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
 
 
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):

@@ -156,8 +156,7 @@ class SampleBuilder:
 
     @cached_property
     def _facts_lengths(self) -> list[int]:
-        lengths = {fact: len(self._encode(fact)) for q in self.questions for fact in q.facts}
-        return [sum(lengths[fact] for fact in q.facts) for q in self.questions]
+        return [sum(len(self._encode(fact)) for fact in q.facts) for q in self.questions]
 
     def question_of(self, index: int, context_tokens: int) -> Question:
         """Each pass over the fitting questions is a new shuffle in a "train" stream; others keep the file's order."""
@@ -189,7 +188,14 @@ class SampleBuilder:
         return self._assemble(question, items, asked, chunks, gaps, places, rng)
 
     def _encode(self, text: str) -> np.ndarray:
-        return self.tokenizer.encode(JOINS[self.join] + text)
+        """The ids of a fact or question; a task has a few hundred different ones."""
+        if text not in self._ids:
+            self._ids[text] = self.tokenizer.encode(JOINS[self.join] + text)
+        return self._ids[text]
+
+    @cached_property
+    def _ids(self) -> dict[str, np.ndarray]:
+        return {}
 
     def _ask(self, question: str, answer: str) -> tuple[np.ndarray, int]:
         """Question, GEN, answer, EOS, and the number of tokens before the answer."""

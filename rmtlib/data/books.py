@@ -10,16 +10,17 @@ Four collections, by name, so that a run's config can say exactly which text it 
                 from the Hugging Face hub, through `datasets`
 ==============  ====================================================================================================
 
-``auto`` is the first of the others, in this order, that can be had, so that a machine with large local collections and
-a fresh one train on the same text. `synthetic_text` needs no files.
+A run names its collection, so that every machine trains on the same text. `synthetic_text` needs no files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,10 +30,11 @@ import numpy as np
 
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
+from rmtlib.files import write_atomically
 from rmtlib.seeds import generator
 
 SPLITS = ("train", "validation", "test")
-COLLECTIONS = ("baseten", "gutenberg18", "novels")  # of checked files, in the order in which "auto" looks for them
+COLLECTIONS = ("baseten", "gutenberg18", "novels")  # of checked files; "pg19" comes besides
 PG19 = "emozilla/pg19"  # PG-19 as parquet: `datasets` no longer runs the loading script of the original
 PG19_TRAIN_BOOKS = 1000  # of 28,602: about 400 MB of text
 
@@ -70,31 +72,12 @@ _HELD_OUT: dict[str, dict[str, tuple[str, ...]]] = {
 _LEFT_OUT = ("20,000 Leagues Under the Seas An Underwater Tour of the World", "On the Origin of Species 1st Edition")
 
 
-def available_collection(*, progress: bool = True) -> str:
-    """The name of the first collection that can be had here, fetching it if need be.
-
-    Raises:
-        RmtlibError: none can, with the reason for each.
-    """
-    reasons = []
-    for name in COLLECTIONS:
-        try:
-            for file in _FILES[name]:
-                sources.fetch(file, progress=progress)
-            return name
-        except RmtlibError as error:
-            reasons.append(str(error))
-    raise RmtlibError("no background books: " + " | ".join(reasons))
-
-
-def load_books(
-    split: str, collection: str = "auto", *, progress: bool = True
-) -> tuple[list[Book], list[dict[str, Any]]]:
+def load_books(split: str, collection: str, *, progress: bool = True) -> tuple[list[Book], list[dict[str, Any]]]:
     """The books of a split, in a fixed order, and the provenance of the files they were read from.
 
     Args:
         split: "train", "validation" or "test"; no book is in two of them.
-        collection: "baseten", "gutenberg18", "novels", "pg19", or "auto" for `available_collection`.
+        collection: "baseten", "gutenberg18", "novels" or "pg19".
 
     Returns:
         The books, and one dict per file (name, sha256, bytes, licence, source, collection, split).
@@ -104,12 +87,10 @@ def load_books(
     """
     if split not in SPLITS:
         raise RmtlibError(f"unknown split {split!r} of the books; known: {', '.join(SPLITS)}")
-    if collection == "auto":
-        collection = available_collection(progress=progress)
     if collection == "pg19":
         return _pg19(split)
     if collection not in COLLECTIONS:
-        raise RmtlibError(f"unknown book collection {collection!r}; known: auto, {', '.join(COLLECTIONS)}, pg19")
+        raise RmtlibError(f"unknown book collection {collection!r}; known: {', '.join(COLLECTIONS)}, pg19")
     paths = [sources.fetch(name, progress=progress) for name in _FILES[collection]]
     held_out = _HELD_OUT[collection]
     books = [book for book in _read(collection, *paths) if split == _split_of(book.title, held_out)]
@@ -118,18 +99,29 @@ def load_books(
 
 
 def _pg19(split: str) -> tuple[list[Book], list[dict[str, Any]]]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(PG19, split=split, streaming=True).take(PG19_TRAIN_BOOKS)
-        found = [Book(row["short_book_title"], row["text"]) for row in rows]
-    except (OSError, ValueError, RuntimeError) as error:  # what the hub's client raises without a connection
-        reason = str(error).strip().splitlines()[0]
-        raise RmtlibError(f"PG-19 cannot be had from the hub ({PG19}: {reason}); use another collection") from error
-    text = "".join(book.text for book in found).encode()
-    note = {"name": f"pg19-{split}", "sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text),
+    """PG-19's books of a split, from the cache once they have been fetched."""
+    path = sources.cache_folder() / "books" / f"pg19-{split}.jsonl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps([row["short_book_title"], row["text"]]) + "\n" for row in _pg19_rows(split))
+        write_atomically(path, "".join(lines).encode())
+    content = path.read_bytes()
+    note = {"name": f"pg19-{split}", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
             "licence": "public domain in the USA", "source": f"Hugging Face hub {PG19}"}  # fmt: skip
-    return found, [note | {"collection": "pg19", "split": split}]
+    books = [Book(*json.loads(line)) for line in content.splitlines()]
+    return books, [note | {"collection": "pg19", "split": split}]
+
+
+def _pg19_rows(split: str) -> Iterable[Any]:
+    if os.environ.get("RMTLIB_OFFLINE", "") not in ("", "0"):
+        raise RmtlibError(f"RMTLIB_OFFLINE is set and PG-19's {split} books are not cached; unset it to fetch them")
+    try:
+        from datasets import load_dataset
+
+        return list(load_dataset(PG19, split=split, streaming=True).take(PG19_TRAIN_BOOKS))
+    except Exception as error:  # the hub's client raises what its transports raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RmtlibError(f"PG-19 cannot be had from the hub ({PG19}: {reason}); use another collection") from error
 
 
 def strip_gutenberg(text: str) -> str:

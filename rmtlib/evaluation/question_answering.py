@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rmtlib.data.babi import Question
-from rmtlib.segments import IGNORE, Alignment, cut
+from rmtlib.segments import IGNORE, cut
 from rmtlib.training.bptt import RecurrentModel
 
 
@@ -23,7 +23,6 @@ def exact_match(
     segment_size: int,
     *,
     device: torch.device | str = "cpu",
-    alignment: Alignment = "left",
 ) -> Tensor:
     """Which samples have every labelled token right.
 
@@ -37,7 +36,7 @@ def exact_match(
     """
     right_B = torch.ones(len(samples), dtype=torch.bool, device=device)
     state = model.initial_state(len(samples))
-    for segment in cut([s.tokens for s in samples], [s.labels for s in samples], segment_size, alignment):
+    for segment in cut([s.tokens for s in samples], [s.labels for s in samples], segment_size):
         labelled = bool((segment.labels_BS != IGNORE).any())  # on the host, before anything waits for the device
         segment = segment.to(device)
         hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B)

@@ -1,7 +1,9 @@
 """Train and evaluate RMT on one BABILong task: the work of a Figure 5 run."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,17 +16,20 @@ from rmtlib.errors import Stopped
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
 from rmtlib.experiments.babilong_params import Params, context_tokens
 from rmtlib.experiments.spec import Result
+from rmtlib.files import write_atomically
 from rmtlib.models.backbones import load_backbone, load_tokenizer
-from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
 from rmtlib.seeds import torch_seed
-from rmtlib.training.checkpoint import write_atomically
+from rmtlib.training.checkpoint import fingerprint
 from rmtlib.training.curriculum import Stage, draw_segments
-from rmtlib.training.loop import Trainer, autocast
+from rmtlib.training.loop import Trainer
+from rmtlib.training.run import autocast
 
 if TYPE_CHECKING:
     from rmtlib.experiments.worker import RunFolder
 
+TOKENS_BETWEEN_STOPS = 30_000_000  # half a minute on a GPU at the speed aimed at
 TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 
 
@@ -32,7 +37,6 @@ TEST_SEED = 42  # the papers fix the background of the test set, whatever the tr
 class TaskData:
     """Builders of the three splits' samples, and where their texts come from."""
 
-    tokenizer: Tokenizer
     train: SampleBuilder
     train_facts: SampleBuilder  # without background, for stages of the facts alone
     validation: SampleBuilder
@@ -40,7 +44,7 @@ class TaskData:
     provenance: list[dict[str, Any]]
 
 
-def open_data(task: str, params: Params, seed: int) -> TaskData:
+def open_data(task: str, params: Params, progress: Callable[..., None] = lambda *_: None) -> TaskData:
     """Fetch, tokenise (once; the ids are kept in the cache) and wire up the data of a task."""
     questions, notes = {}, []
     for split in ("train", "validation", "test"):
@@ -59,47 +63,45 @@ def open_data(task: str, params: Params, seed: int) -> TaskData:
         words = [text for q in questions["train"] for text in (*q.facts, q.question, q.answer)]
         tokenizer: Tokenizer = WordTokenizer.build(words, texts["train"], int(params.tokenizer.removeprefix("word-")))
     else:
-        tokenizer = load_tokenizer(params.tokenizer)
+        tokenizer, more = load_tokenizer(params.tokenizer)
+        notes += more
     home, lead = cache_folder() / "tokens", JOINS[params.join]
-    background = {split: Background.build(texts[split], tokenizer, home, lead=lead) for split in texts}
-
-    def builder(split: str, root: int, every_question: bool = False, facts_only: bool = False) -> SampleBuilder:
-        return SampleBuilder(
-            questions[split],
-            None if facts_only else background[split],
-            tokenizer,
-            stream=split,
-            seed=root,
-            join=params.join,
-            every_question=every_question,
+    builders = {}
+    for split, seed in (("train", params.train.seed), ("validation", TEST_SEED), ("test", TEST_SEED)):
+        report = partial(progress, f"tokenising the {split} books")
+        background = Background.build(texts[split], tokenizer, home, lead=lead, report=report)
+        builders[split] = SampleBuilder(
+            questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
-
+    train = replace(builders["train"], every_question=params.every_question)
     return TaskData(
-        tokenizer,
-        train=builder("train", seed, params.every_question),
-        train_facts=builder("train", seed, params.every_question, facts_only=True),
-        validation=builder("validation", TEST_SEED),
-        test=builder("test", TEST_SEED),
+        train=train,
+        train_facts=replace(train, background=None),
+        validation=builders["validation"],
+        test=builders["test"],
         provenance=[note for i, note in enumerate(notes) if note not in notes[:i]],
     )
 
 
-def build_model(params: Params, vocab_size: int, seed: int) -> RMT:
-    """The untrained model; its new weights and its memory depend on the seed alone."""
-    torch.manual_seed(torch_seed(seed, "init"))
-    shape = dict(params.backbone)
-    name = shape.pop("pretrained", None)
-    decoder = load_backbone(name) if name else Decoder(DecoderConfig(vocab_size=vocab_size, **shape))
-    return RMT(decoder, params.memory_tokens, memory_mask=params.memory_mask)  # type: ignore[arg-type]
+def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
+    """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
+    torch.manual_seed(torch_seed(params.train.seed, "init"))
+    if isinstance(params.backbone, str):
+        decoder, note = load_backbone(params.backbone)
+        notes = [note]
+    else:
+        decoder, notes = Decoder(params.backbone), []
+    return RMT(decoder, params.memory_tokens, memory_mask=params.memory_mask), notes  # type: ignore[arg-type]
 
 
-def execute(task: str, params: Params, seed: int, folder: "RunFolder") -> Result:
+def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     """Train, then evaluate at every length; both continue from what the folder holds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = params.train_config(seed)
+    config, seed = params.train, params.train.seed
     folder.progress("preparing data", 0, 1)
-    data = open_data(task, params, seed)
-    model = build_model(params, data.tokenizer.vocab_size, seed).to(device)
+    data = open_data(task, params, folder.progress)
+    model, weights = build_model(params)
+    model.to(device)
     S, batch = config.segment_size, params.evaluation_batch
 
     def sample(stage: Stage, index: int) -> Sample:
@@ -113,11 +115,8 @@ def execute(task: str, params: Params, seed: int, folder: "RunFolder") -> Result
         return count_right(trained, held_out, range(count), S, batch_size=batch, device=device) / count
 
     trainer = Trainer(model, config, folder.path, sample, validate, folder.progress, folder.should_stop).fit()
-    for note in trainer.at.notes:
-        folder.note(note)
     model.eval()
-    lengths = [(int(segments), count) for segments, count in params.test_samples.items()]
-    results, tokens = _evaluate(model, data, lengths, S, batch, config.precision, device, trainer.at.tokens, folder)
+    results, tokens = _evaluate(model, data.test, params, device, trainer.at.tokens, folder)
     log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
     return Result(
         metrics={
@@ -131,51 +130,43 @@ def execute(task: str, params: Params, seed: int, folder: "RunFolder") -> Result
             "loss": [[line["stage"], line["step"], line["loss"]] for line in log if "loss" in line],
             "validation": [[line["stage"], line["step"], line["validation"]] for line in log if "validation" in line],
         },
-        data=data.provenance,
+        data=data.provenance + weights,
         tokens=tokens,
         precision=config.precision,
-        notes=[],
+        notes=trainer.at.notes,
     )
 
 
 def _evaluate(
-    model: RMT,
-    data: TaskData,
-    lengths: list[tuple[int, int]],
-    segment_size: int,
-    batch_size: int,
-    precision: str,
-    device: str,
-    tokens: int,
-    folder: "RunFolder",
+    model: RMT, test: SampleBuilder, params: Params, device: str, tokens: int, folder: "RunFolder"
 ) -> tuple[list[dict[str, int]], int]:
-    """Exact match at every length. What is done is kept batch by batch in evaluation.json, so it resumes there."""
-    path = folder.path / "evaluation.json"
-    done: dict[str, list[int]] = json.loads(path.read_text()) if path.exists() else {}
+    """Exact match at every length.
+
+    What is done is kept batch by batch in evaluation.json, so that a stopped run continues there. Batches of very
+    long samples are smaller: a stop never waits for more than `TOKENS_BETWEEN_STOPS`.
+    """
+    S, path = params.train.segment_size, folder.path / "evaluation.json"
+    weights = fingerprint(folder.path)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    done: dict[str, list[int]] = kept["done"] if kept.get("weights") == weights else {}
     results = []
-    for segments, count in lengths:
-        size = context_tokens(segments, segment_size)
-        count = min(count, len(data.test.fitting(size)))
-        finished, right = done.get(str(segments), [0, 0])
+    for segments, count in ((int(n), count) for n, count in params.test_samples.items()):
+        size = context_tokens(segments, S)
+        sample = partial(test.build, context_tokens=size)
+        count = min(count, len(test.fitting(size)))
+        batch = max(1, min(params.evaluation_batch, TOKENS_BETWEEN_STOPS // size))
+        finished, right = done.get(str(segments), (0, 0))
         tokens += finished * size
         while finished < count:
             if folder.should_stop():
                 raise Stopped(f"stopped while testing at {segments} segments; what is done is kept in {path}")
-            last = min(finished + batch_size, count)
-            with autocast(torch.device(device), precision):
-                sample = lambda i: data.test.build(i, size)  # noqa: B023, E731 - called before `size` changes
-                right += count_right(
-                    model, sample, range(finished, last), segment_size, batch_size=batch_size, device=device
-                )
-            finished, tokens = last, tokens + (last - done.get(str(segments), [0])[0]) * size
+            indices = range(finished, min(finished + batch, count))
+            with autocast(torch.device(device), params.train.precision):
+                right += count_right(model, sample, indices, S, batch_size=batch, device=device)
+            finished, tokens = indices.stop, tokens + len(indices) * size
             done[str(segments)] = [finished, right]
-            write_atomically(path, json.dumps(done).encode())
-            folder.progress(
-                f"testing at {segments} segments ({size:,} tokens)",
-                finished,
-                count,
-                accuracy=right / finished,
-                tokens=tokens,
-            )
-        results.append({"segments": segments, "tokens": segments * segment_size, "n": count, "correct": right})
+            write_atomically(path, json.dumps({"weights": weights, "done": done}).encode())
+            label = f"testing at {segments} segments ({size:,} tokens)"
+            folder.progress(label, finished, count, accuracy=right / finished, tokens=tokens)
+        results.append({"segments": segments, "tokens": segments * S, "n": count, "correct": right})
     return results, tokens

@@ -5,7 +5,6 @@ segment to far beyond the training length.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong_params import Params, cost
 from rmtlib.experiments.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.models.config import DecoderConfig
+from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
     from rmtlib.experiments.worker import RunFolder
@@ -37,22 +38,20 @@ PAPER = {  # BABILong paper, Table 4, column RMT (fine-tuned GPT-2), in per cent
 SOURCE = "BABILong (Kuratov et al. 2024), Table 4, RMT; trained on up to 16k tokens"
 
 
-SCRATCH_GPU = dict(d_model=512, n_layers=8, n_heads=8, positions="rotary", conv_taps=6)
-"""Decoder of the gpu scale where no pretrained weights are at hand."""
+def _stages(segments: Sequence[int], steps: Sequence[int], lr: float) -> tuple[Stage, ...]:
+    return tuple(Stage(n, count, lr) for n, count in zip(segments, steps, strict=True))
 
 
-def _small(task: str) -> Params:
+def _small(task: str, seed: int) -> Params:
     """Two layers from scratch, word level. Longer segments where one question's facts need them.
 
     qa2 does not leave the plateau of answering by recency with these steps, so qa3, whose segments are dearer, gets
     fewer.
     """
-    segment_size = {"qa1": 128, "qa2": 256, "qa3": 512, "qa4": 128, "qa5": 256}[task]
     steps = {"qa2": (1000, 200, 400, 600), "qa3": (300, 100, 100, 200), "qa4": (800, 200, 400, 600)}
     steps |= {"qa1": (200, 200, 400, 600), "qa5": (400, 200, 400, 600)}
-    stages = [[segments, n, 3e-3] for segments, n in zip((0, 1, 2, 4), steps[task], strict=True)]
     return Params(
-        backbone=dict(d_model=64, n_layers=2, n_heads=4, positions="rotary", conv_taps=6),
+        backbone=DecoderConfig(vocab_size=1000, d_model=64, n_layers=2, n_heads=4, positions="rotary", conv_taps=6),
         memory_tokens=8,
         memory_mask="causal",
         tokenizer="word-1000",
@@ -60,46 +59,45 @@ def _small(task: str) -> Params:
         background="baseten",
         join="space",
         every_question=True,
-        train=dict(
-            stages=stages,
-            segment_size=segment_size,
+        train=TrainConfig(
+            stages=_stages((0, 1, 2, 4), steps[task], 3e-3),
+            segment_size={"qa1": 128, "qa2": 256, "qa3": 512, "qa4": 128, "qa5": 256}[task],
             batch_size=32,
-            warmup=0.1,
+            seed=seed,
             horizon=1.0,
-            weight_decay=0.01,
             beta2=0.99,
             evaluate_every=100,
             patience=100,
-            save_every=50,
-        ),  # fmt: skip
+        ),
         validation_samples=200,
         test_samples={"1": 500, "2": 500, "4": 500, "8": 500, "16": 250, "32": 250, "64": 250},
         evaluation_batch=50,
     )
 
 
-def _smoke(task: str) -> Params:
-    small = _small(task)
-    stages = [[0, 10, 3e-3], [2, 10, 3e-3]]
+def _smoke(task: str, seed: int) -> Params:
+    small = _small(task, seed)
+    assert isinstance(small.backbone, DecoderConfig)
     return replace(
         small,
-        backbone=dict(small.backbone, d_model=32),
+        backbone=replace(small.backbone, vocab_size=600, d_model=32),
         memory_tokens=4,
         tokenizer="word-600",
         questions="simulator",
         background="synthetic",
-        evaluation_batch=16,
-        train=dict(small.train, stages=stages, segment_size=64, batch_size=8, evaluate_every=10),
+        train=replace(
+            small.train, stages=_stages((0, 2), (10, 10), 3e-3), segment_size=64, batch_size=8, evaluate_every=10
+        ),
         validation_samples=16,
         test_samples={"1": 32, "2": 32, "4": 32},
+        evaluation_batch=16,
     )
 
 
-def _gpu(task: str) -> Params:
-    slow = task in ("qa2", "qa3")
-    steps = 800 if slow else 500
+def _gpu(task: str, seed: int) -> Params:
+    """SmolLM2 fine-tuned with the papers' curriculum in a few thousand steps less."""
     return Params(
-        backbone={"pretrained": "smollm2"},
+        backbone="smollm2",
         memory_tokens=16,
         memory_mask="causal",
         tokenizer="smollm2",
@@ -107,28 +105,48 @@ def _gpu(task: str) -> Params:
         background="baseten",
         join="space",
         every_question=False,
-        train=dict(
-            stages=[[n, steps, 3e-5 if task == "qa3" else 5e-5] for n in (1, 2, 4, 8, 16, 32)],
+        train=TrainConfig(
+            stages=_stages((1, 2, 4, 8, 16, 32), (200,) * 6, 5e-5),
             segment_size=512,
-            batch_size=64,
+            batch_size=32,
+            seed=seed,
             precision="bf16",
             recompute=True,
             evaluate_every=50,
             patience=6,
-            save_every=50,
-        ),  # fmt: skip
-        validation_samples=256,
-        test_samples={str(2**n): 999 if n < 8 else 100 for n in range(1, 12)} | {"19532": 20},
+        ),
+        validation_samples=100,
+        test_samples={str(2**n): 200 if n < 8 else 20 for n in range(1, 12)} | {"19532": 4},
         evaluation_batch=64,
     )
 
 
-def _paper(task: str) -> Params:
+def _gpu_from_scratch(task: str, seed: int) -> Params:
+    """Where SmolLM2's weights are not at hand: the recipe of the small scale, eight layers deep."""
+    gpu = _gpu(task, seed)
+    return replace(
+        gpu,
+        backbone=DecoderConfig(vocab_size=50_257, d_model=512, n_layers=8, n_heads=8, positions="rotary", conv_taps=6),
+        tokenizer="gpt2",
+        every_question=True,
+        train=replace(
+            gpu.train,
+            stages=_stages((0, 1, 2, 4, 8, 16, 32), (2000, 500, 500, 400, 300, 200, 200), 5e-4),
+            horizon=1.0,
+            beta2=0.99,
+            evaluate_every=100,
+            patience=100,
+        ),
+    )
+
+
+def _paper(task: str, seed: int) -> Params:
+    """Appendix C with the steps and rates of the released scripts: they validate twenty times a stage."""
     iterations, rate = (10_000 if task in ("qa2", "qa4") else 5_000), (3e-5 if task == "qa3" else 1e-5)
     first = {"qa1": 2000, "qa2": 2000, "qa3": 10_000, "qa4": 5000, "qa5": 5000}[task]
-    stages = [[1, first, rate]] + [[n, iterations, rate] for n in (2, 4, 6, 8, 16, 32)]
+    lengths = ((1, first), *((n, iterations) for n in (2, 4, 6, 8, 16, 32)))
     return Params(
-        backbone={"pretrained": "gpt2"},
+        backbone="gpt2",
         memory_tokens=16,
         memory_mask="causal",
         tokenizer="gpt2",
@@ -136,17 +154,15 @@ def _paper(task: str) -> Params:
         background="pg19",
         join="glued",
         every_question=False,
-        train=dict(
-            stages=stages,
+        train=TrainConfig(
+            stages=tuple(Stage(n, steps, rate, evaluate_every=steps // 20) for n, steps in lengths),
             segment_size=512,
             batch_size=64,
+            seed=seed,
             warmup=0.2 if task == "qa3" else 0.1,
             precision="bf16",
             recompute=True,
-            evaluate_every=250,
-            patience=15,
-            save_every=100,
-        ),  # fmt: skip
+        ),
         validation_samples=1000,
         test_samples={str(2**n): 1000 for n in range(1, 12)} | {"19532": 100},
         evaluation_batch=64,
@@ -175,24 +191,29 @@ class Figure5(Artifact):
             return
         for row in rows:
             available_questions(row)
+        if scale != "paper":
+            sources.fetch("books-baseten")
         if scale == "gpu":
-            with suppress(RmtlibError):
+            try:
                 sources.fetch("smollm2-135m-instruct")
+            except RmtlibError:
+                sources.fetch("gpt2-encoder")
+                sources.fetch("gpt2-bpe")
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config. What depends on the files of this machine is decided here, without the network."""
-        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](row)
+        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](row, seed)
+        if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
+            params = _gpu_from_scratch(row, seed)
         if params.questions == "auto":
             here = all(sources.state(f"babi-{row}-{part}") != "absent" for part in ("train", "test"))
             params = replace(params, questions="files" if here else "simulator")
-        if params.tokenizer == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
-            params = replace(params, backbone=SCRATCH_GPU, tokenizer="gpt2", every_question=True)
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.babilong_runs import execute
 
-        return execute(config.row, Params.from_json(config.to_json()["params"]), config.seed, folder)
+        return execute(config.row, Params.from_json(config.to_json()["params"]), folder)
 
     def cost(self, config: RunConfig) -> Cost:
         return cost(Params.from_json(config.to_json()["params"]))

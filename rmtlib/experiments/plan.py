@@ -147,9 +147,9 @@ def plan(
     artifact, scale = get_artifact(configs[0].artifact), configs[0].scale
     gpu_scale = _on_gpu(scale)
     jobs = jobs or (1 if gpu_scale else default_jobs())
-    records = find_records(artifact.name, scale=scale, where=(results_dir,)) + _good_local(
-        artifact.name, scale, runs_dir
-    )
+    published = find_records(artifact.name, scale=scale, where=(results_dir,))
+    local = _good_local(artifact.name, scale, runs_dir)
+    records = list({each["run_id"]: each for each in published + local}.values())
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:

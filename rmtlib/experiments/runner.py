@@ -102,13 +102,14 @@ def run(
     records: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)
-        todo: list[_Run] = []
-        for config in dict.fromkeys(configs):
-            prepared = _prepare(config, run_folder(config, runs_dir), fresh, display, stack)
-            if isinstance(prepared, _Run):
-                todo.append(prepared)
+        locks: dict[RunConfig, Lock] = {}
+        for config in dict.fromkeys(configs):  # all locks first: nothing is deleted for a command that cannot run
+            claimed = _claim(config, run_folder(config, runs_dir), fresh, display, stack)
+            if isinstance(claimed, Lock):
+                locks[config] = claimed
             else:
-                records[config.id] = prepared
+                records[config.id] = claimed
+        todo = [_prepare(config, run_folder(config, runs_dir), lock, fresh) for config, lock in locks.items()]
         if todo:
             jobs = min(jobs or default_jobs(), len(todo))
             _announce(display, todo, records, jobs, Path(runs_dir))
@@ -127,19 +128,24 @@ def run(
     return [records[config.id] for config in configs]
 
 
-def _prepare(
+def _claim(
     config: RunConfig, folder: Path, fresh: bool, display: Display, stack: contextlib.ExitStack
-) -> _Run | dict[str, Any]:
-    """The record of a finished run, or the locked folder of one to train."""
+) -> Lock | dict[str, Any]:
+    """The record of a finished run, or the lock on the folder of one to train."""
     record = folder / "record.json"
     if not fresh and record.exists():
         return load_record(record)
     lock = Lock(folder, config.title, waiting=display.line)
     stack.callback(lock.release)
+    if not fresh and record.exists():  # finished by another command while this one looked
+        return load_record(record)
+    return lock
+
+
+def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool) -> _Run:
+    """The folder of a run to train, with its config and without damaged files."""
     if fresh:
         _empty(folder)
-    elif record.exists():  # finished by another command while this one looked
-        return load_record(record)
     if (folder / "config.json").exists():
         read_config(folder)
     else:

@@ -112,7 +112,7 @@ class Result:
     """What `Artifact.execute` hands back; the runner adds the provenance and makes a record of it.
 
     `data` are provenance dicts of the files used, `tokens` those processed, `precision` e.g. "float32" or
-    "bfloat16".
+    "bf16".
     """
 
     metrics: dict[str, Any]

@@ -7,46 +7,13 @@ Shapes: B batch, T positions (memory and text), S text tokens, D width, H heads,
 E width of a head, P positions already in the key-value cache, V vocabulary, N chosen rows.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds."""
-
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int | None = None  # None: as many as heads
-    d_ff: int | None = None  # None: 4 * d_model
-    max_positions: int = 1024  # rows of the position table; no bound for rotary positions
-    positions: Literal["learned", "rotary"] = "learned"
-    rotary_fraction: float = 1.0  # share of each head's width that is rotated
-    rope_theta: float = 10_000.0
-    norm: Literal["layer", "rms"] = "layer"
-    norm_eps: float = 1e-5
-    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
-    bias: bool = True
-    parallel_residual: bool = False  # attention and MLP read the same input (GPT-NeoX)
-    tied: bool = True  # the output projection is the embedding table
-    conv_taps: int = 0  # causal convolution over this many token embeddings; 0: none
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.d_model % self.n_heads:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
-        if self.n_heads % (self.n_kv_heads or self.n_heads):
-            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
-
-    @property
-    def d_head(self) -> int:
-        return self.d_model // self.n_heads
+from rmtlib.models.config import DecoderConfig
 
 
 class KeyValues(NamedTuple):

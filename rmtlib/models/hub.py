@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.backbones import load_backbone
+from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate, greedy, sampler
 from rmtlib.models.hf_weights import decoder_from_hf
@@ -57,7 +57,8 @@ class RMTForCausalLM(PreTrainedModel):
 
         model = RMTForCausalLM.from_backbone("gpt2", memory_tokens=16, segment_size=512)
         loss = model(input_ids, labels=input_ids).loss           # any length: cut into segments
-        hidden, state = model.step(segment_ids, state)           # or segment by segment
+        with torch.no_grad():                                    # or segment by segment, in constant memory
+            hidden, state = model.step(segment_ids, state)
         model.save_pretrained("my-rmt"); RMTForCausalLM.from_pretrained("my-rmt")
     """
 
@@ -96,11 +97,13 @@ class RMTForCausalLM(PreTrainedModel):
         Raises:
             RmtlibError: an architecture that `Decoder` does not hold, or a segment that does not fit its positions.
         """
-        decoder = load_backbone(backbone) if isinstance(backbone, str) else decoder_from_hf(backbone)
-        config = RMTConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask)
+        source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
+        decoder = decoder_from_hf(source)
+        special = {key: source.config.to_dict().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        config = RMTConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask, **special)
         model = cls(config, decoder)
         model.rmt.to(decoder.tokens.weight)
-        return model
+        return model.eval()  # as `from_pretrained` does
 
     def initial_state(self, batch: int) -> RMTState:
         """See `RMT.initial_state`."""
@@ -111,6 +114,11 @@ class RMTForCausalLM(PreTrainedModel):
     ) -> tuple[Tensor, RMTState]:
         """See `RMT.step`."""
         return self.rmt.step(input_ids_BS, state, lengths_B, write=write)
+
+    @staticmethod
+    def detach(state: RMTState) -> RMTState:
+        """See `RMT.detach`."""
+        return RMT.detach(state)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `RMT.logits`."""
@@ -126,7 +134,7 @@ class RMTForCausalLM(PreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         state: RMTState | None = None,
-        **_: Any,
+        return_dict: bool = True,
     ) -> RMTOutput:
         """Read whole sequences, segment by segment.
 
@@ -136,10 +144,13 @@ class RMTForCausalLM(PreTrainedModel):
             labels: (B, T), the tokens themselves with -100 where there is no loss, as everywhere in Hugging Face.
                 With labels no logits are returned: only the labelled rows are ever projected.
             state: memory to start from, for a text that continues an earlier call's.
+            return_dict: taken and ignored, because Hugging Face's trainer passes it.
         """
         device, S = input_ids.device, self.config.segment_size
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         rows = [ids[k].cpu().numpy() for ids, k in zip(input_ids, keep, strict=True)]
+        if not any(map(len, rows)):
+            raise RmtlibError("the input has no tokens; give at least one that is not padding")
         targets = None
         if labels is not None:
             kept = [row[k].cpu().numpy() for row, k in zip(labels, keep, strict=True)]

@@ -103,7 +103,7 @@ class RMT(nn.Module):
         if not write:
             return text_BSD, state
         if lengths_B is None:
-            return text_BSD, RMTState(hidden_BTD[:, M + S :])
+            return text_BSD, RMTState(hidden_BTD[:, M + S :].clone())  # a view would keep the whole segment alive
         at_BM = M + lengths_B[:, None] + torch.arange(M, device=x_BTD.device)
         written_BMD = hidden_BTD.gather(1, at_BM[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
         return text_BSD, RMTState(torch.where(lengths_B[:, None, None] > 0, written_BMD, state.memory_BMD))

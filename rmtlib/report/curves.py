@@ -91,8 +91,13 @@ class Curve:
     def slugs(self) -> tuple[str, ...]:
         return tuple(sorted({run.slug for point in self.points for run in point.runs}))
 
-    def at(self, tokens: int) -> Point | None:
-        return next((point for point in self.points if point.tokens == tokens), None)
+    def at(self, multiple: float) -> Point | None:
+        """The point at so many times the training length; tasks may have been trained to different lengths."""
+        return next((point for point in self.points if point.tokens == multiple * self.train_tokens), None)
+
+    def multiple(self, point: Point) -> float:
+        """The point's length over the training length."""
+        return point.tokens / self.train_tokens
 
     @property
     def at_training_length(self) -> Point:

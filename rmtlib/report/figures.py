@@ -121,9 +121,14 @@ def _scale_panel(ax: Axes, scale: str, now: dict[str, Curve], before: dict[str, 
                 ax.axhline(curve.recency, color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     for tokens in train:
         ax.axvline(tokens, color="#555555", linewidth=1, linestyle="-.", zorder=2)
+        if len(train) > 1:
+            tasks = sorted({c.task for group, *_ in groups for c in group.values() if c.train_tokens == tokens})
+            ax.annotate(
+                "\n".join(tasks), (tokens, 0.0), (2, 0), textcoords="offset points", fontsize=6.5, color="#555555"
+            )
     lengths = sorted({p.tokens for group, *_ in groups for curve in group.values() for p in curve.points})
     _context_axis(ax, lengths)
-    ax.set_title(f"{scale} scale: trained up to {' and '.join(short_count(t) for t in train)} tokens")
+    ax.set_title(f"{scale} scale: trained up to {', '.join(short_count(t) for t in train)} tokens")
 
 
 def _paper_panel(ax: Axes, rows: Sequence[Row]) -> None:

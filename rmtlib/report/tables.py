@@ -102,7 +102,7 @@ def _text(point: Point) -> str:
 def _value(point: Point | None) -> Cell:
     """The number, then a link to each run behind it."""
     if point is None:
-        return "not run"
+        return "not measured"
     links = (
         Link(
             f"s{run.seed}",
@@ -120,19 +120,24 @@ def accuracy_table(records: Iterable[Record], scale: str) -> Table | None:
     tasks = curves(records).get(scale)
     if not tasks:
         return None
-    lengths = sorted({point.tokens for curve in tasks.values() for point in curve.points})
-    trained = {curve.train_tokens for curve in tasks.values()}
+    by_segments = {task: {point.segments: point for point in curve.points} for task, curve in tasks.items()}
+    counts = sorted({segments for points in by_segments.values() for segments in points})
+    trained = {curve.at_training_length.segments for curve in tasks.values()}
+    sizes = {task: curve.points[0].tokens // curve.points[0].segments for task, curve in tasks.items()}
     rows = tuple(
         (
-            short_count(length) + (" (longest trained)" if length in trained else ""),
-            *(_value(curve.at(length)) for curve in tasks.values()),
+            f"{count} (longest trained)" if {count} == trained else str(count),
+            *(_value(points.get(count)) for points in by_segments.values()),
         )
-        for length in lengths
+        for count in counts
     )
-    header = ("context", *(f"{task} ({c.runs} run{'s' * (c.runs != 1)})" for task, c in tasks.items()))
+    header = (
+        "segments",
+        *(f"{task}, {c.runs} run{'s' * (c.runs != 1)}, {sizes[task]} tokens a segment" for task, c in tasks.items()),
+    )
     return Table(
-        f"Exact match at {scale} scale: mean ± standard deviation over seeds; for a single run its 95 % binomial "
-        "interval in brackets.",
+        f"Exact match at {scale} scale by context length in segments: mean ± standard deviation over seeds; for one "
+        "run its 95 % binomial interval in brackets.",
         header,
         rows,
     )
@@ -166,7 +171,7 @@ def comparison_table(records: Iterable[Record], rows: Sequence[Row]) -> Table:
         body.append((row.name, "paper", *(f"{paper[m]:.2f}" if m in paper else "" for m in multiples)))
         ours = [tasks[row.name] for tasks in scales.values() if row.name in tasks]
         for curve in ours:
-            points = [curve.at(curve.train_tokens * m) for m in multiples]
+            points = [curve.at(m) for m in multiples]
             body.append((row.name, f"ours, {curve.scale}", *("" if p is None else _text(p) for p in points)))
         if not ours:
             body.append((row.name, "ours", "not run", *("" for _ in multiples[1:])))

@@ -6,7 +6,6 @@ full disk at any point leaves the previous pair in force.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rmtlib.errors import RmtlibError
+from rmtlib.files import write_atomically
 
 MANIFEST = "checkpoint.json"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write, fsync and rename; on failure the partial file is removed and an older `path` stays as it was."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RmtlibError(
-            f"{path}: cannot write ({error.strerror}); what was there before is kept. Free some space and run the "
-            "same command again"
-        ) from error
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -45,7 +28,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     write_atomically(folder / name, content)
     manifest = {"tensors": name, "sha256": digest, "state": state}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for old in folder.glob("checkpoint-*.safetensors"):
+    for old in folder.glob("checkpoint-*.safetensors*"):  # also the partial file of a save that was killed
         if old.name != name:
             old.unlink()
 
@@ -69,6 +52,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         raise RmtlibError(
             f"{path}: the checkpoint is damaged ({error}); delete {folder} to train this run from the start"
         ) from error
+
+
+def fingerprint(folder: Path) -> str:
+    """The sha256 of the folder's checkpointed tensors: tells whether results belong to these weights."""
+    return str(json.loads((folder / MANIFEST).read_bytes())["sha256"])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""The curriculum of the BABILong runs: stages of growing length, weights carried from stage to stage.
+"""The curriculum of the BABILong runs, and how to train on it: stages of growing length, weights carried along.
 
 In stage n every sample's length is drawn from 1 .. n segments (BABILong paper, Appendix C).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rmtlib.seeds import generator
 
@@ -15,6 +16,32 @@ class Stage:
     segments: int
     steps: int
     lr: float
+    evaluate_every: int | None = None  # steps between two validations; None: as in the other stages
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`)."""
+
+    stages: tuple[Stage, ...]
+    segment_size: int
+    batch_size: int
+    seed: int
+    warmup: float = 0.1
+    horizon: float = 2.0
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    precision: Literal["float32", "bf16"] = "float32"
+    bptt_segments: int | None = None
+    recompute: bool = False  # segment-level activation checkpointing
+    evaluate_every: int = 100
+    patience: int = 15  # evaluations without a better score before a stage ends
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.recompute and self.bptt_segments is not None:
+            raise ValueError("recompute goes with full BPTT only: leave bptt_segments None")
 
 
 def draw_segments(stage: Stage, seed: int, index: int) -> int:

@@ -3,9 +3,8 @@ and `logits`; what it shares with other kinds of training is in `training.run`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from rmtlib.errors import Stopped
 from rmtlib.segments import IGNORE, Segment, Tokens, cut
 from rmtlib.training.bptt import RecurrentModel, backward
-from rmtlib.training.curriculum import Stage, learning_rate
+from rmtlib.training.curriculum import Stage, TrainConfig, learning_rate
 from rmtlib.training.run import Run, autocast
 
 
@@ -24,28 +23,6 @@ class TrainingSample(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def labels(self) -> Tokens: ...
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`)."""
-
-    stages: tuple[Stage, ...]
-    segment_size: int
-    batch_size: int
-    seed: int
-    warmup: float = 0.1
-    horizon: float = 2.0
-    weight_decay: float = 0.01
-    beta2: float = 0.999
-    clip_norm: float = 1.0
-    precision: Literal["float32", "bf16"] = "float32"
-    bptt_segments: int | None = None
-    recompute: bool = False  # segment-level activation checkpointing
-    evaluate_every: int = 100
-    patience: int = 15  # evaluations without a better score before a stage ends
-    log_every: int = 10
-    save_every: int = 200
 
 
 class Trainer(Run):
@@ -109,14 +86,13 @@ class Trainer(Run):
             at.step += 1
             if at.step % c.log_every == 0 or at.step == 1:
                 self.log(loss=loss, gradient_norm=norm, lr=lr)
-            if at.step % c.evaluate_every == 0 or at.step == stage.steps:
+            if at.step % (stage.evaluate_every or c.evaluate_every) == 0 or at.step == stage.steps:
                 self.score(lambda: self.validate(self.model, stage))
             done = sum(s.steps for s in c.stages[: at.stage]) + at.step
             what = f"1-{stage.segments} segments" if stage.segments else "facts only"
             label = f"stage {at.stage + 1}/{len(c.stages)} ({what})"
             self.progress(label, done, sum(s.steps for s in c.stages), loss=loss, tokens=at.tokens)
-            if at.step % c.save_every == 0:
-                self.save()
+            self.save_if_due()
 
     def _train_step(self, stage: Stage) -> tuple[float, float, float]:
         """One optimiser step on one batch; returns its loss per label, gradient norm and learning rate."""

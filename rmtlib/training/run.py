@@ -6,6 +6,8 @@ run that was not (on a CPU with as many threads).
 
 import json
 import math
+import os
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -33,6 +35,10 @@ class Position:
     metrics_bytes: int = 0
     micro_batch: int = 0  # samples a forward pass; shrinks when memory runs out
     notes: list[str] = field(default_factory=list)
+
+
+SAVE_SECONDS = 60.0
+"""Time between two checkpoints. Where they fall makes no difference to the result."""
 
 
 class Run:
@@ -64,6 +70,7 @@ class Run:
         self.at = Position()
         self.best: dict[str, Tensor] = {}
         self.metrics_path = folder / "metrics.jsonl"
+        self.saved = time.monotonic()
 
     def where(self) -> str:
         """The place of the run in words, for messages."""
@@ -81,19 +88,19 @@ class Run:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(torch_seed(self.seed, "dropout", index))  # a function of the step, so that resume is exact
         self.model.train()
-        loss = self._with_enough_memory(backward)
+        loss = self._with_enough_memory(backward, torch_seed(self.seed, "dropout", index))
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm).item()
         self.optimizer.step()
         return loss, norm
 
-    def _with_enough_memory(self, backward: Callable[[], float]) -> float:
-        """Halve the micro-batch until the pass fits; the step's result stays."""
+    def _with_enough_memory(self, backward: Callable[[], float], seed: int) -> float:
+        """Halve the micro-batch until the pass fits; without dropout the step's result stays."""
         while True:
             self.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(seed)  # a function of the step, so that resume is exact
             try:
                 return backward()
             except torch.cuda.OutOfMemoryError:
@@ -101,9 +108,11 @@ class Run:
                     raise RmtlibError(
                         "one pass does not fit in the GPU's memory; recompute, use fewer segments or a smaller batch"
                     ) from None
-                self.at.micro_batch = math.ceil(self.at.micro_batch / 2)
-                self.at.notes.append(f"out of memory in {self.where()}: micro-batch {self.at.micro_batch}")
-                torch.cuda.empty_cache()
+            # Outside the handler: the traceback would keep the failed pass's tensors.
+            self.at.micro_batch = math.ceil(self.at.micro_batch / 2)
+            self.at.notes.append(f"out of memory in {self.where()}: micro-batch {self.at.micro_batch}")
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
 
     def score(self, validate: Callable[[], float]) -> float:
         """Validate (higher is better); remember the weights of the best score (the later one of equals)."""
@@ -139,6 +148,11 @@ class Run:
     def restore_extra(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `extra_tensors`."""
 
+    def save_if_due(self) -> None:
+        """A checkpoint, if the last one is more than `SAVE_SECONDS` old."""
+        if time.monotonic() - self.saved >= SAVE_SECONDS:
+            self.save()
+
     def save(self) -> None:
         """Write the checkpoint; the previous one stays in force until this one is whole."""
         if self.metrics_path.exists():
@@ -151,6 +165,7 @@ class Run:
         if self.at.best_score == -math.inf:  # JSON has no infinity
             state["best_score"] = None
         save_checkpoint(self.folder, tensors, state)
+        self.saved = time.monotonic()
 
     def restore(self) -> None:
         """Continue from the folder's checkpoint, or start a log of its own without one."""
@@ -166,8 +181,13 @@ class Run:
         self.best = {name: x.to(self.device) for name, x in part(tensors, "best.").items()}
         restore_optimizer(self.optimizer, self.names, tensors)
         self.restore_extra({name: x.to(self.device) for name, x in part(tensors, "extra.").items()})
-        with open(self.metrics_path, "ab") as file:  # lines after the checkpoint will be written again
-            file.truncate(self.at.metrics_bytes)
+        written = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        if written < self.at.metrics_bytes:
+            raise RmtlibError(
+                f"{self.metrics_path}: lines that the checkpoint counts on are missing; delete {self.folder} to train "
+                "this run from the start"
+            )
+        os.truncate(self.metrics_path, self.at.metrics_bytes)  # lines after the checkpoint will be written again
 
 
 def autocast(device: torch.device, precision: str) -> Any:
