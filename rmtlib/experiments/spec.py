@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rmtlib.experiments.worker import RunFolder
 
 SCALES = ("smoke", "small", "gpu", "paper")
+MAX_SEEDS = 1000  # more is a slip of the keyboard
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,6 @@ def _seeds(seeds: int | str | None) -> int:
         count = int(seeds)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         count = 0
-    if isinstance(seeds, (bool, float)) or count < 1:
-        raise RmtlibError(f"seeds is how many seeds to train, a whole number from 1 up, not {seeds!r}")
+    if isinstance(seeds, (bool, float)) or not 1 <= count <= MAX_SEEDS:
+        raise RmtlibError(f"seeds is how many seeds to train, a whole number from 1 to {MAX_SEEDS}, not {seeds!r}")
     return count
