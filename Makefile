@@ -17,7 +17,7 @@ RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--t
              $(if $(FRESH),--fresh)
 PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
 
-.PHONY: help test book lab lint clean setup $(ARTIFACTS)
+.PHONY: help test bench book lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -30,6 +30,7 @@ help:
 	@echo "    FRESH=1                      delete these runs and start over"
 	@echo "The rest:"
 	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
+	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update')"
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
 	@echo "  make lab      open the notebooks in JupyterLab"
@@ -45,6 +46,9 @@ $(ARTIFACTS): $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+bench: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 book: $(VENV)/.ready
 ifneq ($(SCALE),)

@@ -69,6 +69,9 @@ def cut(
         raise RmtlibError(f"alignment is {alignment!r}; it must be 'left' or 'right'")
     lengths = [len(x) for x in inputs]
     count = max(segment_count(n, segment_size) for n in lengths)
+    if set(lengths) == {count * segment_size} and all(isinstance(x, np.ndarray) for x in inputs):
+        yield from _cut_evenly(inputs, labels, segment_size)
+        return
     for s in range(count):
         ids = np.zeros((len(inputs), segment_size), dtype=np.int64)
         targets = np.full((len(inputs), segment_size), IGNORE, dtype=np.int64)
@@ -87,6 +90,16 @@ def cut(
             torch.from_numpy(targets),
             None if (real == segment_size).all() else torch.from_numpy(real),
         )
+
+
+def _cut_evenly(inputs: Sequence[Tokens], labels: Sequence[Tokens] | None, segment_size: int) -> Iterator[Segment]:
+    """`cut` of arrays that fill the same number of segments: many short segments need no loop over samples."""
+    ids_BT = torch.from_numpy(np.stack(inputs).astype(np.int64, copy=False))  # type: ignore[arg-type]
+    targets_BT = torch.full_like(ids_BT, IGNORE)
+    if labels is not None:
+        targets_BT = torch.from_numpy(np.stack([x[0 : len(x)] for x in labels]).astype(np.int64, copy=False))
+    for ids_BS, targets_BS in zip(ids_BT.split(segment_size, 1), targets_BT.split(segment_size, 1), strict=True):
+        yield Segment(ids_BS, targets_BS, None)
 
 
 def next_token_labels(tokens: np.ndarray, loss_mask: np.ndarray | None = None) -> np.ndarray:

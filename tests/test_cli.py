@@ -58,7 +58,7 @@ def rmtlib(capsys):
         (["publish", "figure-6"], ["figure-6", "fake"]),
         (["run", "fake", "--scale", "huge"], ["huge", "smoke, small, gpu, paper"]),
         (["run", "fake", "--seeds", "three"], ["--seeds", "three", "whole number"]),
-        (["run", "fake", "--seeds", "0"], ["--seeds", "whole number from 1 to 1000"]),
+        (["run", "fake", "--seeds", "0"], ["--seeds", "whole number from 1 up"]),
         (["run", "fake", "--seeds", "-1"], ["--seeds"]),
         (["run", "fake", "--seeds", "1.5"], ["--seeds", "whole number"]),
         (["run", "fake", "--tasks", "qa1,qa9"], ["qa9", "qa1, qa2"]),

@@ -475,7 +475,7 @@ def test_words():
 
 
 def test_a_terminal_shows_one_block_that_is_redrawn(monkeypatch):
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *args, **kwargs: os.terminal_size((20, 24)))
     stream = io.StringIO()
     display = Terminal(stream)
     display.update(["a" * 50, "total"])

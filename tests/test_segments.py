@@ -30,6 +30,29 @@ def test_segments_joined_are_the_sequences(lengths, size, alignment):
         assert short == (len(row) - 1) % size + 1 and sum(n not in (0, size) for n in real) <= 1
 
 
+@given(samples=st.integers(1, 4), count=st.integers(1, 5), size=st.integers(1, 5), labelled=st.booleans())
+def test_even_arrays_are_cut_as_any_other_sequences(samples, count, size, labelled):
+    """Arrays take a faster way where they fill their segments; a class that only slices does not."""
+
+    class Slices:
+        def __init__(self, x):
+            self.x = x
+
+        def __len__(self):
+            return len(self.x)
+
+        def __getitem__(self, part):
+            return self.x[part]
+
+    rows = [np.arange(count * size, dtype=np.uint16) + 100 * b for b in range(samples)]
+    labels = [next_token_labels(row) for row in rows] if labelled else None
+    for fast, slow in zip(cut(rows, labels, size), cut([Slices(r) for r in rows], labels, size), strict=True):
+        assert fast.lengths_B is slow.lengths_B is None
+        assert fast.input_ids_BS.tolist() == slow.input_ids_BS.tolist()
+        assert fast.labels_BS.tolist() == slow.labels_BS.tolist()
+        assert fast.input_ids_BS.dtype == slow.input_ids_BS.dtype
+
+
 @settings(deadline=None)
 @given(lengths=LENGTHS, size=st.integers(1, 9))
 def test_shorter_samples_end_early_or_start_late(lengths, size):

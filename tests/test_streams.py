@@ -20,7 +20,8 @@ from rmtlib.data.streams import (
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.segments import IGNORE
-from rmtlib.training.streams import Read, StreamConfig, StreamTrainer, replayed_loss, window_loss
+from rmtlib.training.stream_config import StreamConfig
+from rmtlib.training.streams import Read, StreamTrainer, replayed_loss, window_loss
 
 V, S = 23, 5
 
@@ -250,7 +251,7 @@ def test_the_auxiliary_loss_is_added_but_not_reported():
 
 
 def config(**changes) -> StreamConfig:
-    options = dict(steps=23, segment_size=S, batch_size=4, lr=3e-3, seed=0, evaluate_every=6, log_every=1, save_every=7)
+    options = dict(steps=23, segment_size=S, batch_size=4, lr=3e-3, seed=0, evaluate_every=6, log_every=1)
     return StreamConfig(**(options | changes))
 
 

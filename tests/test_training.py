@@ -11,7 +11,7 @@ from test_rmt import V, make
 
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.segments import Segment, cut, next_token_labels
-from rmtlib.training import bptt, checkpoint
+from rmtlib.training import bptt, checkpoint, loop
 from rmtlib.training import run as run_module
 from rmtlib.training.curriculum import Stage, TrainConfig, draw_segments, learning_rate
 from rmtlib.training.loop import Trainer
@@ -167,7 +167,9 @@ def trainer(folder, stop_after=None, model=None, **kwargs) -> Trainer:
     torch.manual_seed(0)
     model = model or make(dropout=0.1).float()
     score = kwargs.pop("score", None) or (lambda m, stage: float(sum(p.sum() for p in m.parameters()) * 1000 % 7))
-    return Trainer(model, config(**kwargs), folder, lambda stage, i: Repeat(i), score, should_stop=should_stop)
+    options = {name: kwargs.pop(name) for name in ("segment_sizes", "enough", "clip_value") if name in kwargs}
+    sample = lambda stage, i: Repeat(i)  # noqa: E731
+    return Trainer(model, config(**kwargs), folder, sample, score, should_stop=should_stop, **options)
 
 
 def test_a_killed_and_resumed_run_is_bitwise_the_run_that_was_not(tmp_path):
@@ -233,6 +235,35 @@ def test_a_stage_stops_early_and_the_best_weights_go_on(tmp_path):
     assert len(seen) == 5 and run.at.samples == 10 * 4
     assert all(torch.equal(v, seen[1][k]) for k, v in run.model.state_dict().items())
     assert not all(torch.equal(v, seen[4][k]) for k, v in run.model.state_dict().items())
+
+
+def test_a_score_that_is_enough_ends_the_stage(tmp_path):
+    scores = iter([0.5, 1.0, 0.0])
+    made = trainer(
+        tmp_path, score=lambda m, stage: next(scores), enough=1.0, evaluate_every=2, stages=(Stage(2, 50, 1e-3),)
+    )
+    made.fit()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation" in line] == [2, 4]
+
+
+def test_a_stage_may_have_segments_of_its_own_size(tmp_path, monkeypatch):
+    sizes, plain = [], bptt.backward
+
+    def spy(model, segments, **options):
+        sizes.append({segment.input_ids_BS.shape[1] for segment in segments})
+        return plain(model, segments, **options)
+
+    monkeypatch.setattr(loop, "backward", spy)
+    trainer(tmp_path, stages=(Stage(2, 1, 1e-3),) * 2, segment_sizes=(S, 3)).fit()
+    assert sizes == [{S}, {3}]
+
+
+def test_clipping_by_value(tmp_path):
+    made = trainer(tmp_path, clip_value=1e-4, stages=(Stage(2, 1, 1e-3),))
+    made.fit()
+    largest = max(p.grad.abs().max().item() for p in made.model.parameters() if p.grad is not None)
+    assert largest == pytest.approx(1e-4)
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rmtlib.data.books import synthetic_text
 from rmtlib.data.sources import cache_folder, fetch, provenance
 from rmtlib.errors import RmtlibError
 from rmtlib.segments import IGNORE, Segment
@@ -153,13 +154,6 @@ def load_wikitext_103() -> Language:
     return _words("wikitext-103", ["wikitext-103"], texts)
 
 
-LANGUAGES: dict[str, Callable[[], Language]] = {
-    "enwik8": load_enwik8,
-    "wikitext-2": load_wikitext_2,
-    "wikitext-103": load_wikitext_103,
-}
-
-
 def words_of(text: str) -> Iterator[str]:
     """The words of every line, then ``<eos>``; an empty line is an ``<eos>`` alone."""
     for line in io.StringIO(text):
@@ -171,6 +165,16 @@ def vocabulary(words: Iterable[str]) -> list[str]:
     """The words, most frequent first, as an adaptive softmax needs them; ties by spelling, the same everywhere."""
     counts = Counter(words)
     return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def load_synthetic(by: str) -> Language:
+    """Sentences of made-up words, by character or by word: for runs without files and network."""
+    lines = [synthetic_text(seed, count) for seed, count in enumerate((600, 120, 120))]
+    texts = [list("".join(split)) if by == "characters" else list(words_of("\n".join(split))) for split in lines]
+    table = {symbol: i for i, symbol in enumerate(vocabulary(symbol for text in texts for symbol in text))}
+    train, validation, test = (Stream(np.array([table[x] for x in text], dtype=np.uint16), 0) for text in texts)
+    about = {"name": "synthetic text", "sha256": None, "bytes": 0, "licence": "generated", "source": "generator"}
+    return Language(f"synthetic-{by}", len(table), train, validation, test, [about])
 
 
 def _words(name: str, files: list[str], texts: Callable[[], list[str]]) -> Language:
@@ -207,3 +211,12 @@ def _kept(name: str, key: str, encode: Callable[[], dict[str, np.ndarray]]) -> d
             if not home.exists():  # else another process was first
                 raise RmtlibError(f"{home}: cannot keep the encoded text ({error}); free some space") from error
     return {path.stem: np.load(path, mmap_mode="r") for path in home.glob("*.npy")}
+
+
+LANGUAGES: dict[str, Callable[[], Language]] = {
+    "enwik8": load_enwik8,
+    "wikitext-2": load_wikitext_2,
+    "wikitext-103": load_wikitext_103,
+    "synthetic-characters": lambda: load_synthetic("characters"),
+    "synthetic-words": lambda: load_synthetic("words"),
+}

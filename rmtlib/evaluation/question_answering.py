@@ -5,15 +5,17 @@ generating: greedy generation gives the answer if and only if, with the answer i
 EOS is the arg-max of its position (by induction over the tokens). A test compares the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rmtlib.data.babi import Question
-from rmtlib.segments import IGNORE, cut
-from rmtlib.training.bptt import RecurrentModel
+from rmtlib.models.generation import SegmentReader, generate
+from rmtlib.segments import IGNORE, Segment, cut, segment_count
+from rmtlib.training.bptt import RecurrentModel, read
 
 
 @torch.no_grad()
@@ -35,16 +37,44 @@ def exact_match(
         Bool (B).
     """
     right_B = torch.ones(len(samples), dtype=torch.bool, device=device)
-    state = model.initial_state(len(samples))
-    for segment in cut([s.tokens for s in samples], [s.labels for s in samples], segment_size):
-        labelled = bool((segment.labels_BS != IGNORE).any())  # on the host, before anything waits for the device
-        segment = segment.to(device)
-        hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B)
-        if labelled:
+    segments = cut([s.tokens for s in samples], [s.labels for s in samples], segment_size)
+    count = max(segment_count(len(s.tokens), segment_size) for s in samples)
+    labelled: deque[bool] = deque()  # noted on the host, before anything waits for the device
+
+    def on_device() -> Iterator[Segment]:
+        for segment in segments:
+            labelled.append(bool((segment.labels_BS != IGNORE).any()))
+            yield segment.to(device)
+
+    for segment, hidden_BSD in read(model, on_device(), model.initial_state(len(samples)), count):
+        if labelled.popleft():
             rows_BS = segment.labels_BS != IGNORE
             wrong_N = model.logits(hidden_BSD[rows_BS]).argmax(-1) != segment.labels_BS[rows_BS]
             right_B[rows_BS.nonzero()[:, 0][wrong_N]] = False
     return right_B.cpu()
+
+
+@torch.no_grad()
+def exact_match_by_generation(
+    model: SegmentReader,
+    samples: Sequence[Any],
+    segment_size: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Which samples' answers, EOS included, greedy generation gives to the letter: bool (B).
+
+    What the released code measures; `exact_match` decides the same in one pass with the answer in place, and is what
+    the records use.
+
+    Args:
+        samples: of one length, with `tokens` and `labels`; the labelled tokens are the answer, and end the sample.
+    """
+    answer = int((samples[0].labels != IGNORE).sum())
+    tokens_BT = torch.stack([torch.as_tensor(s.tokens[0 : len(s.tokens)]) for s in samples]).to(device)
+    prompt_BT, wanted_BT = tokens_BT[:, :-answer], tokens_BT[:, -answer:]
+    made_BT = generate(model, prompt_BT, model.initial_state(len(samples)), segment_size, answer)  # type: ignore[attr-defined]
+    return (made_BT == wanted_BT).all(1).cpu()
 
 
 def count_right(

@@ -1,17 +1,16 @@
 """The settings of a BABILong run, and what it costs. Light to import: no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from rmtlib.errors import RmtlibError
 from rmtlib.experiments.spec import Cost
+from rmtlib.experiments.storage import strict
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
 PRETRAINED = {"gpt2": (12, 768, 50_257), "smollm2": (30, 576, 49_152)}  # layers, width, vocabulary: for the cost
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,19 +35,12 @@ class Params:
         """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
         data = dict(data)
         if isinstance(data.get("backbone"), Mapping):
-            data["backbone"] = _strict(DecoderConfig, data["backbone"])
+            data["backbone"] = strict(DecoderConfig, data["backbone"])
         if isinstance(data.get("train"), Mapping):
             train = dict(data["train"])
-            train["stages"] = tuple(_strict(Stage, stage) for stage in train.get("stages", ()))
-            data["train"] = _strict(TrainConfig, train)
-        return _strict(cls, data)
-
-
-def _strict(cls: type[T], data: Mapping[str, Any]) -> T:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    if set(data) != known:
-        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(known ^ set(data)))}")
-    return cls(**data)
+            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
+            data["train"] = strict(TrainConfig, train)
+        return strict(cls, data)
 
 
 def context_tokens(segments: int, segment_size: int) -> int:

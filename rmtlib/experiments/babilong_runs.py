@@ -12,16 +12,14 @@ from rmtlib.data import babi, books
 from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
-from rmtlib.errors import Stopped
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
 from rmtlib.experiments.babilong_params import Params, context_tokens
+from rmtlib.experiments.resumable import Test, count_right_answers
 from rmtlib.experiments.spec import Result
-from rmtlib.files import write_atomically
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
 from rmtlib.seeds import torch_seed
-from rmtlib.training.checkpoint import fingerprint
 from rmtlib.training.curriculum import Stage, draw_segments
 from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
@@ -29,7 +27,6 @@ from rmtlib.training.run import autocast
 if TYPE_CHECKING:
     from rmtlib.experiments.worker import RunFolder
 
-TOKENS_BETWEEN_STOPS = 30_000_000  # half a minute on a GPU at the speed aimed at
 TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 
 
@@ -140,33 +137,24 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 def _evaluate(
     model: RMT, test: SampleBuilder, params: Params, device: str, tokens: int, folder: "RunFolder"
 ) -> tuple[list[dict[str, int]], int]:
-    """Exact match at every length.
+    """Exact match at every length; resumes where it was stopped."""
+    S = params.train.segment_size
 
-    What is done is kept batch by batch in evaluation.json, so that a stopped run continues there. Batches of very
-    long samples are smaller: a stop never waits for more than `TOKENS_BETWEEN_STOPS`.
-    """
-    S, path = params.train.segment_size, folder.path / "evaluation.json"
-    weights = fingerprint(folder.path)
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    done: dict[str, list[int]] = kept["done"] if kept.get("weights") == weights else {}
-    results = []
-    for segments, count in ((int(n), count) for n, count in params.test_samples.items()):
+    def line(segments: int, count: int) -> Test:
         size = context_tokens(segments, S)
         sample = partial(test.build, context_tokens=size)
-        count = min(count, len(test.fitting(size)))
-        batch = max(1, min(params.evaluation_batch, TOKENS_BETWEEN_STOPS // size))
-        finished, right = done.get(str(segments), (0, 0))
-        tokens += finished * size
-        while finished < count:
-            if folder.should_stop():
-                raise Stopped(f"stopped while testing at {segments} segments; what is done is kept in {path}")
-            indices = range(finished, min(finished + batch, count))
+
+        def right(indices: range) -> int:
             with autocast(torch.device(device), params.train.precision):
-                right += count_right(model, sample, indices, S, batch_size=batch, device=device)
-            finished, tokens = indices.stop, tokens + len(indices) * size
-            done[str(segments)] = [finished, right]
-            write_atomically(path, json.dumps({"weights": weights, "done": done}).encode())
-            label = f"testing at {segments} segments ({size:,} tokens)"
-            folder.progress(label, finished, count, accuracy=right / finished, tokens=tokens)
-        results.append({"segments": segments, "tokens": segments * S, "n": count, "correct": right})
+                return count_right(model, sample, indices, S, batch_size=len(indices), device=device)
+
+        label = f"{segments} segments ({size:,} tokens)"
+        return Test(str(segments), label, min(count, len(test.fitting(size))), size, right)
+
+    tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
+    counts, tokens = count_right_answers(list(tests.values()), params.evaluation_batch, folder, tokens)
+    results = [
+        {"segments": segments, "tokens": segments * S, "n": each.samples, "correct": correct}
+        for (segments, each), correct in zip(tests.items(), counts, strict=True)
+    ]
     return results, tokens

@@ -131,6 +131,8 @@ class Artifact(ABC):
     title: ClassVar[str]
     rows: ClassVar[tuple[Row, ...]]
     scales: ClassVar[tuple[str, ...]] = SCALES
+    stage_words: ClassVar[str] = "segments / steps / learning rate"
+    """What the numbers of a stage are, in the table of settings."""
 
     @abstractmethod
     def default_rows(self, scale: str) -> tuple[str, ...]:
@@ -164,7 +166,12 @@ class Artifact(ABC):
         """About three lines of plain English: what these records show."""
 
 
-ARTIFACTS: dict[str, str] = {"figure-5": "rmtlib.experiments.figure_5:Figure5"}
+ARTIFACTS: dict[str, str] = {
+    "figure-5": "rmtlib.experiments.figure_5:Figure5",
+    "enwik8": "rmtlib.experiments.transformer_xl_tables:Enwik8",
+    "wikitext-103": "rmtlib.experiments.transformer_xl_tables:WikiText103",
+    "memory-capacity": "rmtlib.experiments.memory_capacity:MemoryCapacity",
+}
 """Name -> "module:class". Modules are imported when asked for; workers get the same reference."""
 
 
@@ -200,7 +207,7 @@ def select(
     """The runs that a command's options mean, in the artifact's row order, seeds 0, 1, ... of each row.
 
     None and "" mean the default: `default_scale()`, and the artifact's default seeds and rows. `rows` is a
-    comma list of glob patterns over row names, `tasks` one of task names; with both, rows that match both.
+    comma list of glob patterns over row names or "all", `tasks` one of task names; with both, rows that match both.
     `prepare` calls `Artifact.prepare` first, for a caller that will train them.
 
     Raises:
@@ -215,7 +222,7 @@ def select(
     chosen = [row for row in artifact.rows if row.name in artifact.default_rows(scale)]
     if rows or tasks:
         chosen = list(artifact.rows)
-    if rows:
+    if rows and rows != "all":
         names = [row.name for row in artifact.rows]
         for pattern in (patterns := _items(rows, "rows")):
             if not any(fnmatchcase(name, pattern) for name in names):

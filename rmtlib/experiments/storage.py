@@ -11,8 +11,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rmtlib.errors import RmtlibError
 
@@ -32,6 +33,17 @@ def plain(value: Any) -> Any:
     if callable(getattr(value, "item", None)):  # a numpy or torch scalar
         return plain(value.item())
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+
+
+T = TypeVar("T")
+
+
+def strict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The dataclass with these fields. Raises RmtlibError where one is unknown or missing: configs are complete."""
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    if set(data) != known:
+        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(known ^ set(data)))}")
+    return cls(**data)
 
 
 def finite(value: Any) -> tuple[Any, int]:

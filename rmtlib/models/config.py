@@ -1,5 +1,6 @@
 """Shapes of models, as data: no torch, so that experiments can be listed and planned without it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,3 +37,104 @@ class DecoderConfig:
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class TransformerXLConfig:
+    """Shape and memory of a Transformer-XL with memory tokens (RMT paper, appendix A).
+
+    Where the released code is broken or the paper silent, the default is named first.
+
+    Attributes:
+        recurrent: False drops the write block: the Memory Transformer, whose prefix is the same in every segment.
+        cache: how much each layer keeps of its inputs (Transformer-XL's mem_len).
+        cache_counts: "tokens": the cache holds text positions alone, as the paper counts them ("cache 70 + 5
+            memory tokens"). "positions": it holds the last positions of the whole sequence, read and write tokens
+            included, as released.
+        memory_sees_cache: whether read and write tokens attend to the cache; False as in the released runs.
+        memory_positions: the position term between memory tokens of a block that look forward. "signed": of their
+            true, negative distance. "content": none. "released": what Transformer-XL's shift leaves there, zero for
+            the next token and the following query's farthest distances beyond it (no model was meant to use them).
+        initial_memory: "copied": M copies of one N(0, 1) vector, as released; "distinct": M vectors.
+        cutoffs: first ids of the clusters of an adaptive softmax; empty for a plain one.
+        auxiliary_token: one more output entry, which the auxiliary loss predicts from written memory.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_ff: int
+    dropout: float = 0.1
+    memory_tokens: int = 0
+    recurrent: bool = True
+    cache: int = 0
+    cache_counts: Literal["tokens", "positions"] = "tokens"
+    memory_sees_cache: bool = False
+    memory_positions: Literal["signed", "content", "released"] = "signed"
+    initial_memory: Literal["copied", "distinct"] = "copied"
+    cutoffs: tuple[int, ...] = ()
+    auxiliary_token: bool = False
+
+    def __post_init__(self) -> None:
+        if self.d_model % 2:
+            raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
+        for name, known in (
+            ("cache_counts", ("tokens", "positions")),
+            ("memory_positions", ("signed", "content", "released")),
+            ("initial_memory", ("copied", "distinct")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if min(self.memory_tokens, self.cache) < 0:
+            raise ValueError(f"memory_tokens {self.memory_tokens} and cache {self.cache} must be 0 or more")
+        if self.auxiliary_token and not (self.memory_tokens and self.recurrent):
+            raise ValueError("auxiliary_token needs memory tokens that are written")
+
+
+@dataclass(frozen=True)
+class DeltaRule:
+    """Which update it is.
+
+    Attributes:
+        update: "sequential" as in equations (1)-(3), "batched" as in the released code.
+        gamma: "paper": equation (2), of any size and sign; "released": clipped to [0, 1], with EPS added to z.phi(k)
+            once something is stored; "off": gamma = 1, the uncorrected rule of Figure 4a.
+        detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
+    """
+
+    update: Literal["sequential", "batched"] = "sequential"
+    gamma: Literal["paper", "released", "off"] = "paper"
+    detach_gamma: bool = True
+
+    def __post_init__(self) -> None:
+        if self.update not in ("sequential", "batched"):
+            raise ValueError(f"update is {self.update!r}; it must be 'sequential' or 'batched'")
+        if self.gamma not in ("paper", "released", "off"):
+            raise ValueError(f"gamma is {self.gamma!r}; it must be 'paper', 'released' or 'off'")
+
+
+@dataclass(frozen=True)
+class MambaConfig:
+    """Shape of a Mamba model; the defaults are Hugging Face's."""
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    state_size: int = 16
+    expand: int = 2
+    conv_taps: int = 4
+    dt_rank: int | None = None  # None: ceil(d_model / 16)
+    bias: bool = False  # of the projections in and out
+    conv_bias: bool = True
+    norm_eps: float = 1e-5
+    tied: bool = True
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.d_model
+
+    @property
+    def rank(self) -> int:
+        return self.dt_rank or math.ceil(self.d_model / 16)

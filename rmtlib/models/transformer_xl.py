@@ -15,66 +15,16 @@ T = M + S + M new positions, K = P + T keys, R relative distances, N rows, V voc
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
+from rmtlib.models.config import TransformerXLConfig
 
-
-@dataclass(frozen=True)
-class TransformerXLConfig:
-    """Shape and memory. Where the released code is broken or the paper silent, the default is named first.
-
-    Attributes:
-        recurrent: False drops the write block: the Memory Transformer, whose prefix is the same in every segment.
-        cache: how much each layer keeps of its inputs (Transformer-XL's mem_len).
-        cache_counts: "tokens": the cache holds text positions alone, as the paper counts them ("cache 70 + 5
-            memory tokens"). "positions": it holds the last positions of the whole sequence, read and write tokens
-            included, as released.
-        memory_sees_cache: whether read and write tokens attend to the cache; False as in the released runs.
-        memory_positions: the position term between memory tokens of a block that look forward. "signed": of their
-            true, negative distance. "content": none. "released": what Transformer-XL's shift leaves there, zero for
-            the next token and the following query's farthest distances beyond it (no model was meant to use them).
-        initial_memory: "copied": M copies of one N(0, 1) vector, as released; "distinct": M vectors.
-        cutoffs: first ids of the clusters of an adaptive softmax; empty for a plain one.
-        auxiliary_token: one more output entry, which the auxiliary loss predicts from written memory.
-    """
-
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    d_head: int
-    d_ff: int
-    dropout: float = 0.1
-    memory_tokens: int = 0
-    recurrent: bool = True
-    cache: int = 0
-    cache_counts: Literal["tokens", "positions"] = "tokens"
-    memory_sees_cache: bool = False
-    memory_positions: Literal["signed", "content", "released"] = "signed"
-    initial_memory: Literal["copied", "distinct"] = "copied"
-    cutoffs: tuple[int, ...] = ()
-    auxiliary_token: bool = False
-
-    def __post_init__(self) -> None:
-        if self.d_model % 2:
-            raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
-        for name, known in (
-            ("cache_counts", ("tokens", "positions")),
-            ("memory_positions", ("signed", "content", "released")),
-            ("initial_memory", ("copied", "distinct")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
-        if min(self.memory_tokens, self.cache) < 0:
-            raise ValueError(f"memory_tokens {self.memory_tokens} and cache {self.cache} must be 0 or more")
-        if self.auxiliary_token and not (self.memory_tokens and self.recurrent):
-            raise ValueError("auxiliary_token needs memory tokens that are written")
+__all__ = ["TransformerXL", "TransformerXLConfig", "XLState"]
 
 
 class XLState(NamedTuple):

@@ -1,60 +1,21 @@
 """Sentences of the papers as checks over records: holds, fails, or not enough runs, with the statistic."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import log2, sqrt
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from rmtlib.evaluation.statistics import mean_std
+from rmtlib.report import language
+from rmtlib.report.capacity_claims import MEMORY_CAPACITY
+from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
 from rmtlib.report.curves import Curve, Record, curves, short_count
 
-Outcome = Literal["holds", "fails", "not enough runs"]
+__all__ = ["CLAIMS", "FIGURE_5", "RUNS_NEEDED", "Claim", "Finding", "Verdict", "judge", "slopes"]
 
-RUNS_NEEDED = 3  # of every task that a claim compares; what the paper has
 TIE = 0.01  # the paper prints whole percents
 SUPPORTING_FACTS = {"qa1": 1, "qa2": 2, "qa3": 3}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check says of one scale's curves."""
-
-    outcome: Outcome
-    statistic: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence, where it stands, how it is checked (in words), and the check over task -> curve."""
-
-    name: str
-    text: str
-    source: str
-    rule: str
-    check: Callable[[Mapping[str, Curve]], Finding]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A claim at one scale. `slugs` are the records that were looked at."""
-
-    claim: Claim
-    scale: str
-    outcome: Outcome
-    statistic: str
-    slugs: tuple[str, ...]
-
-
-def _missing(tasks: Mapping[str, Curve], needed: Sequence[str]) -> Finding | None:
-    """The finding "not enough runs" if a task has fewer than are needed."""
-    short = {task: tasks[task].runs if task in tasks else 0 for task in needed}
-    short = {task: runs for task, runs in short.items() if runs < RUNS_NEEDED}
-    if not short:
-        return None
-    have = ", ".join(f"{task} has {runs}" for task, runs in short.items())
-    return Finding("not enough runs", f"{RUNS_NEEDED} runs of each task are needed; {have}")
 
 
 def _judged(tasks: Mapping[str, Curve]) -> list[Curve]:
@@ -64,7 +25,7 @@ def _judged(tasks: Mapping[str, Curve]) -> list[Curve]:
 def _decline(tasks: Mapping[str, Curve]) -> Finding:
     judged = _judged(tasks)
     if not judged:
-        return _missing(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
+        return too_few(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
     parts, holds = [], True
     for curve in judged:
         trained, longest = curve.at_training_length, curve.points[-1]
@@ -81,8 +42,8 @@ def _decline(tasks: Mapping[str, Curve]) -> Finding:
 
 def _qa1_highest(tasks: Mapping[str, Curve]) -> Finding:
     others = [curve for curve in _judged(tasks) if curve.task != "qa1"]
-    if missing := _missing(tasks, ["qa1"]):
-        return missing
+    if short := too_few(tasks, ["qa1"]):
+        return short
     if not others:
         return Finding("not enough runs", f"{RUNS_NEEDED} runs of qa1 and of at least one other task are needed")
     leads = [
@@ -114,8 +75,8 @@ def slopes(curve: Curve) -> list[float]:
 
 
 def _facts_steepen(tasks: Mapping[str, Curve]) -> Finding:
-    if missing := _missing(tasks, list(SUPPORTING_FACTS)):
-        return missing
+    if short := too_few(tasks, list(SUPPORTING_FACTS)):
+        return short
     found = {task: slopes(tasks[task]) for task in SUPPORTING_FACTS}
     holds, parts = True, []
     for task, values in found.items():
@@ -145,7 +106,7 @@ def _f_quantile(freedom: int, level: float) -> float:
 def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
     judged = _judged(tasks)
     if not judged:
-        return _missing(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
+        return too_few(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
     within: list[tuple[float, float, int]] = []
     beyond: list[tuple[float, float, int]] = []
     for curve in judged:
@@ -203,17 +164,29 @@ FIGURE_5 = (
     ),
 )
 
-CLAIMS: Mapping[str, tuple[Claim, ...]] = {"figure-5": FIGURE_5}
+CLAIMS: Mapping[str, tuple[Claim, ...]] = {
+    "figure-5": FIGURE_5,
+    "enwik8": language.ENWIK8_CLAIMS,
+    "wikitext-103": language.WIKITEXT_103_CLAIMS,
+    "memory-capacity": MEMORY_CAPACITY,
+}
+GROUPED: Mapping[str, Callable[[Iterable[Record]], Mapping[str, Mapping[str, Any]]]] = {
+    "figure-5": curves,
+    "enwik8": language.grouped("enwik8"),
+    "wikitext-103": language.grouped("wikitext-103"),
+    "memory-capacity": curves,
+}
+"""Artifact -> how its records are put together: scale -> row -> its runs, as its claims take them."""
 
 
 def judge(artifact: str, records: Iterable[Record]) -> list[Verdict]:
     """Every claim of an artifact at every scale that has records, except `smoke`, which only shows that all runs."""
     verdicts = []
-    for scale, tasks in curves(records).items():
+    for scale, rows in GROUPED.get(artifact, curves)(records).items():
         if scale == "smoke":
             continue
-        slugs = tuple(s for curve in tasks.values() for s in curve.slugs)
+        slugs = tuple(s for runs in rows.values() for s in runs.slugs)
         for claim in CLAIMS.get(artifact, ()):
-            finding = claim.check(tasks)
+            finding = claim.check(rows)
             verdicts.append(Verdict(claim, scale, finding.outcome, finding.statistic, slugs))
     return verdicts

@@ -41,7 +41,7 @@ RC: Any = {
 Panels = list[tuple[str, dict[str, Curve], dict[str, Curve]]]
 
 
-def _panels(live: Iterable[Record], published: Iterable[Record]) -> Panels:
+def panels(live: Iterable[Record], published: Iterable[Record]) -> Panels:
     """(scale, live curves, published curves) of each scale that has any. A published copy of a live run is left out."""
     live = list(live)
     ids = {record["run_id"] for record in live}
@@ -61,15 +61,15 @@ def figure_5(live: Iterable[Record], published: Iterable[Record], rows: Sequence
     import matplotlib
     from matplotlib.figure import Figure
 
-    panels = _panels(live, published)
-    count = len(panels) + 1
+    shown = panels(live, published)
+    count = len(shown) + 1
     columns = min(count, 2)
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(4.1 * columns, 3.0 * -(-count // columns) + 0.7), layout="constrained")
         axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True).ravel()
-        for ax, (scale, now, before) in zip(axes, panels, strict=False):
+        for ax, (scale, now, before) in zip(axes, shown, strict=False):
             _scale_panel(ax, scale, now, before)
-        _paper_panel(axes[len(panels)], rows)
+        _paper_panel(axes[len(shown)], rows)
         for ax in axes[count:]:
             ax.remove()
         for ax in axes[:count]:
@@ -77,9 +77,9 @@ def figure_5(live: Iterable[Record], published: Iterable[Record], rows: Sequence
             ax.set_xlabel("context length in tokens")
             if ax.get_subplotspec().is_first_col():
                 ax.set_ylabel("exact match")
-        tasks = [row.name for row in rows if row.paper] + [t for _, *both in panels for group in both for t in group]
+        tasks = [row.name for row in rows if row.paper] + [t for _, *both in shown for group in both for t in group]
         figure.legend(
-            handles=_legend(dict.fromkeys(tasks), panels),
+            handles=_legend(dict.fromkeys(tasks), shown),
             loc="outside lower center",
             ncols=6 if columns > 1 else 4,
             frameon=False,
@@ -156,7 +156,7 @@ def _context_axis(ax: Axes, lengths: Sequence[int]) -> None:
     ax.set_xticklabels([short_count(tokens) for tokens in shown])
 
 
-def _legend(tasks: Iterable[str], panels: Panels) -> list[Any]:
+def _legend(tasks: Iterable[str], shown: Panels) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -165,16 +165,16 @@ def _legend(tasks: Iterable[str], panels: Panels) -> list[Any]:
         colour, marker = TASK_STYLE.get(task, ("#444444", "x"))
         handles.append(Line2D([], [], color=colour, marker=marker, markersize=4, label=task))
     grey = "#555555"
-    if panels:
+    if shown:
         handles.append(Patch(color=grey, alpha=0.25, label="± 1 std over seeds"))
-    if any(now for _, now, _ in panels):
+    if any(now for _, now, _ in shown):
         handles.append(Line2D([], [], color=grey, marker="o", markersize=4, label="runs here"))
-    if any(before for _, _, before in panels):
+    if any(before for _, _, before in shown):
         handles.append(
             Line2D([], [], color=grey, linestyle="--", marker="o", mfc="white", markersize=4, label="published runs")
         )
     handles.append(Line2D([], [], color=grey, linestyle="-.", linewidth=1, label="training length"))
-    if any(c.recency is not None for _, *both in panels for group in both for c in group.values()):
+    if any(c.recency is not None for _, *both in shown for group in both for c in group.values()):
         handles.append(
             Line2D([], [], color=grey, linestyle=(0, (1, 2)), linewidth=1, label="naming the most recent place")
         )
@@ -184,7 +184,7 @@ def _legend(tasks: Iterable[str], panels: Panels) -> list[Any]:
 def figure_5_alt(live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Exact match against context length in tokens, on a logarithmic axis."]
-    for scale, now, before in _panels(live, published):
+    for scale, now, before in panels(live, published):
         for group, name in ((now, "runs on this machine"), (before, "published runs")):
             if group:
                 tasks = "; ".join(_describe(curve) for curve in group.values())

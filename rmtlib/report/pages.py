@@ -111,7 +111,7 @@ def settings_fragment(artifact: Artifact) -> str:
     """The settings of a row at every scale, from the configs themselves."""
     row = artifact.rows[0].name
     columns = {scale: artifact.config(row, scale, 0).params for scale in artifact.scales}
-    caption = f"Settings of a run of {row} at each scale. Stages are segments / steps / learning rate."
+    caption = f"Settings of a run of {row} at each scale. Stages are {artifact.stage_words}."
     return settings_table(caption, columns).to_html() + "\n"
 
 
@@ -153,11 +153,6 @@ def records_fragment(views: Iterable[View], folder: Path) -> str:
 def record_section(record: Record, where: str, raw: str) -> str:
     """One record: what it measured, and all that says where that comes from."""
     name = slug(record)
-    measured = "\n".join(
-        f"<tr><th scope='row'>{e['tokens']}</th><td>{e['segments']}</td><td>{e['correct']} of {e['n']}</td>"
-        f"<td>{e['correct'] / e['n']:.3f}</td></tr>"
-        for e in record["metrics"].get("exact_match", ())
-    )
     data = "; ".join(f"{d['name']} ({d.get('source', 'unknown')}, {str(d.get('sha256'))[:12]})" for d in record["data"])
     git = record["git"]
     changed = ", with uncommitted changes" if git["dirty"] else ""
@@ -173,13 +168,13 @@ def record_section(record: Record, where: str, raw: str) -> str:
         "notes": "; ".join(record["notes"]) or "none",
     }
     lines = "\n".join(f"<tr><th scope='row'>{k}</th><td class='prose'>{escape(v)}</td></tr>" for k, v in facts.items())
-    other = {key: value for key, value in record["metrics"].items() if key != "exact_match"}
+    other = {key: value for key, value in record["metrics"].items() if key not in ("exact_match", "unit", "value")}
     config = escape(json.dumps({"config": record["config"], "other metrics": other}, indent=1))
     config = re.sub(r"\n\s*\n", "\n", config)
     title = f"{record['row']}, {record['scale']} scale, seed {record['seed']}"
     return (
         f"({name.lower()})=\n### {title}: {record['run_id']}\n\n"
-        + _html_table("Exact match", ("context tokens", "segments", "right", "accuracy"), measured.splitlines())
+        + measured_table(record)
         + _html_table("Where it comes from", ("", ""), lines.splitlines()).replace(
             '<thead><tr><th scope="col"></th><th scope="col"></th></tr></thead>\n', ""
         )
@@ -193,6 +188,20 @@ def _machine(hardware: Mapping[str, Any]) -> str:
     memory = parts.pop("memory_bytes", None)
     parts |= {"memory": size(memory)} if memory else {}
     return _inline({name: value for name, value in parts.items() if value is not None})
+
+
+def measured_table(record: Record) -> str:
+    """What a record measured: exact match at every length, or one value of the test text."""
+    metrics = record["metrics"]
+    if "exact_match" in metrics:
+        rows = [
+            f"<tr><th scope='row'>{e['tokens']}</th><td>{e['segments']}</td><td>{e['correct']} of {e['n']}</td>"
+            f"<td>{e['correct'] / e['n']:.3f}</td></tr>"
+            for e in metrics["exact_match"]
+        ]
+        return _html_table("Exact match", ("context tokens", "segments", "right", "accuracy"), rows)
+    row = f"<tr><th scope='row'>{metrics['value']:.4f}</th><td>{metrics['tokens']}</td></tr>"
+    return _html_table("Test", (metrics["unit"], "over tokens"), [row])
 
 
 def _inline(values: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.spec import SCALES, Artifact, Row, get_artifact
-from rmtlib.report import figures, tables
+from rmtlib.report import capacity, figures, tables
 from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.curves import Record
+from rmtlib.report.language import LanguageParts
 from rmtlib.report.tables import Table
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Parts:
     paper: Callable[[Sequence[Row]], Table]
 
 
+def _language(artifact: str) -> Parts:
+    parts = LanguageParts(artifact)
+    return Parts(parts.figure, parts.describe, parts.csv, parts.by_scale, parts.compare, parts.paper)
+
+
 PARTS = {
     "figure-5": Parts(
         figures.figure_5,
@@ -41,7 +47,12 @@ PARTS = {
         tables.accuracy_table,
         tables.comparison_table,
         tables.paper_table,
-    )
+    ),
+    "enwik8": _language("enwik8"),
+    "wikitext-103": _language("wikitext-103"),
+    "memory-capacity": Parts(
+        capacity.figure, capacity.describe, capacity.to_csv, capacity.by_scale, capacity.compare, capacity.paper
+    ),
 }
 
 

@@ -3,7 +3,10 @@
 Shapes: B batch, S segment length, N labelled rows, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from rmtlib.models.layered import LayeredModel
 from rmtlib.segments import IGNORE, Segment
 
 State = Any  # a NamedTuple of tensors
@@ -26,15 +30,46 @@ class RecurrentModel(Protocol):
     def logits(self, hidden: Tensor) -> Tensor: ...
 
 
-def segment_loss(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
-    """Summed cross-entropy (nats) of the segment's labelled rows, and the next state.
+def read(
+    model: RecurrentModel, segments: Iterable[Segment], state: State, count: int
+) -> Iterator[tuple[Segment, Tensor]]:
+    """Each of the `count` segments with the model's outputs (B, S, D).
+
+    A model that can read several segments at once as a wavefront does so where that is faster.
+    """
+    segments = iter(segments)
+    first = next(segments)
+    B, S = first.input_ids_BS.shape
+    if isinstance(model, LayeredModel) and model.prefers_wavefront(B, S, count):
+        waiting: deque[Segment] = deque()
+
+        def feed() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for segment in chain([first], segments):
+                waiting.append(segment)
+                yield segment.input_ids_BS, segment.lengths_B
+
+        for hidden_BSD in model.sweep(feed(), state):
+            yield waiting.popleft(), hidden_BSD
+        return
+    for s, segment in enumerate(chain([first], segments)):
+        hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B, write=s < count - 1)
+        yield segment, hidden_BSD
+
+
+def labelled_loss(model: RecurrentModel, segment: Segment, hidden_BSD: Tensor) -> Tensor:
+    """Summed cross-entropy (nats) of the segment's labelled rows.
 
     Only labelled rows are projected to the vocabulary; a segment without labels costs no projection at all.
     """
-    hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B, write=write)
     rows_BS = segment.labels_BS != IGNORE
     logits_NV = model.logits(hidden_BSD[rows_BS]).float()
-    return F.cross_entropy(logits_NV, segment.labels_BS[rows_BS], reduction="sum"), state
+    return F.cross_entropy(logits_NV, segment.labels_BS[rows_BS], reduction="sum")
+
+
+def segment_loss(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
+    """`labelled_loss` of one segment, and the next state."""
+    hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B, write=write)
+    return labelled_loss(model, segment, hidden_BSD), state
 
 
 def backward(
@@ -53,19 +88,23 @@ def backward(
         bptt_segments: k: the loss of segment s reaches segments s-k .. s and, where s-k <= 0, the initial state;
             nothing earlier. None: all of them (full BPTT, "no gradient stopping").
         recompute: keep only the states and run each segment again in the backward pass, so that memory does not
-            grow with the number of segments.
+            grow with the number of segments. Of a model that can `rebuild` states, about 2 sqrt(n) of n are kept.
 
     Returns:
         The summed loss in nats.
     """
     if bptt_segments is not None and bptt_segments < len(segments) - 1:
         return _truncated(model, segments, scale, bptt_segments)
-    run: Callable = _recomputed if recompute else segment_loss
-    state = model.initial_state(segments[0].input_ids_BS.shape[0])
-    losses = []
-    for s, segment in enumerate(segments):
-        loss, state = run(model, segment, state, s < len(segments) - 1)
-        losses.append(loss)
+    start = model.initial_state(segments[0].input_ids_BS.shape[0])
+    if recompute and hasattr(model, "rebuild"):
+        return _rebuilt(model, segments, start, scale)
+    if recompute:
+        state, losses = start, []
+        for s, segment in enumerate(segments):
+            loss, state = _recomputed(model, segment, state, s < len(segments) - 1)
+            losses.append(loss)
+    else:
+        losses = [labelled_loss(model, *pair) for pair in read(model, segments, start, len(segments))]
     total = torch.stack(losses).sum()
     (total * scale).backward()
     return total.item()
@@ -73,6 +112,59 @@ def backward(
 
 def _recomputed(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
     return checkpoint(segment_loss, model, segment, state, write, use_reentrant=False)
+
+
+def _rebuilt(model: Any, segments: Sequence[Segment], start: State, scale: float) -> float:
+    """Full BPTT that keeps about 2 sqrt(n) of n states: what each segment wrote, which is small, is kept instead.
+
+    On the way back the states between two kept ones are built anew by the same additions, so that they are bitwise
+    the first ones. (Taking the writes away from the last state would keep one, but what is left of a large entry that
+    was not yet there is rounding error, which reading divides by as small a normalisation.)
+    """
+    n = len(segments)
+    stride = math.isqrt(n - 1) + 1
+    state, kept, writes, randomness = start, [], [], []
+    with torch.no_grad():
+        for s, segment in enumerate(segments):
+            if s % stride == 0:
+                kept.append(state)
+            if s < n - 1:
+                randomness.append(_random_states(segment.input_ids_BS.device))
+                state, written = model.step_to_rebuild(segment.input_ids_BS, state, segment.lengths_B)
+                writes.append(written)
+    del state
+    total = 0.0
+    gradients: list[Tensor] = []
+    for first in range((n - 1) // stride * stride, -1, -stride):
+        states = [kept.pop()]
+        with torch.no_grad():
+            for written in writes[first : min(first + stride, n) - 1]:
+                states.append(model.rebuild(states[-1], written))
+        for s in range(first + len(states) - 1, first - 1, -1):
+            inputs = type(start)(*(x.detach().requires_grad_() for x in states.pop()))
+            with torch.random.fork_rng(_cuda(inputs[0].device), enabled=s < n - 1):
+                if s < n - 1:
+                    _set_random_states(randomness.pop(), inputs[0].device)
+                loss, outputs = segment_loss(model, segments[s], inputs, s < n - 1)
+            total += loss.item()
+            torch.autograd.backward([loss * scale, *outputs[: len(gradients)]], [torch.ones_like(loss), *gradients])
+            gradients = _take_gradients(inputs)
+    _hand_back(start, gradients)
+    return total
+
+
+def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_states(states: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if states[1] is not None:
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
 
 
 def _truncated(model: RecurrentModel, segments: Sequence[Segment], scale: float, k: int) -> float:
@@ -96,11 +188,18 @@ def _truncated(model: RecurrentModel, segments: Sequence[Segment], scale: float,
                 torch.autograd.backward(outputs[earlier], gradients, retain_graph=True)
                 gradients = _take_gradients(inputs[earlier])
             if s <= k:
-                torch.autograd.backward(start, gradients, retain_graph=True)
+                _hand_back(start, gradients)
         if s >= k:
             inputs.pop(s - k)
             outputs.pop(s - k - 1)
     return total
+
+
+def _hand_back(start: State, gradients: list[Tensor]) -> None:
+    """Gradient of the initial state's parameters, where it has any."""
+    learned = [i for i, x in enumerate(start) if x.requires_grad]
+    if learned:
+        torch.autograd.backward([start[i] for i in learned], [gradients[i] for i in learned], retain_graph=True)
 
 
 def _take_gradients(state: State) -> list[Tensor]:

@@ -2,6 +2,7 @@
 and `logits`; what it shares with other kinds of training is in `training.run`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -36,6 +37,9 @@ class Trainer(Run):
         validate: ``validate(model, stage)`` scores the model on held-out samples; higher is better.
         progress: ``progress(label, step, steps, **numbers)`` is called at every step.
         should_stop: asked at every step boundary; True saves a checkpoint and raises `Stopped`.
+        segment_sizes: one for each stage, where they differ from the config's.
+        enough: a score at which a stage ends at once.
+        clip_value: clip every entry of the gradient at it instead of the gradient's norm.
     """
 
     def __init__(
@@ -47,6 +51,10 @@ class Trainer(Run):
         validate: Callable[[nn.Module, Stage], float],
         progress: Callable[..., None] = lambda *args, **numbers: None,
         should_stop: Callable[[], bool] = lambda: False,
+        *,
+        segment_sizes: Sequence[int] | None = None,
+        enough: float = math.inf,
+        clip_value: float | None = None,
     ):
         super().__init__(
             model,
@@ -54,6 +62,7 @@ class Trainer(Run):
             seed=config.seed,
             precision=config.precision,
             clip_norm=config.clip_norm,
+            clip_value=clip_value,
             new_optimizer=lambda model: torch.optim.AdamW(
                 model.parameters(), lr=0.0, betas=(0.9, config.beta2), weight_decay=config.weight_decay
             ),
@@ -61,6 +70,7 @@ class Trainer(Run):
             should_stop=should_stop,
         )
         self.config, self.sample, self.validate = config, sample, validate
+        self.segment_sizes, self.enough = segment_sizes, enough
         self.at.micro_batch = config.batch_size
 
     def fit(self) -> "Trainer":
@@ -78,7 +88,7 @@ class Trainer(Run):
 
     def _run_stage(self, stage: Stage) -> None:
         c, at = self.config, self.at
-        while at.step < stage.steps and at.evaluations_since_best < c.patience:
+        while at.step < stage.steps and at.evaluations_since_best < c.patience and at.best_score < self.enough:
             if self.should_stop():
                 self.save()
                 raise Stopped(f"stopped in stage {at.stage + 1} at step {at.step} with a checkpoint in {self.folder}")
@@ -107,10 +117,9 @@ class Trainer(Run):
     def _backward(self, samples: Sequence[TrainingSample]) -> float:
         """Gradient of the mean loss per label over the batch, in as many passes as the micro-batch needs."""
         c, size = self.config, self.at.micro_batch
+        S = self.segment_sizes[self.at.stage] if self.segment_sizes else c.segment_size
         parts = [samples[i : i + size] for i in range(0, len(samples), size)]
-        cuts: list[list[Segment]] = [
-            list(cut([s.tokens for s in part], [s.labels for s in part], c.segment_size)) for part in parts
-        ]
+        cuts: list[list[Segment]] = [list(cut([s.tokens for s in part], [s.labels for s in part], S)) for part in parts]
         labels = sum(int((segment.labels_BS != IGNORE).sum()) for segments in cuts for segment in segments)
         total = 0.0
         for segments in cuts:

@@ -56,12 +56,14 @@ class Run:
         seed: int,
         precision: str,
         clip_norm: float,
+        clip_value: float | None = None,
         new_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         progress: Callable[..., None],
         should_stop: Callable[[], bool],
     ):
         self.model, self.folder = model, folder
         self.seed, self.precision, self.clip_norm = seed, precision, clip_norm
+        self.clip_value = clip_value
         self.progress, self.should_stop = progress, should_stop
         self.device = next(model.parameters()).device
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -92,9 +94,17 @@ class Run:
         loss = self._with_enough_memory(backward, torch_seed(self.seed, "dropout", index))
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm).item()
+        norm = self._clip()
         self.optimizer.step()
         return loss, norm
+
+    def _clip(self) -> float:
+        """Clip the gradient, by its norm or entry by entry; returns its norm before."""
+        if self.clip_value is None:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm).item()
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
+        nn.utils.clip_grad_value_(self.model.parameters(), self.clip_value)
+        return norm
 
     def _with_enough_memory(self, backward: Callable[[], float], seed: int) -> float:
         """Halve the micro-batch until the pass fits; without dropout the step's result stays."""

@@ -1,0 +1,1 @@
+"""Speed and memory against straightforward peers: `make bench`. Timings are benchmarks, never tests."""

@@ -1,0 +1,302 @@
+"""The cases: each gives rows of the table. On a CPU, one thread, float32."""
+
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+
+from benchmarks import naive
+from benchmarks.measure import Row, compare, growth_bytes, in_new_process, seconds, speed
+from rmtlib import memory_update
+from rmtlib.data.associative import VOCABULARY, PairTask
+from rmtlib.errors import RmtlibError
+from rmtlib.memory_update import Association, DeltaRule
+from rmtlib.models.armt import ARMT
+from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.mamba import Mamba, MambaConfig
+from rmtlib.models.rmt import RMT
+from rmtlib.segments import IGNORE, Segment, cut
+from rmtlib.training.bptt import backward, read
+
+RELEASED = DeltaRule("batched", "released")
+SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
+CORE_FLOPS = 0.0  # of a matrix product, measured at the start
+
+
+def measure_core() -> float:
+    """FLOP/s of one thread in a matrix product: the floor of a CPU row."""
+    a = torch.randn(1024, 1024)
+    best = min(seconds(lambda: a @ a) for _ in range(5))
+    return 2 * 1024**3 / best
+
+
+def _gpt2(layers: int = 12, width: int = 768) -> Any:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=layers, n_embd=width, n_head=width // 64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **SPECIAL
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def _answer_batch(vocabulary: int, segment: int, count: int, batch: int = 1) -> list[Segment]:
+    """Segments with labels on the last three positions alone, as in question answering."""
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (batch, segment * count), generator=random)
+    labels = torch.full_like(ids, IGNORE)
+    labels[:, -4:-1] = ids[:, -3:]
+    return [Segment(x, y, None) for x, y in zip(ids.split(segment, 1), labels.split(segment, 1), strict=True)]
+
+
+def _check(ours: Any, peer: Any, segments: list[Segment]) -> None:
+    """Same answers' logits, to float32's precision."""
+    with torch.no_grad():
+        *_, (_, hidden) = read(ours, segments, ours.initial_state(len(segments[0].input_ids_BS)), len(segments))
+        a = ours.logits(hidden[:, -4:])
+        b = peer([s.input_ids_BS for s in segments])[:, -4:]
+    worst = ((a - b).abs().max() / b.abs().max()).item()
+    assert worst < 1e-3, f"the peers disagree by {worst:.1e}"
+
+
+def _prefill(model: Any, segments: list[Segment]) -> torch.Tensor:
+    with torch.no_grad():
+        *_, (_, hidden) = read(model, segments, model.initial_state(len(segments[0].input_ids_BS)), len(segments))
+        return model.logits(hidden[:, -1])
+
+
+def _train(model: Any, segments: list[Segment], **options: Any) -> None:
+    model.zero_grad(set_to_none=True)
+    backward(model, segments, scale=1 / 3, **options)
+
+
+def _train_naive(model: Any, segments: list[Segment]) -> None:
+    model.zero_grad(set_to_none=True)
+    model([s.input_ids_BS for s in segments], [s.labels_BS for s in segments]).backward()
+
+
+def _gpt2_rows(name: str, ours: Any, peer: Any, rounds: int, targets: tuple[float, float]) -> Iterator[Row]:
+    segments = _answer_batch(50_257, 128, 2)
+    _check(ours, peer, segments)
+    tokens = sum(s.input_ids_BS.numel() for s in segments)
+    weights = sum(p.numel() for p in ours.decoder.blocks.parameters())
+    positions = (128 + ours.memory_tokens * (2 if name == "RMT" else 1)) / 128
+
+    def run_naive() -> None:
+        with torch.no_grad():
+            peer([s.input_ids_BS for s in segments])
+
+    for what, times, mine, theirs, target in (
+        ("prefill", 1, lambda: _prefill(ours, segments), run_naive, targets[0]),
+        ("training", 3, lambda: _train(ours, segments), lambda: _train_naive(peer, segments), targets[1]),
+    ):
+        a, b, ratio = compare(mine, theirs, rounds)
+        floor = times * 2 * weights * positions * tokens / CORE_FLOPS
+        yield speed(f"{name} {what}", "GPT-2 124M, 2 segments of 128, batch 1", a, b, ratio, target, f"{floor / a:.0%}")
+
+
+def rmt(rounds: int) -> Iterator[Row]:
+    """RMT on GPT-2 against the wrapped Hugging Face model."""
+    hf = _gpt2()
+    ours = RMT(decoder_from_hf(hf), 16).eval()
+    yield from _gpt2_rows("RMT", ours, naive.NaiveRMT(hf, ours.memory_MD), rounds, (1.4, 1.25))
+
+
+def armt(rounds: int) -> Iterator[Row]:
+    """ARMT on GPT-2, as released, against the wrapped Hugging Face model."""
+    hf = _gpt2()
+    ours = ARMT(decoder_from_hf(hf), 10, 64, RELEASED).eval()
+    torch.nn.init.normal_(ours.value_LDD, std=0.02)
+    yield from _gpt2_rows("ARMT", ours, naive.NaiveARMT(hf, hf.transformer.h, ours), rounds, (1.4, 1.4))
+
+
+def update(rounds: int) -> Iterator[Row]:
+    """One segment's memory update with its gradient, batch 16 at the paper's small size."""
+    B, K, D, M = 16, 384, 128, 4
+    torch.manual_seed(0)
+    keys, old = memory_update.dpfp(torch.randn(B, M, 64)), memory_update.dpfp(torch.randn(B, 8, 64))
+    values, betas = torch.randn(B, M, D), torch.rand(B, M)
+    with torch.no_grad():
+        memory = memory_update.empty((B,), K, D, keys)
+        memory = memory_update.add(
+            memory, memory_update.write(memory, old, torch.randn(B, 8, D), torch.rand(B, 8), RELEASED)
+        )
+    for leaf in (keys, values, betas):
+        leaf.requires_grad_()
+
+    def fast(rule: DeltaRule) -> Association:
+        after = memory_update.add(memory, memory_update.write(memory, keys, values, betas, rule))
+        (after.matrix_BKD.sum() + after.norm_BK.sum()).backward()
+        return after
+
+    def slow() -> tuple[torch.Tensor, torch.Tensor]:
+        A, z = naive.write_with_einsum(*memory, keys, values, betas)
+        (A.sum() + z.sum()).backward()
+        return A, z
+
+    def token_by_token() -> None:
+        after = memory_update.write_token_by_token(memory, keys, values, betas, DeltaRule())
+        (after.matrix_BKD.sum() + after.norm_BK.sum()).backward()
+
+    torch.testing.assert_close(fast(RELEASED).matrix_BKD, slow()[0], rtol=1e-3, atol=1e-4)
+    what = "batch 16, K 384, D 128, 4 tokens, forward and backward"
+    many = lambda call: lambda: [call() for _ in range(20)]  # noqa: E731
+    a, b, ratio = compare(many(lambda: fast(RELEASED)), many(slow), rounds)
+    yield speed("memory update, batched", what, a / 20, b / 20, ratio, 1.0)
+    a, b, ratio = compare(many(lambda: fast(DeltaRule())), many(token_by_token), rounds)
+    yield speed("memory update, WY form against token by token", what, a / 20, b / 20, ratio, 1.0)
+
+
+def _associative(pairs: int, batch: int) -> tuple[ARMT, list[Segment], Callable[[], Any]]:
+    """The paper's small ARMT, a batch of the remember task, and what makes its naive peer."""
+    torch.manual_seed(0)
+    config = transformers.GPTNeoXConfig(
+        vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=64, **SPECIAL,
+    )  # fmt: skip
+    hf = transformers.GPTNeoXForCausalLM(config)
+    ours = ARMT(decoder_from_hf(hf), 4, 64, RELEASED)
+    torch.nn.init.normal_(ours.value_LDD, std=0.02)
+    task = PairTask("remember", 3)
+    samples = [task.sample(pairs, 0, "train", i) for i in range(batch)]
+    segments = list(cut([s.tokens for s in samples], [s.labels for s in samples], task.segment_size))
+    return ours, segments, lambda: naive.NaiveARMT(hf, hf.gpt_neox.layers, ours)
+
+
+AR_PAIRS, AR_BATCH = 50, 16
+
+
+def associative(rounds: int) -> Iterator[Row]:
+    """Training of the paper's small ARMT through 51 segments: time, and peak memory in processes of their own."""
+    ours, segments, make_peer = _associative(AR_PAIRS, AR_BATCH)
+    peer = make_peer()
+    _check(ours, peer, segments)
+    what = f"4 layers of 128, 51 segments, batch {AR_BATCH}"
+    for label, options in (("", {}), (" with rebuilt states", {"recompute": True})):
+        mine = lambda options=options: _train(ours, segments, **options)  # noqa: E731
+        a, b, ratio = compare(mine, lambda: _train_naive(peer, segments), rounds)
+        yield speed(f"associative ARMT training{label}", what, a, b, ratio, 2.4)
+    theirs = in_new_process("memory-naive")["bytes"]
+    for label, child in (("", "memory-kept"), (" with rebuilt states", "memory-rebuilt")):
+        mine_bytes = in_new_process(child)["bytes"]
+        share, case = mine_bytes / theirs, f"associative ARMT training{label}: peak memory"
+        yield Row(case, what, f"{mine_bytes / 1e6:.0f} MB", f"{theirs / 1e6:.0f} MB", share, "<= 0.35x", share <= 0.35)
+
+
+def child(name: str) -> dict[str, float]:
+    """The part of a case that needs a process of its own."""
+    torch.set_num_threads(1)
+    if name == "stream-mamba":
+        return _stream_mamba()
+    ours, segments, make_peer = _associative(AR_PAIRS, AR_BATCH)
+    if name == "memory-naive":
+        peer = make_peer()
+        return {"bytes": growth_bytes(lambda: _train_naive(peer, segments))}
+    return {"bytes": growth_bytes(lambda: _train(ours, segments, recompute=name == "memory-rebuilt"))}
+
+
+def host_time(rounds: int) -> Iterator[Row]:
+    """Milliseconds a segment of a model so small that only the overhead is left: 12 layers of width 24, batch 1."""
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderConfig(64, 24, 12, 2, positions="rotary"))
+    count = 64
+    segments = [Segment(torch.randint(0, 64, (1, 16)), torch.full((1, 16), IGNORE), None) for _ in range(count)]
+    for model, target in ((RMT(decoder, 4).eval(), 1.7), (ARMT(decoder, 4, 4, RELEASED).eval(), 1.4)):
+        run = lambda model=model: _prefill(model, segments)  # noqa: E731
+        run()
+        each = sorted(seconds(run) / count for _ in range(rounds))[rounds // 2] * 1e3
+        name = type(model).__name__
+        what = "12 layers, width 24, 64 segments of 16"
+        yield Row(f"host time a segment, {name}", what, f"{each:.2f} ms", "", None, f"<= {target} ms", each <= target)
+
+
+def samples(rounds: int) -> Iterator[Row]:
+    """Assembling a sample of a million tokens, and tokenising, against doing it sentence by sentence."""
+    from rmtlib.data.babi import simulate
+    from rmtlib.data.babilong import SampleBuilder
+    from rmtlib.data.books import synthetic_text
+    from rmtlib.data.sources import fetch
+    from rmtlib.data.text import Background, GPT2Tokenizer
+
+    try:
+        ours = GPT2Tokenizer.load()
+        vocabulary, merges = fetch("gpt2-encoder"), fetch("gpt2-bpe")
+    except RmtlibError as error:
+        yield Row("sample assembly and tokenising", str(error), "", "", None, "", None)
+        return
+    peer = tokenizers.ByteLevelBPETokenizer(str(vocabulary), str(merges))
+    text = " ".join(synthetic_text(0, 4000))
+    same = ours.encode(text).tolist() == peer.encode(text).ids
+    assert same, "the tokenisers disagree"
+    a, b, ratio = compare(lambda: ours.encode(text), lambda: peer.encode(text), rounds)
+    yield speed("tokenising", f"{len(ours.encode(text)):,} tokens", a, b, ratio, 5.0)
+    with tempfile.TemporaryDirectory() as folder:
+        background = Background.build([text] * 4, ours, Path(folder))
+        builder = SampleBuilder(simulate("qa1", 50, 0, "test"), background, ours, stream="test", seed=0)
+        builder.build(0, 1_000_000)
+        count = iter(range(1, 10**6))
+
+        def assemble() -> np.ndarray:
+            sample = builder.build(next(count), 1_000_000)
+            return np.asarray(sample.tokens[0 : len(sample.tokens)])
+
+        a = sorted(seconds(assemble) for _ in range(rounds))[rounds // 2]
+    b = seconds(lambda: naive.sentences_one_by_one(text, peer, 100_000)) * 10
+    yield speed("sample assembly", "1M tokens (peer: 100k tokens, times 10)", a, b, b / a, 100.0)
+
+
+def _stream_mamba() -> dict[str, float]:
+    """One million tokens through a small Mamba, chunk by chunk: peak memory after a tenth and at the end."""
+    torch.manual_seed(0)
+    model = Mamba(MambaConfig(VOCABULARY, 64, 2, state_size=8)).eval()
+    state, chunk, peaks = model.initial_state(1), torch.randint(0, VOCABULARY, (1, 1000)), []
+    with torch.no_grad():
+        for i in range(1000):
+            _, state = model.step(chunk, state)
+            if i in (99, 999):
+                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return {"early": peaks[0], "late": peaks[1]}
+
+
+def mamba(rounds: int) -> Iterator[Row]:
+    """Mamba over a million tokens: its memory does not grow; and a chunk against Hugging Face's loop over tokens."""
+    found = in_new_process("stream-mamba")
+    growth = found["late"] / found["early"]
+    yield Row(
+        "Mamba, 1M tokens streamed: peak memory", "2 layers of 64, chunks of 1000; after 1M over after 100k",
+        f"{found['late'] / 1e3:.0f} MB", f"{found['early'] / 1e3:.0f} MB", growth, "<= 1.02x", growth <= 1.02,
+    )  # fmt: skip
+    from rmtlib.models.mamba import mamba_from_hf
+
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=4, state_size=32)
+    theirs = transformers.MambaForCausalLM(config).eval()
+    ours, ids = mamba_from_hf(theirs).eval(), torch.randint(0, VOCABULARY, (1, 512))
+
+    def mine() -> torch.Tensor:
+        with torch.no_grad():
+            return ours.logits(ours.step(ids, ours.initial_state(1))[0])
+
+    def hugging_face() -> torch.Tensor:
+        with torch.no_grad():
+            return theirs(ids).logits
+
+    torch.testing.assert_close(mine(), hugging_face(), rtol=1e-3, atol=1e-3)
+    a, b, ratio = compare(mine, hugging_face, rounds)
+    yield speed("Mamba, 512 tokens", "4 layers of 128, state 32, batch 1", a, b, ratio, 1.0)
+
+
+CASES: dict[str, Callable[[int], Iterator[Row]]] = {
+    "update": update,
+    "associative": associative,
+    "host-time": host_time,
+    "samples": samples,
+    "mamba": mamba,
+    "rmt": rmt,
+    "armt": armt,
+}

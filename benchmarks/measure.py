@@ -1,0 +1,66 @@
+"""A/B/A/B in one process, results compared first; memory in processes of their own."""
+
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `ratio` is peer over ours (of memory: ours over peer)."""
+
+    case: str
+    what: str
+    ours: str
+    peer: str
+    ratio: float | None
+    target: str
+    reached: bool | None
+    floor: str = ""
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """CPU seconds of one call; with one thread, what it costs whatever else the machine does."""
+    gc.collect()
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Median seconds of both, and the median over rounds of peer / ours; one round of each to warm up."""
+    ours()
+    peer()
+    found = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    return median(a for a, _ in found), median(b for _, b in found), median(b / a for a, b in found)
+
+
+def growth_bytes(call: Callable[[], object]) -> int:
+    """By how much this process's peak memory rises in the call; to be asked once in a process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+
+
+def in_new_process(case: str) -> dict[str, float]:
+    """What `python -m benchmarks --child CASE` prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--child", case], capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def speed(case: str, what: str, ours: float, peer: float, ratio: float, target: float, floor: str = "") -> Row:
+    """A row of two times and a target for their ratio."""
+    return Row(case, what, _time(ours), _time(peer), ratio, f">= {target:g}x", ratio >= target, floor)
+
+
+def _time(s: float) -> str:
+    return f"{s * 1e3:.3g} ms" if s < 1 else f"{s:.3g} s"

@@ -1,0 +1,133 @@
+"""The settings of an associative-retrieval run, and what it costs. Light to import: no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rmtlib.experiments.spec import Cost
+from rmtlib.experiments.storage import strict
+from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.training.curriculum import Stage, TrainConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model of this artifact. Without a backbone of its own kind: `d_memory`, `rule` and `normalised` are ARMT's."""
+
+    kind: str  # "armt", "rmt", "prmt" or "mamba"
+    backbone: DecoderConfig | MambaConfig
+    memory_tokens: int = 0
+    d_memory: int = 0
+    rule: DeltaRule | None = None
+    normalised: bool = False
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ModelConfig":
+        data = dict(data)
+        if isinstance(data.get("backbone"), Mapping):
+            data["backbone"] = strict(MambaConfig if data.get("kind") == "mamba" else DecoderConfig, data["backbone"])
+        if isinstance(data.get("rule"), Mapping):
+            data["rule"] = strict(DeltaRule, data["rule"])
+        return strict(cls, data)
+
+    @property
+    def parameters(self) -> int:
+        """Weights, to a few per cent."""
+        b = self.backbone
+        D, L = b.d_model, b.n_layers
+        if isinstance(b, MambaConfig):
+            inner = b.d_inner
+            return L * (3 * D * inner + inner * (2 * b.rank + 3 * b.state_size + 8)) + b.vocab_size * D
+        weights = L * (4 * D * D + 2 * D * (b.d_ff or 4 * D)) + 2 * b.vocab_size * D
+        return weights + (L * (D * D + 2 * D * self.d_memory) if self.kind == "armt" else 0)
+
+    @property
+    def state_size(self) -> int:
+        """Floats that pass from segment to segment, per sample."""
+        b = self.backbone
+        if isinstance(b, MambaConfig):
+            return b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
+        if self.kind == "armt":
+            return b.n_layers * 6 * self.d_memory * (b.d_model + 1)
+        return self.memory_tokens * b.d_model * (b.n_layers if self.kind == "prmt" else 1)
+
+    def flops_per_token(self, segment_size: int) -> float:
+        """Of a forward pass, memory positions included."""
+        if self.kind == "mamba":
+            return 2.0 * self.parameters + 10 * self.state_size
+        blocks = 1 if self.kind == "armt" else 2
+        positions = (segment_size + blocks * self.memory_tokens) / segment_size
+        return positions * (2.0 * self.parameters + (2 * self.state_size if self.kind == "armt" else 0))
+
+
+@dataclass(frozen=True)
+class Params:
+    """All that a run depends on. The stages of `train` count pairs; every sample has one segment more, the query."""
+
+    task: str
+    value_size: int
+    model: ModelConfig
+    train: TrainConfig
+    key_sizes: tuple[int, ...]  # one for each stage
+    vary_pairs: bool  # every batch has 1 to so many pairs
+    enough: float  # validation score at which a stage ends
+    clip_value: float | None  # clip every entry of the gradient, instead of its norm
+    train_samples: int | None  # a fixed set of so many, from a file; None: always new ones
+    validation_samples: int
+    test_pairs: tuple[int, ...]
+    test_samples: int
+    evaluation_batch: int  # samples evaluated at once
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Params":
+        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
+        data = dict(data)
+        if isinstance(data.get("model"), Mapping):
+            data["model"] = ModelConfig.from_json(data["model"])
+        if isinstance(data.get("train"), Mapping):
+            train = dict(data["train"])
+            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
+            data["train"] = strict(TrainConfig, train)
+        for name in ("key_sizes", "test_pairs"):
+            data[name] = tuple(data.get(name, ()))
+        return strict(cls, data)
+
+    @property
+    def train_pairs(self) -> int:
+        """The most pairs that training has seen."""
+        return max(stage.segments for stage in self.train.stages)
+
+    def segment_size(self, key_size: int) -> int:
+        """Tokens of a pair with its separators."""
+        return key_size + self.value_size + 2
+
+    @property
+    def segment_sizes(self) -> tuple[int, ...]:
+        """Of each stage."""
+        return tuple(self.segment_size(key_size) for key_size in self.key_sizes)
+
+
+def cost(params: Params) -> Cost:
+    """Tokens, FLOP, memory and disk of a run, by arithmetic; stages that end early make it less."""
+    model, train = params.model, params.train
+    trained = flops = 0.0
+    for stage, size in zip(train.stages, params.segment_sizes, strict=True):
+        mean = (stage.segments + 1) / 2 if params.vary_pairs else stage.segments
+        tokens = stage.steps * train.batch_size * (mean + 1) * size
+        checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
+        validated = checks * params.validation_samples * (stage.segments + 1) * size
+        trained += tokens
+        flops += (3 * tokens + validated) * model.flops_per_token(size)
+    size = params.segment_sizes[-1]
+    tested = sum(params.test_samples * (pairs + 1) * size for pairs in params.test_pairs)
+    flops += tested * model.flops_per_token(size)
+    b, weights = model.backbone, model.parameters
+    activations = 34 * b.n_layers * b.d_model * (size + 2 * model.memory_tokens)  # 34 a position (Korthikanti 2022)
+    kept = 4 * train.batch_size * (params.train_pairs + 1) * (activations + model.state_size)
+    if train.recompute:
+        kept = int(kept * 2 / (params.train_pairs + 1) ** 0.5)
+    disk = 32 * weights  # weights, best weights and two moments; twice while a checkpoint is replaced
+    if params.train_samples is not None:
+        pairs = zip(train.stages, params.key_sizes, strict=True)
+        disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
+    return Cost(int(trained + tested), flops, int(400e6 + 16 * weights + kept), disk)  # 400 MB: Python and torch

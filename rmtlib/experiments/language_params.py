@@ -1,0 +1,96 @@
+"""The settings of a language modelling run, and what it costs. Light to import: no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rmtlib.experiments.spec import Cost
+from rmtlib.experiments.storage import strict
+from rmtlib.models.config import TransformerXLConfig
+from rmtlib.training.stream_config import StreamConfig
+
+
+@dataclass(frozen=True)
+class Params:
+    """All that a run depends on.
+
+    Attributes:
+        corpus: a name of `data.streams.LANGUAGES`.
+        tokens: how many tokens of each split are used, from its beginning; None: all.
+        evaluation: {"segment", "cache", "columns"} of validation and test. Segment and cache are those of training
+            but for the rows that were published otherwise.
+        compile: fuse the model's step with torch.compile (on a GPU).
+    """
+
+    corpus: str
+    tokens: Mapping[str, int | None]
+    model: TransformerXLConfig
+    train: StreamConfig
+    evaluation: Mapping[str, int]
+    compile: bool = False
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Params":
+        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
+        data = dict(data)
+        if isinstance(data.get("model"), Mapping):
+            model = dict(data["model"])
+            data["model"] = strict(TransformerXLConfig, model | {"cutoffs": tuple(model.get("cutoffs", ()))})
+        if isinstance(data.get("train"), Mapping):
+            data["train"] = strict(StreamConfig, data["train"])
+        return strict(cls, data)
+
+
+SPLIT_TOKENS = {
+    "enwik8": {"train": 88_982_818, "validation": 4_945_742, "test": 4_943_417},
+    "wikitext-2": {"train": 2_088_628, "validation": 217_646, "test": 245_569},
+    "wikitext-103": {"train": 103_227_021, "validation": 217_646, "test": 245_569},
+    "synthetic-characters": {"train": 75_923, "validation": 14_684, "test": 15_248},
+    "synthetic-words": {"train": 10_933, "validation": 2_124, "test": 2_184},
+}
+VOCABULARIES = {
+    "enwik8": 204,
+    "wikitext-2": 33_278,
+    "wikitext-103": 267_735,
+    "synthetic-characters": 35,
+    "synthetic-words": 847,
+}
+
+
+def cost(params: Params) -> Cost:
+    """Tokens, FLOP, memory and disk of a run, by arithmetic."""
+    m, train = params.model, params.train
+    inner = m.n_heads * m.d_head
+    body = m.n_layers * (5 * m.d_model * inner + 2 * m.d_model * m.d_ff)  # query, key, value, position, out; perceptron
+    memory_positions = m.memory_tokens * (1 + m.recurrent)
+
+    def per_token(segment: int, cache: int) -> float:
+        new = segment + memory_positions
+        keys = new + cache
+        cached = m.n_layers * m.d_model * inner * (2 * cache + keys - new)  # keys, values and positions of the cache
+        attention = m.n_layers * 3 * inner * new * keys  # content, position, mix
+        return 2 * (body * new + cached + attention) / segment
+
+    head = (m.cutoffs[0] + len(m.cutoffs)) if m.cutoffs else m.vocab_size
+    output = 2 * m.d_model * (head + 0.1 * (m.vocab_size - head))  # about a tenth of all words is in a tail
+    trained = train.steps * train.batch_size * train.segment_size
+    depth = train.bptt if train.replay != "none" else 0
+    flops = 3 * trained * ((depth + 1) * per_token(train.segment_size, m.cache) + output)
+    sizes = {
+        split: min(count, params.tokens.get(split) or count) for split, count in SPLIT_TOKENS[params.corpus].items()
+    }
+    validations = -(-train.steps // train.evaluate_every)
+    reading = per_token(params.evaluation["segment"], params.evaluation["cache"]) + output
+    flops += reading * (validations * sizes["validation"] + sizes["test"])
+    weights = body + m.vocab_size * m.d_model
+    bytes_each = 2 if train.precision == "bf16" else 4
+    positions = train.batch_size * (train.segment_size + memory_positions)
+    scores = 6 * m.n_heads * (train.segment_size + memory_positions + m.cache)
+    graph = (train.bptt + 1) * bytes_each * m.n_layers * positions * (34 * m.d_model + scores)
+    logits = 12 * train.batch_size * train.segment_size * head
+    return Cost(
+        tokens=trained + sizes["test"],
+        flops=flops,
+        memory_bytes=int(400e6 + 16 * weights + graph + logits),  # 400 MB: Python and torch themselves
+        disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
+    )

@@ -1,0 +1,261 @@
+"""Memory capacity (ARMT paper, Figures 2 and 4): pairs stored and rewritten by ARMT, RMT, PRMT and Mamba.
+
+One row per model and task, one run per row and seed: train with the curriculum, then ask for pairs from one to far more
+than training had.
+"""
+
+from dataclasses import asdict
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from rmtlib.evaluation.capacity import pairs_stored
+from rmtlib.experiments.capacity_params import ModelConfig, Params, cost
+from rmtlib.experiments.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.training.curriculum import Stage, TrainConfig
+
+if TYPE_CHECKING:
+    from rmtlib.experiments.worker import RunFolder
+
+MODELS = {
+    "armt": "ARMT",
+    "rmt": "RMT",
+    "prmt": "PRMT",
+    "mamba": "Mamba",
+    "armt-released": "ARMT, update as in the released code",
+    "armt-nogamma": "ARMT without gamma correction",
+}
+VALUES = 16  # of one symbol
+FIGURES = {"remember": "Figure 2a", "rewrite": "Figure 2b", "armt-nogamma": "Figure 4a", "prmt": "Figure 4b"}
+SAID = {  # the paper prints no numbers
+    "armt-remember": "stores the most pairs; best capacity of the three (Table 2)",
+    "mamba-remember": "stores more than RMT, fewer than ARMT",
+    "rmt-remember": "stores the fewest pairs",
+    "prmt-remember": "does not improve on RMT",
+    "armt-rewrite": "perfect recall on over 10 times the trained updates",
+    "rmt-rewrite": "degrades slightly beyond the trained updates",
+    "mamba-rewrite": "degrades slightly beyond the trained updates",
+    "armt-nogamma-rewrite": "struggles to extrapolate to more updates than trained",
+}
+
+
+RULES = {
+    "armt": DeltaRule("sequential", "paper"),
+    "armt-released": DeltaRule("batched", "released"),
+    "armt-nogamma": DeltaRule("sequential", "off"),
+}
+VOCABULARY = 128
+
+
+def _model(model: str, scale: str) -> ModelConfig:
+    """The paper's kind of models: GPT-NeoX with an MLP as wide as the model, and Mamba."""
+    kind = model.split("-")[0]
+    width, layers = {"smoke": (32, 2), "small": (64, 2)}.get(scale, (128, 4))
+    if kind == "mamba":
+        states = {"smoke": 8, "small": 16}.get(scale, 32)
+        return ModelConfig(kind, MambaConfig(VOCABULARY, width, layers, states))
+    decoder = DecoderConfig(
+        VOCABULARY,
+        width,
+        layers,
+        n_heads=4,
+        d_ff=width,
+        positions="rotary",
+        rotary_fraction=0.25,
+        parallel_residual=True,
+        activation="gelu",
+        tied=False,
+    )
+    released = scale in ("gpu", "paper")
+    if kind != "armt":
+        return ModelConfig(kind, decoder, (32 if kind == "rmt" else 4) if released else 4)
+    if released:
+        return ModelConfig(kind, decoder, 4, 64, RULES[model])
+    return ModelConfig(kind, decoder, 2, 16 if scale == "small" else 8, RULES[model], normalised=True)
+
+
+def _smoke(model: str, task: str, seed: int) -> Params:
+    return Params(
+        task=task,
+        value_size=1,
+        model=_model(model, "smoke"),
+        train=TrainConfig(
+            stages=(Stage(1, 6, 3e-3), Stage(3, 6, 3e-3)), segment_size=4, batch_size=8, seed=seed, evaluate_every=6
+        ),
+        key_sizes=(1, 1),
+        vary_pairs=True,
+        enough=1.0,
+        clip_value=None,
+        train_samples=None,
+        validation_samples=16,
+        test_pairs=(1, 3, 8),
+        test_samples=32,
+        evaluation_batch=16,
+    )
+
+
+def _small(model: str, task: str, seed: int) -> Params:
+    return Params(
+        task=task,
+        value_size=1,
+        model=_model(model, "small"),
+        train=TrainConfig(
+            stages=(Stage(2, 300, 3e-3), Stage(4, 150, 3e-3), Stage(10, 150, 3e-3)),
+            segment_size=4,
+            batch_size=256,
+            seed=seed,
+            weight_decay=1e-3,
+            beta2=0.99,
+            evaluate_every=50,
+            patience=100,
+        ),
+        key_sizes=(1, 1, 1),
+        vary_pairs=True,
+        enough=1.0,
+        clip_value=None,
+        train_samples=None,
+        validation_samples=256,
+        test_pairs=(1, 2, 4, 6, 8, 10, 12, 14, 16) if task == "remember" else (1, 2, 5, 10, 20, 50, 100, 200, 500),
+        test_samples=500,
+        evaluation_batch=250,
+    )
+
+
+def _curriculum(task: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Pairs and key sizes of the released scripts' stages."""
+    if task == "rewrite":
+        return (1, 2, 3, 5, 10, 20, 40, 50), (1,) * 8
+    return (1, 2, 3, 5, 10, 20, 40, 50, 50, 200), (1, 1, 1, 1, 1, 2, 2, 2, 3, 3)
+
+
+def _stages(pairs: tuple[int, ...], first: int, middle: int, last: int, rate: float) -> tuple[Stage, ...]:
+    steps = [first, *[middle] * (len(pairs) - 2), last]
+    return tuple(Stage(n, count, rate) for n, count in zip(pairs, steps, strict=True))
+
+
+def _grid(task: str, key_size: int) -> tuple[int, ...]:
+    """Numbers of pairs to test; remember has no more than there are keys."""
+    grid = (1, 2, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500)
+    return tuple(n for n in grid if task == "rewrite" or n <= 16**key_size)
+
+
+def _gpu(model: str, task: str, seed: int) -> Params:
+    pairs, key_sizes = _curriculum(task)
+    return Params(
+        task=task,
+        value_size=1,
+        model=_model(model, "gpu"),
+        train=TrainConfig(
+            stages=_stages(pairs, 500, 1000, 2000, 1e-3),
+            segment_size=key_sizes[-1] + 3,
+            batch_size=512,
+            seed=seed,
+            weight_decay=1e-3,
+            evaluate_every=100,
+            patience=10,
+            recompute=True,
+        ),
+        key_sizes=key_sizes,
+        vary_pairs=True,
+        enough=1.0,
+        clip_value=None,
+        train_samples=None,
+        validation_samples=1000,
+        test_pairs=_grid(task, key_sizes[-1]),
+        test_samples=1000,
+        evaluation_batch=500,
+    )
+
+
+def _paper(model: str, task: str, seed: int) -> Params:
+    """The released scripts' settings."""
+    kind = model.split("-")[0]
+    pairs, key_sizes = _curriculum(task)
+    last = 30_000 if task == "rewrite" else {"armt": 15_000, "rmt": 20_000}.get(kind, 30_000)
+    if kind == "prmt" and task == "remember":
+        pairs, key_sizes = pairs[:8], key_sizes[:8]
+    return Params(
+        task=task,
+        value_size=1,
+        model=_model(model, "paper"),
+        train=TrainConfig(
+            stages=_stages(pairs, 2000, 10_000, last, 3e-4),
+            segment_size=key_sizes[-1] + 3,
+            batch_size=512,
+            seed=seed,
+            weight_decay=1e-3,
+            evaluate_every=500 if kind == "prmt" else 250,
+            patience=50 if kind in ("rmt", "prmt") else 30,
+            recompute=True,
+        ),
+        key_sizes=key_sizes,
+        vary_pairs=kind != "prmt",
+        enough=1.0,
+        clip_value=1.0,
+        train_samples=1_000_000,
+        validation_samples=1000,
+        test_pairs=_grid(task, key_sizes[-1]),
+        test_samples=10_000,
+        evaluation_batch=500,
+    )
+
+
+def _row(model: str, task: str) -> Row:
+    name = f"{model}-{task}"
+    source = f"ARMT (Rodkin et al. 2024), {FIGURES.get(model, FIGURES[task])}" if name in SAID else "not in the paper"
+    return Row(name, f"{MODELS[model]}, {task}", task, {"said": SAID[name]} if name in SAID else {}, source)
+
+
+class MemoryCapacity(Artifact):
+    """ARMT paper, Figures 2 and 4: how many pairs a memory holds, and how long it can be rewritten."""
+
+    name = "memory-capacity"
+    title = "Pairs stored and rewritten: ARMT, RMT, PRMT and Mamba"
+    stage_words = "pairs / steps / learning rate"
+    rows = tuple(_row(model, task) for task in ("remember", "rewrite") for model in MODELS)
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        models = ("armt", "rmt", "prmt", "mamba")
+        return tuple(f"{model}-remember" for model in models) + (
+            () if scale == "smoke" else ("armt-rewrite", "armt-nogamma-rewrite")
+        )
+
+    def default_seeds(self, scale: str) -> int:
+        return 1 if scale in ("smoke", "small") else 3
+
+    def config(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The complete config of a run."""
+        model, _, task = row.rpartition("-")
+        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](model, task, seed)
+        return RunConfig(self.name, row, scale, seed, asdict(params))
+
+    def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
+        from rmtlib.experiments.capacity_runs import execute
+
+        return execute(Params.from_json(config.to_json()["params"]), folder)
+
+    def cost(self, config: RunConfig) -> Cost:
+        return cost(Params.from_json(config.to_json()["params"]))
+
+    def summary(self, records: list[dict[str, Any]]) -> list[str]:
+        """Pairs stored of most asked for, or the rewrite accuracy within and beyond training, one line a row."""
+        lines = []
+        for row in self.rows:
+            runs = [record for record in records if record["row"] == row.name]
+            if not runs:
+                continue
+            curves = [{p["segments"] - 1: p["correct"] / p["n"] for p in run["metrics"]["exact_match"]} for run in runs]
+            lengths = sorted(set.intersection(*(set(curve) for curve in curves)))
+            trained = max(n for n in lengths if n <= runs[0]["metrics"]["train_segments"] - 1)
+            at = {n: mean(curve[n] for curve in curves) for n in lengths}
+            if row.task == "remember":
+                stored = [mean(pairs_stored(c[n], n, runs[0]["metrics"]["values"]) for c in curves) for n in lengths]
+                best = max(range(len(lengths)), key=stored.__getitem__)
+                said = f"stores {stored[best]:.1f} of {lengths[best]} pairs (trained up to {trained})"
+            else:
+                said = (
+                    f"exact match {at[trained]:.2f} after {trained} updates, as trained, {at[lengths[-1]]:.2f} after "
+                )
+                said += str(lengths[-1])
+            lines.append(f"{row.label}: {said}, over {len(runs)} seed(s)")
+        return lines

@@ -1,0 +1,223 @@
+"""Tables 1 and 2 of the RMT paper: enwik8 and WikiText-103 by Baseline, MT, Tr-XL, RMT and Tr-XL + RMT.
+
+A row's memory and segment are the paper's. Below the scale `gpu` all lengths are divided by the same number (cache,
+memory tokens and segment alike, rounded to the nearest, at least 1), so that rows keep their proportions.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from statistics import mean
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rmtlib.data import sources
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments.language_params import VOCABULARIES, Params, cost
+from rmtlib.experiments.language_tables import TABLES, TableRow, as_rows, table_row
+from rmtlib.experiments.spec import Artifact, Cost, Result, RunConfig
+from rmtlib.models.config import TransformerXLConfig
+from rmtlib.training.stream_config import Replay, StreamConfig
+
+if TYPE_CHECKING:
+    from rmtlib.experiments.worker import RunFolder
+
+REPLAY: dict[str, Replay] = {"": "stored", "released": "newest", "window": "none"}
+AUXILIARY = 0.01  # weight of the memory loss of Tr-XL + RMT (appendix A.5)
+
+ENWIK8_MODEL = TransformerXLConfig(vocab_size=204, d_model=512, n_layers=12, n_heads=8, d_head=64, d_ff=2048)
+WIKITEXT_MODEL = TransformerXLConfig(
+    vocab_size=267_735, d_model=410, n_layers=16, n_heads=10, d_head=41, d_ff=2100, cutoffs=(20_000, 40_000, 200_000)
+)
+SMALL: dict[str, Any] = dict(d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=256, dropout=0.0)
+SMOKE: dict[str, Any] = dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0)
+SMALL_TRAIN: dict[str, Any] = dict(steps=2000, lr=4e-3, warmup=100, evaluate_every=500, log_every=20)
+SMOKE_TRAIN: dict[str, Any] = dict(steps=20, batch_size=8, lr=4e-3, evaluate_every=10, log_every=5)
+
+
+def shrunk(length: int, divisor: int) -> int:
+    """A length divided and rounded; what is not 0 stays at least 1."""
+    return max(round(length / divisor + 1e-9), 1) if length else 0
+
+
+class LanguageTable(Artifact):
+    """What the two tables share."""
+
+    unit: ClassVar[str]  # "bpc" or "perplexity"
+    small_rows: ClassVar[tuple[str, ...]]  # what smoke and small train without --rows
+
+    def default_seeds(self, scale: str) -> int:
+        return 3 if scale == "paper" else 1
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        names = tuple(row.name for row in self.rows)
+        return names if scale in ("gpu", "paper") else self.small_rows
+
+    def settings(self, row: TableRow, scale: str, seed: int) -> Params:
+        """All that the run depends on."""
+        raise NotImplementedError
+
+    def config(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The complete config; it does not depend on this machine."""
+        return RunConfig(self.name, row, scale, seed, asdict(self.settings(table_row(self.name, row), scale, seed)))
+
+    def prepare(self, scale: str, rows: Sequence[str]) -> None:
+        """Fetch the corpus, so that runs that start together do not."""
+        corpus = self.settings(table_row(self.name, rows[0]), scale, 0).corpus
+        files = [name for name in sources.SOURCES if name == corpus or name in _parts(corpus)]
+        for name in files:
+            with suppress(RmtlibError):  # the run itself says what is missing
+                sources.fetch(name)
+
+    def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
+        from rmtlib.experiments.language_runs import execute
+
+        return execute(Params.from_json(config.to_json()["params"]), folder, self.unit)
+
+    def cost(self, config: RunConfig) -> Cost:
+        return cost(Params.from_json(config.to_json()["params"]))
+
+    def summary(self, records: list[dict[str, Any]]) -> list[str]:
+        """Best and worst row of every model, with how many runs there are."""
+        lines = []
+        for kind in dict.fromkeys(row.kind for row in TABLES[self.name]):
+            values: dict[TableRow, list[float]] = {}
+            for row in TABLES[self.name]:
+                found = [record["metrics"]["value"] for record in records if record["row"] == row.name]
+                if row.kind == kind and found:
+                    values[row] = found
+            if values:
+                means = {row: mean(found) for row, found in values.items()}
+                best = min(means, key=lambda row: means[row])
+                lines.append(
+                    f"{kind}: best {means[best]:.3f} {self.unit} ({best.name}), worst {max(means.values()):.3f}; "
+                    f"{len(values)} row(s), {sum(map(len, values.values()))} run(s)"
+                )
+        return lines
+
+    @staticmethod
+    def _params(
+        row: TableRow,
+        seed: int,
+        corpus: str,
+        shape: TransformerXLConfig,
+        divisor: int,
+        tokens: dict[str, int | None],
+        *,
+        steps: int,
+        compile: bool = False,
+        evaluation: dict[str, int] | None = None,
+        **train: Any,
+    ) -> Params:
+        """A row's run: memory, segment, replay and auxiliary loss are the row's, all else is given."""
+        both = row.kind == "Tr-XL + RMT"
+        cache, segment = shrunk(row.cache, divisor), shrunk(row.segment, divisor)
+        return Params(
+            corpus=corpus,
+            tokens=tokens,
+            model=replace(
+                shape,
+                vocab_size=VOCABULARIES[corpus],
+                memory_tokens=shrunk(row.memory, divisor),
+                recurrent=row.recurrent,
+                cache=cache,
+                memory_positions="released" if row.variant == "released" else "signed",
+                auxiliary_token=both,
+            ),
+            train=StreamConfig(
+                steps=steps * (1 + row.double),
+                segment_size=segment,
+                seed=seed,
+                bptt=row.bptt or 0,
+                replay=REPLAY[row.variant],
+                auxiliary=AUXILIARY if both else 0.0,
+                **train,
+            ),
+            evaluation={"segment": segment, "cache": cache, "columns": 10} | (evaluation or {}),
+            compile=compile,
+        )
+
+
+def _parts(corpus: str) -> tuple[str, ...]:
+    return tuple(f"{corpus}-{part}" for part in ("train", "valid", "test"))
+
+
+class Enwik8(LanguageTable):
+    """RMT paper, Table 1: bits per character on enwik8."""
+
+    name = "enwik8"
+    title = "RMT, Table 1: bits per character on enwik8"
+    unit = "bpc"
+    rows = as_rows("enwik8", "RMT (Bulatov et al. 2022), Table 1")
+    small_rows = (
+        "baseline-seg128",
+        "trxl-20-seg128",
+        "trxl-200-seg128",
+        "rmt-20-bptt-0-seg128",
+        "rmt-20-bptt-2-seg128",
+    )
+
+    def settings(self, row: TableRow, scale: str, seed: int) -> Params:
+        """The paper's model, text and steps; see the notebook for what is less below the scale `paper`."""
+        if scale == "smoke":
+            tokens: dict[str, int | None] = {"train": None, "validation": 2_000, "test": 2_000}
+            return self._params(
+                row, seed, "synthetic-characters", replace(ENWIK8_MODEL, **SMOKE), 8, tokens, **SMOKE_TRAIN
+            )
+        if scale == "small":
+            tokens = {"train": 4_000_000, "validation": 50_000, "test": 200_000}
+            shape = replace(ENWIK8_MODEL, **SMALL)
+            return self._params(row, seed, "enwik8", shape, 8, tokens, batch_size=64, **SMALL_TRAIN)
+        gpu = scale == "gpu"
+        published = {"segment": 128, "cache": row.cache + 384 if row.cache else 0}  # as the rows of 512 were evaluated
+        return self._params(
+            row,
+            seed,
+            "enwik8",
+            ENWIK8_MODEL,
+            1,
+            {"train": None, "validation": 500_000 if gpu else None, "test": None},
+            steps=6000 if gpu else 400_000,
+            batch_size=22 if row.segment == 512 else 64,
+            lr=2.5e-4,
+            evaluate_every=1000 if gpu else 4000,
+            precision="bf16" if gpu else "float32",
+            evaluation=published if row.segment == 512 else None,
+            compile=True,
+        )
+
+
+class WikiText103(LanguageTable):
+    """RMT paper, Table 2: perplexity on WikiText-103. Below the scale `paper` the text is WikiText-2."""
+
+    name = "wikitext-103"
+    title = "RMT, Table 2: perplexity on WikiText-103"
+    unit = "perplexity"
+    rows = as_rows("wikitext-103", "RMT (Bulatov et al. 2022), Table 2")
+    small_rows = ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50")
+
+    def settings(self, row: TableRow, scale: str, seed: int) -> Params:
+        """The paper's model, text and steps; see the notebook for what is less below the scale `paper`."""
+        batch = 128 if row.segment == 50 else 60
+        if scale == "smoke":
+            tokens: dict[str, int | None] = {"train": None, "validation": 1_000, "test": 1_000}
+            shape = replace(WIKITEXT_MODEL, **SMOKE, vocab_size=VOCABULARIES["synthetic-words"], cutoffs=(100,))
+            return self._params(row, seed, "synthetic-words", shape, 5, tokens, **SMOKE_TRAIN)
+        if scale == "small":
+            tokens = {"train": None, "validation": 50_000, "test": None}
+            shape = replace(WIKITEXT_MODEL, **SMALL, vocab_size=VOCABULARIES["wikitext-2"], cutoffs=(2_000, 10_000))
+            return self._params(row, seed, "wikitext-2", shape, 5, tokens, batch_size=batch, **SMALL_TRAIN)
+        gpu = scale == "gpu"
+        return self._params(
+            row,
+            seed,
+            "wikitext-2" if gpu else "wikitext-103",
+            replace(WIKITEXT_MODEL, cutoffs=(20_000,)) if gpu else WIKITEXT_MODEL,
+            1,
+            {"train": None, "validation": None, "test": None},
+            steps=3000 if gpu else 200_000,
+            batch_size=batch,
+            lr=2.5e-4,
+            evaluate_every=500 if gpu else 4000,
+            precision="bf16" if gpu else "float32",
+            compile=True,
+        )

@@ -1,0 +1,114 @@
+"""Figure, tables, claims and page of memory-capacity, over records of known content."""
+
+import csv
+import io
+
+import fakes
+import pytest
+
+from rmtlib.data.associative import PairTask
+from rmtlib.evaluation.capacity import expected_accuracy
+from rmtlib.experiments.memory_capacity import VALUES, MemoryCapacity
+from rmtlib.report import capacity, pages
+from rmtlib.report.claims import MEMORY_CAPACITY, judge
+from rmtlib.report.curves import curves
+from rmtlib.report.view import View
+
+REMEMBER, REWRITE = (1, 5, 10, 16), (1, 10, 100, 500)
+
+
+def record(row: str, seed: int, accuracy) -> dict:
+    """A record of `row`, trained up to 10 pairs; `accuracy` gives the exact match of so many pairs."""
+    numbers = REMEMBER if row.endswith("remember") else REWRITE
+    made = fakes.record(
+        row, seed=seed, accuracy=lambda segments: accuracy(segments - 1), segments=tuple(n + 1 for n in numbers),
+        train_segments=11, state_size=1000, parameters=2000, values=16,
+    )  # fmt: skip
+    return made | {"artifact": "memory-capacity"}
+
+
+def runs(row: str, *accuracies) -> list[dict]:
+    return [record(row, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+
+
+def stores(most: float):
+    return lambda pairs: expected_accuracy(min(most, pairs), pairs, 16)
+
+
+def remember(armt=16.0, mamba=9.0, rmt=4.0, prmt=4.0) -> list[dict]:
+    stored = {"armt": armt, "mamba": mamba, "rmt": rmt, "prmt": prmt}
+    return [
+        r for model, k in stored.items() for r in runs(f"{model}-remember", *[stores(k - d) for d in (0, 0.1, 0.2)])
+    ]
+
+
+def rewrite(far=None) -> list[dict]:
+    """Right up to the trained 10 updates, then `far` by model."""
+    far = {"armt": 0.99, "mamba": 0.6, "rmt": 0.5, "armt-nogamma": 0.1} | (far or {})
+    return [
+        r for model, a in far.items()
+        for r in runs(f"{model}-rewrite", *[lambda n, a=a, d=d: 0.99 if n <= 10 else a - d for d in (0, 0.01, 0.02)])
+    ]  # fmt: skip
+
+
+def outcomes(records) -> dict[str, str]:
+    return {verdict.claim.name: verdict.outcome for verdict in judge("memory-capacity", records)}
+
+
+def test_points_are_stored_pairs_or_accuracies():
+    curve = curves(runs("armt-remember", stores(7), stores(8)))["small"]["armt-remember"]
+    assert [capacity.pairs_of(p) for p in curve.points] == list(REMEMBER)
+    mean, std = capacity.mean_and_std("remember", curve.points[2])
+    assert mean == pytest.approx(7.5, abs=0.05) and std == pytest.approx(0.707, abs=0.05)
+    assert capacity.pairs_of(curve.at_training_length) == 10
+    assert VALUES == PairTask("remember").values
+
+
+def test_claims_hold_where_the_paper_is_right():
+    assert outcomes([*remember(), *rewrite()]) == {claim.name: "holds" for claim in MEMORY_CAPACITY}
+
+
+@pytest.mark.parametrize(
+    ("claim", "records"),
+    [
+        ("capacity-order", remember(mamba=2.0)),
+        ("capacity-order", remember(armt=9.05)),
+        ("prmt-no-better", remember(prmt=9.0)),
+        ("gamma-needed", rewrite({"armt-nogamma": 0.98})),
+        ("gamma-needed", rewrite({"armt": 0.1})),
+        ("armt-keeps", rewrite({"armt": 0.7})),
+        ("armt-keeps", rewrite({"mamba": 0.99})),
+    ],
+)
+def test_claims_fail_where_it_is_not(claim, records):
+    assert outcomes(records)[claim] == "fails"
+
+
+def test_two_runs_are_not_enough():
+    few = [r for r in [*remember(), *rewrite()] if r["seed"] < 2]
+    assert set(outcomes(few).values()) == {"not enough runs"}
+    assert outcomes(remember())["gamma-needed"] == "not enough runs"
+
+
+def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
+    view = View("memory-capacity", remember(), rewrite())
+    assert len(view.draw().axes) == 2
+    alt = view.alt()
+    assert "small scale, remember, runs on this machine: armt (3 runs)" in alt
+    assert "small scale, rewrite, published runs: armt-nogamma (3 runs) 0.99 after 10" in alt
+    tables = view.tables("records.html")
+    assert "8.9 ± 0.1" in tables and "0.98 ± 0.01" in tables and 'href="records.html#mamba-remember' in tables
+    lines = list(csv.DictReader(io.StringIO(view.parts.csv(view.live, view.published, view.artifact.rows))))
+    assert len(lines) == 3 * 4 * (4 + 4)
+    line = next(x for x in lines if x["row"] == "armt-remember" and x["pairs"] == "16" and x["seed"] == "0")
+    assert float(line["stored"]) == pytest.approx(16) and line["source"] == "here" and line["train_pairs"] == "10"
+    said = view.save(tmp_path / "out")
+    assert (tmp_path / "out" / "memory-capacity.svg").exists() and "ARMT, remember: stores" in said
+
+
+def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
+    view = View("memory-capacity")
+    assert "not run" in pages.claims_fragment(view) and "not run" in pages.scales_fragment(view, tmp_path)
+    assert "pairs / steps / learning rate" in pages.settings_fragment(view.artifact)
+    assert "perfect recall" in view.tables() and "198,144" in view.tables()  # ARMT's floats at the paper's setting
+    assert view.alt() and len(MemoryCapacity.rows) == 12
