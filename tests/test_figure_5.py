@@ -107,9 +107,10 @@ def test_test_results_of_other_weights_are_not_used(tmp_path):
 
 def test_summary_says_what_the_records_show():
     points = [{"segments": n, "tokens": 128 * n, "n": 100, "correct": c} for n, c in ((1, 99), (4, 90), (8, 50))]
-    metrics = {"exact_match": points, "train_segments": 4}
+    metrics = {"exact_match": points, "train_segments": 4, "recency_accuracy": 0.527}
     lines = FIGURE.summary([{"row": "qa1", "metrics": metrics}, {"row": "qa1", "metrics": metrics}])
     assert lines == [
-        "qa1: exact match 0.90 at 4 segments, the longest trained on, 0.50 at 8 segments; "
-        "over 2 seeds from 0.50 to 0.50"
+        "qa1: exact match 0.90 at 4 segments, the longest trained on (2 seeds, from 0.90 to 0.90)",
+        "qa1: exact match 0.50 at 8 segments (from 0.50 to 0.50)",
+        "qa1: naming the most recent answer alone would give 0.53",
     ]

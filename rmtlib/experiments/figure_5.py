@@ -219,21 +219,21 @@ class Figure5(Artifact):
         return cost(Params.from_json(config.to_json()["params"]))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
-        """For each task the mean accuracy within and beyond the training length; the spread of the seeds at the end."""
+        """For each task the mean accuracy within and beyond the training length, and what the recency reader has."""
         lines = []
         for row in self.rows:
-            runs = [record for record in records if record["row"] == row.name]
+            runs = [record["metrics"] for record in records if record["row"] == row.name]
             if not runs:
                 continue
-            trained = max(run["metrics"]["train_segments"] for run in runs)
-            curves = [{p["segments"]: p["correct"] / p["n"] for p in run["metrics"]["exact_match"]} for run in runs]
+            trained = max(run["train_segments"] for run in runs)
+            curves = [{p["segments"]: p["correct"] / p["n"] for p in run["exact_match"]} for run in runs]
             lengths = sorted(set.intersection(*(set(curve) for curve in curves)))
-            inside, last = [n for n in lengths if n <= trained] or lengths[:1], lengths[-1]
-            at = {n: [curve[n] for curve in curves] for n in (inside[-1], last)}
-            seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-            spread = f"over {seeds} from {min(at[last]):.2f} to {max(at[last]):.2f}"
-            lines.append(
-                f"{row.name}: exact match {mean(at[inside[-1]]):.2f} at {inside[-1]} segments, the longest trained on, "
-                f"{mean(at[last]):.2f} at {last} segments; {spread}"
-            )
+            inside, last = ([n for n in lengths if n <= trained] or lengths[:1])[-1], lengths[-1]
+            near, far = ([curve[n] for curve in curves] for n in (inside, last))
+            lines += [
+                f"{row.name}: exact match {mean(near):.2f} at {inside} segments, the longest trained on "
+                f"({len(runs)} {'seed' if len(runs) == 1 else 'seeds'}, from {min(near):.2f} to {max(near):.2f})",
+                f"{row.name}: exact match {mean(far):.2f} at {last} segments (from {min(far):.2f} to {max(far):.2f})",
+                f"{row.name}: naming the most recent answer alone would give {runs[0]['recency_accuracy']:.2f}",
+            ]
         return lines
