@@ -62,12 +62,12 @@ class Command:
     def wait_for_step(self, step, seeds=1):
         until(lambda: all(now_at(config) >= step for config in configs(seeds)))
 
-    def end(self, timeout=20):
+    def end(self, timeout=60):
         out, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, out, err
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -204,7 +204,7 @@ def test_a_second_interrupt_ends_runs_that_do_not_stop():
     time.sleep(0.4)
     assert command.process.poll() is None
     os.killpg(command.process.pid, signal.SIGINT)
-    status, _, err = command.end(timeout=5)
+    status, _, err = command.end(timeout=30)
     assert status == 75
     assert "the same command continues" in err
     assert run(configs(1), quiet=True)[0]["metrics"]["began_at"][-1] == 5  # from the last checkpoint
