@@ -7,6 +7,7 @@ import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments import figure_5
 from rmtlib.experiments.babilong_params import Params
 from rmtlib.experiments.babilong_runs import build_model, open_data
 from rmtlib.experiments.figure_5 import Figure5
@@ -105,12 +106,21 @@ def test_test_results_of_other_weights_are_not_used(tmp_path):
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
 
 
+def test_the_fallback_to_the_simulator_is_said_aloud(monkeypatch, capsys):
+    monkeypatch.setattr(figure_5, "available_questions", lambda task: "files" if task == "qa4" else "simulator")
+    monkeypatch.setattr(figure_5.sources, "fetch", lambda name: None)
+    FIGURE.prepare("small", ["qa1", "qa4"])
+    said = capsys.readouterr().err
+    assert "bAbI's files of qa1 cannot be had here" in said and "qa4" not in said
+
+
 def test_summary_says_what_the_records_show():
     points = [{"segments": n, "tokens": 128 * n, "n": 100, "correct": c} for n, c in ((1, 99), (4, 90), (8, 50))]
     metrics = {"exact_match": points, "train_segments": 4, "recency_accuracy": 0.527}
-    lines = FIGURE.summary([{"row": "qa1", "metrics": metrics}, {"row": "qa1", "metrics": metrics}])
+    records = [{"row": "qa1", "metrics": metrics, "data": [{"source": source}]} for source in ("local", "simulator")]
+    lines = FIGURE.summary(records)
     assert lines == [
         "qa1: exact match 0.90 at 4 segments, the longest trained on (2 seeds, from 0.90 to 0.90)",
         "qa1: exact match 0.50 at 8 segments (from 0.50 to 0.50)",
-        "qa1: naming the most recent answer alone would give 0.53",
+        "qa1: naming the most recent answer alone would give 0.53; stories from bAbI's files and the simulator",
     ]

@@ -1,5 +1,6 @@
 """Pretrained backbones by name, and their tokenisers."""
 
+import os
 from typing import Any
 
 import torch
@@ -47,8 +48,9 @@ def load_tokenizer(name: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
 
 
 def _from_pretrained(what: str, loader: Any, where: str, **options: Any) -> Any:
+    offline = os.environ.get("RMTLIB_OFFLINE", "") not in ("", "0")
     try:
-        return loader.from_pretrained(where, **options)
+        return loader.from_pretrained(where, local_files_only=offline, **options)
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
