@@ -285,6 +285,13 @@ def test_initial_memory():
     assert 0.7 < copied[0].std() < 1.3  # N(0, 1), not scaled
 
 
+def test_new_weights_have_the_deviation_asked_for():
+    for std in (0.02, 0.1):
+        model = TransformerXL(replace(TINY, d_model=100, d_ff=400, init_std=std))
+        for weight in (model.tokens.weight, model.layers[0].up.weight, model.layers[1].attention.key_value.weight):
+            assert weight.std().item() == pytest.approx(std, rel=0.1)
+
+
 def make_memory(kind):
     torch.manual_seed(0)
     return TransformerXL(

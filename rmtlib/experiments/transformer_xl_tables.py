@@ -28,9 +28,10 @@ ENWIK8_MODEL = TransformerXLConfig(vocab_size=204, d_model=512, n_layers=12, n_h
 WIKITEXT_MODEL = TransformerXLConfig(
     vocab_size=267_735, d_model=410, n_layers=16, n_heads=10, d_head=41, d_ff=2100, cutoffs=(20_000, 40_000, 200_000)
 )
-SMALL: dict[str, Any] = dict(d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=256, dropout=0.0)
-SMOKE: dict[str, Any] = dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0)
-SMALL_TRAIN: dict[str, Any] = dict(steps=2000, lr=4e-3, warmup=100, evaluate_every=500, log_every=20)
+# The published deviation of new weights grown with 1/sqrt(width); with 0.02 such a narrow model stays at word frequencies.
+SMALL: dict[str, Any] = dict(d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=256, dropout=0.0, init_std=0.06)
+SMOKE: dict[str, Any] = dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1)
+SMALL_TRAIN: dict[str, Any] = dict(lr=4e-3, warmup=100, evaluate_every=400, log_every=20)
 SMOKE_TRAIN: dict[str, Any] = dict(steps=20, batch_size=8, lr=4e-3, evaluate_every=10, log_every=5)
 
 
@@ -166,7 +167,7 @@ class Enwik8(LanguageTable):
         if scale == "small":
             tokens = {"train": 4_000_000, "validation": 50_000, "test": 200_000}
             shape = replace(ENWIK8_MODEL, **SMALL)
-            return self._params(row, seed, "enwik8", shape, 8, tokens, batch_size=64, **SMALL_TRAIN)
+            return self._params(row, seed, "enwik8", shape, 8, tokens, steps=2000, batch_size=64, **SMALL_TRAIN)
         gpu = scale == "gpu"
         published = {"segment": 128, "cache": row.cache + 384 if row.cache else 0}  # as the rows of 512 were evaluated
         return self._params(
@@ -205,7 +206,9 @@ class WikiText103(LanguageTable):
         if scale == "small":
             tokens = {"train": None, "validation": 50_000, "test": None}
             shape = replace(WIKITEXT_MODEL, **SMALL, vocab_size=VOCABULARIES["wikitext-2"], cutoffs=(2_000, 10_000))
-            return self._params(row, seed, "wikitext-2", shape, 5, tokens, batch_size=batch, **SMALL_TRAIN)
+            return self._params(
+                row, seed, "wikitext-2", shape, 5, tokens, steps=1600, batch_size=batch // 2, **SMALL_TRAIN
+            )
         gpu = scale == "gpu"
         return self._params(
             row,

@@ -58,6 +58,7 @@ class TransformerXLConfig:
         initial_memory: "copied": M copies of one N(0, 1) vector, as released; "distinct": M vectors.
         cutoffs: first ids of the clusters of an adaptive softmax; empty for a plain one.
         auxiliary_token: one more output entry, which the auxiliary loss predicts from written memory.
+        init_std: standard deviation of new weights; 0.02 is the published one, for widths of 410 and 512.
     """
 
     vocab_size: int
@@ -76,6 +77,7 @@ class TransformerXLConfig:
     initial_memory: Literal["copied", "distinct"] = "copied"
     cutoffs: tuple[int, ...] = ()
     auxiliary_token: bool = False
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         if self.d_model % 2:

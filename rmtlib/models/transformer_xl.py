@@ -24,8 +24,6 @@ from torch.nn import functional as F
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
 from rmtlib.models.config import TransformerXLConfig
 
-__all__ = ["TransformerXL", "TransformerXLConfig", "XLState"]
-
 
 class XLState(NamedTuple):
     """All that passes from one segment to the next: written memory (B, M, D), each layer's cached inputs (L, B, P, D).
@@ -147,10 +145,9 @@ class TransformerXL(nn.Module):
         vectors = torch.randn(1, D).repeat(M, 1) if config.initial_memory == "copied" else torch.randn(M, D)
         self.memory_MD = nn.Parameter(vectors)
 
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
+    def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=self.config.init_std)
         if isinstance(module, nn.LayerNorm):
             nn.init.normal_(module.weight, mean=1.0, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
