@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from rmtlib.models.decoder import Decoder, DecoderConfig
     from rmtlib.models.hub import RMTConfig, RMTForCausalLM
     from rmtlib.models.rmt import RMT, RMTState
+    from rmtlib.models.transformer_xl import TransformerXL, TransformerXLConfig
 
 __version__ = "0.1.0"
 
@@ -17,9 +18,20 @@ _HOMES = {
     "RMTState": "rmtlib.models.rmt",
     "RMTConfig": "rmtlib.models.hub",
     "RMTForCausalLM": "rmtlib.models.hub",
+    "TransformerXL": "rmtlib.models.transformer_xl",
+    "TransformerXLConfig": "rmtlib.models.transformer_xl",
 }
 
-__all__ = ["RMT", "Decoder", "DecoderConfig", "RMTConfig", "RMTForCausalLM", "RMTState"]
+__all__ = [
+    "RMT",
+    "Decoder",
+    "DecoderConfig",
+    "RMTConfig",
+    "RMTForCausalLM",
+    "RMTState",
+    "TransformerXL",
+    "TransformerXLConfig",
+]
 
 
 def __getattr__(name: str) -> Any:

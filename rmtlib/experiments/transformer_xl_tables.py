@@ -28,7 +28,7 @@ ENWIK8_MODEL = TransformerXLConfig(vocab_size=204, d_model=512, n_layers=12, n_h
 WIKITEXT_MODEL = TransformerXLConfig(
     vocab_size=267_735, d_model=410, n_layers=16, n_heads=10, d_head=41, d_ff=2100, cutoffs=(20_000, 40_000, 200_000)
 )
-# The published deviation of new weights grown with 1/sqrt(width); with 0.02 such a narrow model stays at word frequencies.
+# The deviation of new weights grows with 1/sqrt(width): with the published 0.02 so narrow a model stays at frequencies.
 SMALL: dict[str, Any] = dict(d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=256, dropout=0.0, init_std=0.06)
 SMOKE: dict[str, Any] = dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1)
 SMALL_TRAIN: dict[str, Any] = dict(lr=4e-3, warmup=100, evaluate_every=400, log_every=20)

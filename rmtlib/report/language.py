@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
 from rmtlib.experiments.spec import SCALES, Row
-from rmtlib.report.claim import Claim, Finding
+from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding
 from rmtlib.report.curves import Record, latest, slug
 from rmtlib.report.tables import Cell, Link, Table
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RUNS_NEEDED = 3  # of every row that a claim compares
 UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
 DIGITS = {"enwik8": 3, "wikitext-103": 2}
 STYLE = {  # Okabe and Ito's palette, and markers that differ as well
