@@ -54,6 +54,7 @@ def _model(model: str, scale: str) -> ModelConfig:
     if kind == "mamba":
         states = {"smoke": 8, "small": 16}.get(scale, 32)
         return ModelConfig(kind, MambaConfig(VOCABULARY, width, layers, states))
+    released = scale in ("gpu", "paper")
     decoder = DecoderConfig(
         VOCABULARY,
         width,
@@ -65,8 +66,8 @@ def _model(model: str, scale: str) -> ModelConfig:
         parallel_residual=True,
         activation="gelu",
         tied=False,
+        conv_taps=0 if released else 4,
     )
-    released = scale in ("gpu", "paper")
     if kind != "armt":
         return ModelConfig(kind, decoder, (32 if kind == "rmt" else 4) if released else 4)
     if released:
@@ -100,7 +101,7 @@ def _small(model: str, task: str, seed: int) -> Params:
         value_size=1,
         model=_model(model, "small"),
         train=TrainConfig(
-            stages=(Stage(2, 300, 3e-3), Stage(4, 150, 3e-3), Stage(10, 150, 3e-3)),
+            stages=(Stage(3, 600, 3e-3), Stage(10, 300, 3e-3)),
             segment_size=4,
             batch_size=256,
             seed=seed,
@@ -109,9 +110,9 @@ def _small(model: str, task: str, seed: int) -> Params:
             evaluate_every=50,
             patience=100,
         ),
-        key_sizes=(1, 1, 1),
+        key_sizes=(1, 1),
         vary_pairs=True,
-        enough=1.0,
+        enough=0.98,
         clip_value=None,
         train_samples=None,
         validation_samples=256,
