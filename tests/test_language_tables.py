@@ -78,6 +78,9 @@ def test_paper_scale_is_the_papers():
     assert (train.steps, train.batch_size, train.segment_size, train.bptt) == (400_000, 64, 128, 2)
     assert (train.lr, train.clip_norm, train.replay) == (2.5e-4, 0.25, "stored")
     assert params.evaluation == {"segment": 128, "cache": 0, "columns": 10} and set(params.tokens.values()) == {None}
+    both = Enwik8().config("trxl-10-rmt-20-bptt-0-seg128", "paper", 0).params  # the loss is WikiText-103's alone
+    assert both["train"]["auxiliary"] == 0 and not both["model"]["auxiliary_token"]
+    assert Enwik8().config("trxl-512-seg512", "paper", 0).params["evaluation"]["cache"] == 896
     words = Params.from_json(WikiText103().config("trxl-150-rmt-10-bptt-3-2x-seg150", "paper", 0).to_json()["params"])
     train, model = words.train, words.model
     assert (train.steps, train.batch_size, train.auxiliary, train.bptt) == (400_000, 60, 0.01, 3)
@@ -105,8 +108,10 @@ def test_settings_are_complete_at_any_depth():
 
 
 def test_small_rows_keep_their_proportions():
-    assert [shrunk(n, 8) for n in (0, 5, 10, 20, 40, 128, 200)] == [0, 1, 1, 3, 5, 16, 25]
+    assert [shrunk(n, 4) for n in (0, 1, 5, 10, 20, 40, 128, 200)] == [0, 1, 1, 3, 5, 10, 32, 50]
     for artifact in ARTIFACTS:
+        settings = [json.dumps(artifact.config(row.name, "small", 0).to_json()["params"]) for row in artifact.rows]
+        assert len(set(settings)) == len(artifact.rows)  # no two rows are the same run
         for name in artifact.small_rows:
             assert table_row(artifact.name, name)
     released = Enwik8().config("rmt-20-bptt-2-released-seg128", "small", 0).params

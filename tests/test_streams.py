@@ -178,6 +178,13 @@ def test_the_write_block_learns_from_the_k_earlier_segments_alone(k):
     assert [g is not None and bool(g.abs().sum() > 0) for g in gradients] == [True] * k + [False]
 
 
+def test_with_the_auxiliary_loss_the_write_block_learns_at_k_0_too():
+    model = make(memory_tokens=2, auxiliary_token=True)
+    recent = reads(model, 1)
+    loss, _, state = replayed_loss(model, recent, "stored", auxiliary=0.01)
+    assert torch.autograd.grad(loss, state.memory_BMD)[0].abs().sum() > 0
+
+
 def test_the_initial_memory_learns_only_within_reach():
     model = make(memory_tokens=2)
     recent = reads(model, 4)

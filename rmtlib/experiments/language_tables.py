@@ -12,14 +12,17 @@ from rmtlib.experiments.spec import Row
 
 CSV = "the authors' results_wt103_enwik8_all_parameters.csv (booydar/LM-RMT)"
 
+Variant = Literal["", "newest", "released", "window"]
+
 
 @dataclass(frozen=True)
 class TableRow:
     """A model with its memory in tokens, its segment, and the published value (bits per character or perplexity).
 
     `printed` is the value as the paper has it, None where the row is not in the paper; `runs` are the authors' own.
-    `variant` is another way to train the same row. "released": replay from the newest memory, and the position terms
-    that Transformer-XL's shift leaves between memory tokens. "window": one update for k+1 segments, without replay.
+    `variant` is another way to train the same row. "newest": replay from the newest memory. "released": that, and the
+    position terms that Transformer-XL's shift leaves between memory tokens. "window": one update for k+1 segments,
+    without replay.
     """
 
     cache: int
@@ -30,7 +33,7 @@ class TableRow:
     runs: tuple[float, ...] = ()
     recurrent: bool = True
     double: bool = False  # "2x steps"
-    variant: Literal["", "released", "window"] = ""
+    variant: Variant = ""
     note: str = ""
 
     @property
@@ -83,7 +86,7 @@ def _trxl(cache: int, segment: int, printed: str, *runs: float, double: bool = F
     return TableRow(cache, 0, None, segment, printed, runs, double=double, note=note)
 
 
-def _rmt(bptt: int, memory: int, segment: int, printed: str, *runs: float, note: str = "") -> TableRow:
+def _rmt(bptt: int, memory: int, segment: int, printed: str | None, *runs: float, note: str = "") -> TableRow:
     return TableRow(0, memory, bptt, segment, printed, runs, note=note)
 
 
@@ -97,8 +100,9 @@ def _both(
     return TableRow(cache, memory, bptt, segment, printed, runs, double=double, note=note)
 
 
-def _variant(bptt: int, memory: int, segment: int, variant: Literal["released", "window"]) -> TableRow:
+def _variant(bptt: int, memory: int, segment: int, variant: Variant) -> TableRow:
     notes = {
+        "newest": "the same row, with the k earlier segments read again from the newest memory",
         "released": "the same row as the released code trains it; the published value was presumably made so",
         "window": "the same row with one update for all segments that a gradient spans, without replay",
     }
@@ -131,6 +135,7 @@ ENWIK8 = (
     _baseline(128, None, 1.40393, 1.40069, note="not in the paper's table"),
     _baseline(512, None, 1.39059, note="not in the paper's table; evaluated on windows of 128 without any context"),
     _both(10, 20, 0, 128, None, 1.30271, note="not in the paper's table"),
+    _variant(2, 20, 128, "newest"),
     _variant(2, 20, 128, "released"),
     _variant(2, 20, 128, "window"),
 )
@@ -193,6 +198,9 @@ WIKITEXT_103 = (
     _rmt(2, 25, 50, "27.31", 27.308),
     _rmt(0, 50, 50, "29.75", 29.748),
     _rmt(1, 50, 50, "26.03", 26.03),
+    _rmt(0, 75, 150, None, 27.043, note="not in the paper's table"),
+    _rmt(0, 150, 150, None, 27.304, 26.371, note="not in the paper's table"),
+    _variant(2, 10, 50, "newest"),
     _variant(2, 10, 50, "released"),
     _variant(2, 10, 50, "window"),
 )

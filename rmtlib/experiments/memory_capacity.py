@@ -72,7 +72,7 @@ def _model(model: str, scale: str) -> ModelConfig:
         return ModelConfig(kind, decoder, (32 if kind == "rmt" else 4) if released else 4)
     if released:
         return ModelConfig(kind, decoder, 4, 64, RULES[model])
-    return ModelConfig(kind, decoder, 2, 16 if scale == "small" else 8, RULES[model], normalised=True)
+    return ModelConfig(kind, decoder, 4, 16 if scale == "small" else 8, RULES[model], normalised=True)
 
 
 def _smoke(model: str, task: str, seed: int) -> Params:

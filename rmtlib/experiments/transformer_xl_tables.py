@@ -21,8 +21,7 @@ from rmtlib.training.stream_config import Replay, StreamConfig
 if TYPE_CHECKING:
     from rmtlib.experiments.worker import RunFolder
 
-REPLAY: dict[str, Replay] = {"": "stored", "released": "newest", "window": "none"}
-AUXILIARY = 0.01  # weight of the memory loss of Tr-XL + RMT (appendix A.5)
+REPLAY: dict[str, Replay] = {"": "stored", "newest": "newest", "released": "newest", "window": "none"}
 
 ENWIK8_MODEL = TransformerXLConfig(vocab_size=204, d_model=512, n_layers=12, n_heads=8, d_head=64, d_ff=2048)
 WIKITEXT_MODEL = TransformerXLConfig(
@@ -35,7 +34,7 @@ SMALL_TRAIN: dict[str, Any] = dict(lr=4e-3, warmup=100, evaluate_every=400, log_
 SMOKE_TRAIN: dict[str, Any] = dict(steps=20, batch_size=8, lr=4e-3, evaluate_every=10, log_every=5)
 
 
-def shrunk(length: int, divisor: int) -> int:
+def shrunk(length: int, divisor: float) -> int:
     """A length divided and rounded; what is not 0 stays at least 1."""
     return max(round(length / divisor + 1e-9), 1) if length else 0
 
@@ -45,6 +44,7 @@ class LanguageTable(Artifact):
 
     unit: ClassVar[str]  # "bpc" or "perplexity"
     small_rows: ClassVar[tuple[str, ...]]  # what smoke and small train without --rows
+    auxiliary: ClassVar[float] = 0.0  # weight of the memory loss of Tr-XL + RMT
 
     def default_seeds(self, scale: str) -> int:
         return 3 if scale == "paper" else 1
@@ -95,13 +95,13 @@ class LanguageTable(Artifact):
                 )
         return lines
 
-    @staticmethod
     def _params(
+        self,
         row: TableRow,
         seed: int,
         corpus: str,
         shape: TransformerXLConfig,
-        divisor: int,
+        divisor: float,
         tokens: dict[str, int | None],
         *,
         steps: int,
@@ -110,7 +110,7 @@ class LanguageTable(Artifact):
         **train: Any,
     ) -> Params:
         """A row's run: memory, segment, replay and auxiliary loss are the row's, all else is given."""
-        both = row.kind == "Tr-XL + RMT"
+        auxiliary = self.auxiliary if row.kind == "Tr-XL + RMT" else 0.0
         cache, segment = shrunk(row.cache, divisor), shrunk(row.segment, divisor)
         return Params(
             corpus=corpus,
@@ -122,7 +122,7 @@ class LanguageTable(Artifact):
                 recurrent=row.recurrent,
                 cache=cache,
                 memory_positions="released" if row.variant == "released" else "signed",
-                auxiliary_token=both,
+                auxiliary_token=auxiliary > 0,
             ),
             train=StreamConfig(
                 steps=steps * (1 + row.double),
@@ -130,7 +130,7 @@ class LanguageTable(Artifact):
                 seed=seed,
                 bptt=row.bptt or 0,
                 replay=REPLAY[row.variant],
-                auxiliary=AUXILIARY if both else 0.0,
+                auxiliary=auxiliary,
                 **train,
             ),
             evaluation={"segment": segment, "cache": cache, "columns": 10} | (evaluation or {}),
@@ -159,30 +159,34 @@ class Enwik8(LanguageTable):
 
     def settings(self, row: TableRow, scale: str, seed: int) -> Params:
         """The paper's model, text and steps; see the notebook for what is less below the scale `paper`."""
+        long = row.segment == 512
+        divisor = {"smoke": 8, "small": 4}.get(scale, 1)
+        cache = shrunk(row.cache + 384, divisor) if row.cache else 0  # the rows of 512 were evaluated so
+        evaluation = {"segment": shrunk(128, divisor), "cache": cache} if long else None
         if scale == "smoke":
             tokens: dict[str, int | None] = {"train": None, "validation": 2_000, "test": 2_000}
-            return self._params(
-                row, seed, "synthetic-characters", replace(ENWIK8_MODEL, **SMOKE), 8, tokens, **SMOKE_TRAIN
-            )
+            shape = replace(ENWIK8_MODEL, **SMOKE)
+            text = "synthetic-characters"
+            return self._params(row, seed, text, shape, divisor, tokens, evaluation=evaluation, **SMOKE_TRAIN)
         if scale == "small":
             tokens = {"train": 4_000_000, "validation": 50_000, "test": 200_000}
             shape = replace(ENWIK8_MODEL, **SMALL)
-            return self._params(row, seed, "enwik8", shape, 8, tokens, steps=2000, batch_size=64, **SMALL_TRAIN)
+            train = dict(steps=2000, batch_size=11 if long else 32, **SMALL_TRAIN)
+            return self._params(row, seed, "enwik8", shape, divisor, tokens, evaluation=evaluation, **train)
         gpu = scale == "gpu"
-        published = {"segment": 128, "cache": row.cache + 384 if row.cache else 0}  # as the rows of 512 were evaluated
         return self._params(
             row,
             seed,
             "enwik8",
             ENWIK8_MODEL,
-            1,
+            divisor,
             {"train": None, "validation": 500_000 if gpu else None, "test": None},
             steps=6000 if gpu else 400_000,
-            batch_size=22 if row.segment == 512 else 64,
+            batch_size=22 if long else 64,
             lr=2.5e-4,
             evaluate_every=1000 if gpu else 4000,
             precision="bf16" if gpu else "float32",
-            evaluation=published if row.segment == 512 else None,
+            evaluation=evaluation,
             compile=True,
         )
 
@@ -193,6 +197,7 @@ class WikiText103(LanguageTable):
     name = "wikitext-103"
     title = "RMT, Table 2: perplexity on WikiText-103"
     unit = "perplexity"
+    auxiliary = 0.01  # appendix A.5
     rows = as_rows("wikitext-103", "RMT (Bulatov et al. 2022), Table 2")
     small_rows = ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50")
 
@@ -206,9 +211,8 @@ class WikiText103(LanguageTable):
         if scale == "small":
             tokens = {"train": None, "validation": 50_000, "test": None}
             shape = replace(WIKITEXT_MODEL, **SMALL, vocab_size=VOCABULARIES["wikitext-2"], cutoffs=(2_000, 10_000))
-            return self._params(
-                row, seed, "wikitext-2", shape, 5, tokens, steps=1600, batch_size=batch // 2, **SMALL_TRAIN
-            )
+            train = dict(steps=1600, batch_size=batch // 4, **SMALL_TRAIN)
+            return self._params(row, seed, "wikitext-2", shape, 2.5, tokens, **train)
         gpu = scale == "gpu"
         return self._params(
             row,

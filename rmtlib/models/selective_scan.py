@@ -1,7 +1,8 @@
 """The scan of a selective state space: h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,  y_t = C_t . h_t.
 
-No loop over tokens: tokens are scanned chunk by chunk, and in a chunk pairs of steps are joined into one, recursively.
-Only the states between chunks are kept; the backward pass computes those inside a chunk again.
+Tokens are scanned chunk by chunk, and in a chunk pairs of steps are joined into one, recursively. Only the states
+between chunks are kept; the backward pass computes those inside a chunk again. A chunk is as long as its numbers fit
+into fast memory: on a CPU a single token where the batch is large, since a step is then long enough by itself.
 
 Shapes: B batch, S tokens, T tokens of a chunk, I channels, N state size of a channel.
 """

@@ -3,7 +3,7 @@
     step t:   state before t-k  ->  segments t-k ... t-1, read again  ->  segment t  ->  loss of segment t  ->  update
 
 One optimiser step a segment, as in the RMT paper's language modelling. With k = 0 nothing that is written is ever
-read within reach of a loss: the write block gets no gradient, and only reading is learned.
+read within reach of a loss: without an auxiliary one the write block gets no gradient, and only reading is learned.
 """
 
 from collections import deque
