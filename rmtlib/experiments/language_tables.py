@@ -5,7 +5,7 @@ results (results_wt103_enwik8_all_parameters.csv in booydar/LM-RMT), test values
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rmtlib.experiments.spec import Row
@@ -52,6 +52,11 @@ class TableRow:
         parts += [] if self.bptt is None else [f"bptt-{self.bptt}"]
         parts += [self.variant] * bool(self.variant) + ["2x"] * self.double
         return "-".join([*(parts or ["baseline"]), f"seg{self.segment}"])
+
+    @property
+    def plain(self) -> str:
+        """The name of the same row trained in the default way."""
+        return replace(self, variant="").name
 
     @property
     def label(self) -> str:

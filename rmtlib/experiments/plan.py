@@ -6,8 +6,8 @@ The time of a run is, in this order of preference,
 second;
 2. measured: other rows of the same artifact and scale, by FLOP;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
-   now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times `GPU_EFFICIENCY`, an
-   assumption that `plan` prints, whatever GPU is there.
+   now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
+   `gpu_efficiency`, an assumption that `plan` prints, whatever GPU is there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,10 +33,8 @@ from rmtlib.experiments.worker import read_config, read_progress
 
 GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
-GPU_EFFICIENCY = 0.25
-"""The part of it that training at the scales gpu and paper is to reach (0.35 M tokens/s of GPT-2 124M)."""
 SMALL_ON_GPU_EFFICIENCY = 0.01
-"""The same for models of the scales smoke and small, whose kernels are too small to fill a GPU."""
+"""The part of it that models of the scales smoke and small reach, whose kernels are too small to fill a GPU."""
 CPU_EFFICIENCY = 0.2
 """The part of one core's matrix product speed that small models reach (0.15 to 0.3 seen): the rest is overhead."""
 
@@ -84,7 +83,7 @@ def _on_gpu(scale: str) -> bool:
     return scale in ("gpu", "paper") or provenance.has_gpu()
 
 
-def device_assumption(scale: str) -> dict[str, Any]:
+def device_assumption(artifact: Artifact, scale: str) -> dict[str, Any]:
     """{"kind", "flops", "text"}: the device that computed times are for, its effective FLOP/s, in words."""
     if not _on_gpu(scale):
         speed = core_flops()
@@ -93,7 +92,7 @@ def device_assumption(scale: str) -> dict[str, Any]:
             f"product, measured now; {CPU_EFFICIENCY:.0%} of it assumed)"
         )
         return {"kind": "cpu", "flops": speed * CPU_EFFICIENCY, "text": text}
-    part = GPU_EFFICIENCY if scale in ("gpu", "paper") else SMALL_ON_GPU_EFFICIENCY
+    part = artifact.gpu_efficiency if scale in ("gpu", "paper") else SMALL_ON_GPU_EFFICIENCY
     here = "" if provenance.has_gpu() else "; there is none here, and a CPU would take very much longer"
     text = f"one H200-class GPU (790 TFLOP/s bf16, {part:.0%} of it assumed; a slower one takes longer{here})"
     return {"kind": "gpu", "flops": GPU_FLOPS * part, "text": text}
@@ -118,8 +117,8 @@ def _measured(
         return seconds, _basis(same_row, "of this row")
     ratios = []
     for each in alike:
-        flops = artifact.cost(RunConfig.from_json(each["config"])).flops
-        if flops > 0:
+        with suppress(RmtlibError):  # settings of an earlier version
+            flops = artifact.cost(RunConfig.from_json(each["config"])).flops
             ratios.append(cost.flops * each["wall_s"] / flops)
     return (median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
 
@@ -156,7 +155,7 @@ def plan(
         cost = artifact.cost(config)
         measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
         if measured is None:
-            device = device or device_assumption(scale)
+            device = device or device_assumption(artifact, scale)
             measured = cost.flops / device["flops"], "computed"
         runs.append(
             {

@@ -133,6 +133,8 @@ class Artifact(ABC):
     scales: ClassVar[tuple[str, ...]] = SCALES
     stage_words: ClassVar[str] = "segments / steps / learning rate"
     """What the numbers of a stage are, in the table of settings."""
+    gpu_efficiency: ClassVar[float] = 0.25
+    """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
 
     @abstractmethod
     def default_rows(self, scale: str) -> tuple[str, ...]:

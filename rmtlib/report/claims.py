@@ -11,6 +11,7 @@ from rmtlib.report import language
 from rmtlib.report.capacity_claims import MEMORY_CAPACITY
 from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
 from rmtlib.report.curves import Curve, Record, curves, short_count
+from rmtlib.report.language_claims import ENWIK8_CLAIMS, WIKITEXT_103_CLAIMS
 
 __all__ = ["CLAIMS", "FIGURE_5", "RUNS_NEEDED", "Claim", "Finding", "Verdict", "judge", "slopes"]
 
@@ -166,8 +167,8 @@ FIGURE_5 = (
 
 CLAIMS: Mapping[str, tuple[Claim, ...]] = {
     "figure-5": FIGURE_5,
-    "enwik8": language.ENWIK8_CLAIMS,
-    "wikitext-103": language.WIKITEXT_103_CLAIMS,
+    "enwik8": ENWIK8_CLAIMS,
+    "wikitext-103": WIKITEXT_103_CLAIMS,
     "memory-capacity": MEMORY_CAPACITY,
 }
 GROUPED: Mapping[str, Callable[[Iterable[Record]], Mapping[str, Mapping[str, Any]]]] = {

@@ -6,14 +6,12 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
 from rmtlib.experiments.spec import SCALES, Row
-from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding
 from rmtlib.report.curves import Record, latest, slug
 from rmtlib.report.tables import Cell, Link, Table
 
@@ -60,7 +58,16 @@ class RowRuns:
     def sizes(self) -> str:
         """What the model carried and read here: cache + memory tokens, segment."""
         m = self.records[0]["metrics"]
-        return f"cache {m['cache']}, memory {m['memory_tokens']}, segment {m['segment']}"
+        text = f"cache {m['cache']}, memory {m['memory_tokens']}, segment {m['segment']}"
+        tested = self.records[0]["config"]["params"]["evaluation"]
+        if (tested["segment"], tested["cache"]) != (m["segment"], m["cache"]):
+            text += f"; tested with cache {tested['cache']}, segment {tested['segment']}"
+        return text
+
+
+def difference(a: RowRuns, b: RowRuns) -> tuple[float, float]:
+    """Mean of a less mean of b, and its standard error from the spread between seeds (0 where there is one each)."""
+    return a.mean - b.mean, sqrt(sum((x.std or 0.0) ** 2 / len(x.values) for x in (a, b)))
 
 
 def rows_by_scale(artifact: str, records: Iterable[Record]) -> dict[str, dict[str, RowRuns]]:
@@ -118,6 +125,26 @@ class LanguageParts:
             body,
         )
 
+    def ways_to_train(self, records: Iterable[Record], scale: str) -> Table | None:
+        """A row that was trained in several ways: what each costs and brings. None where there are not two."""
+        found = rows_by_scale(self.artifact, records).get(scale, {})
+        several = {runs.row.plain for runs in found.values() if runs.row.variant and runs.row.plain in found}
+        body = []
+        for runs in (runs for runs in found.values() if runs.row.plain in several):
+            gap, error = difference(runs, found[runs.row.plain])
+            shown = f"{gap:+.{self.digits}f} ± {error:.{self.digits}f}" if runs.row.variant else ""
+            time = mean_std([record["wall_s"] / 60 for record in runs.records])[0]
+            way = runs.row.variant or "stored (default)"
+            body.append((runs.row.plain, way, self._value(runs), shown, f"{time:.1f} min"))
+        if not body:
+            return None
+        return Table(
+            f"Ways to train the same row at {scale} scale: test {self.unit}, its difference from replay of the stored "
+            "memory with the standard error by the spread between seeds (0 for single runs), and time of a run.",
+            ("row", "way", self.unit, "difference", "time"),
+            tuple(body),
+        )
+
     def compare(self, records: Iterable[Record], rows: Sequence[Row]) -> Table:
         """Every row of the paper's table beside what was run."""
         found = rows_by_scale(self.artifact, records)
@@ -168,7 +195,7 @@ class LanguageParts:
         ids = {record["run_id"] for record in live}
         text = io.StringIO()
         fields = (
-            *("source", "scale", "row", "model", "cache", "memory_tokens", "segment", "unit"),
+            *("source", "scale", "corpus", "row", "model", "cache", "memory_tokens", "segment", "unit"),
             *("seed", "value", "std", "validation", "tokens", "record"),
         )
         writer = csv.DictWriter(text, fields, lineterminator="\n", restval="")
@@ -182,11 +209,18 @@ class LanguageParts:
                             k: m[k] for k in ("cache", "memory_tokens", "segment", "validation", "tokens", "value")
                         }
                         line = {"source": source, "scale": scale, "row": record["row"], "seed": record["seed"]}
+                        line["corpus"] = record["config"]["params"]["corpus"]
                         writer.writerow(
                             line | about | {"model": runs.row.label, "unit": self.unit, "record": slug(record)}
                         )
         for row in TABLES[self.artifact]:
-            about = {"row": row.name, "model": row.label, "cache": row.cache, "memory_tokens": row.memory}
+            about = {
+                "corpus": self.artifact,
+                "row": row.name,
+                "model": row.label,
+                "cache": row.cache,
+                "memory_tokens": row.memory,
+            }
             about |= {"segment": row.segment, "unit": self.unit}
             if row.printed:
                 writer.writerow(about | {"source": "paper", "value": row.paper["mean"], "std": row.paper["std"] or ""})
@@ -296,141 +330,6 @@ class LanguageParts:
                     text.append(f"{scale} scale, {name}: {each}.")
         printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[self.artifact] if row.printed)
         return " ".join([*text, f"The paper: {printed}."])
-
-
-# Claims
-
-
-def _enough(runs: RowRuns | None) -> bool:
-    return runs is not None and len(runs.records) >= RUNS_NEEDED
-
-
-def _difference(a: RowRuns, b: RowRuns) -> tuple[float, str]:
-    """Mean of a less mean of b, and that in words with its standard error."""
-    gap = a.mean - b.mean
-    error = sqrt(sum((x.std or 0.0) ** 2 / len(x.values) for x in (a, b)))
-    return gap, f"{a.row.name} - {b.row.name} = {gap:+.3f} ± {error:.3f} ({len(a.values)} and {len(b.values)} runs)"
-
-
-def _pairs(
-    rows: Mapping[str, RowRuns], pairs: Iterable[tuple[str, str]], limit: float = 0.0, relative: bool = False
-) -> Finding:
-    """Holds where in every pair with enough runs the first row's mean is at most `limit` above the second's."""
-    parts, holds, wanted = [], True, list(pairs)
-    for first, second in wanted:
-        a, b = rows.get(first), rows.get(second)
-        if a is not None and b is not None and _enough(a) and _enough(b):
-            gap, words = _difference(a, b)
-            holds &= gap <= limit * (b.mean if relative else 1.0)
-            parts.append(words)
-    if not parts:
-        names = " and ".join(dict.fromkeys(name for pair in wanted[:1] for name in pair))
-        more = " or another such pair" if len(wanted) > 1 else ""
-        return Finding("not enough runs", f"{RUNS_NEEDED} runs of each are needed: {names}{more}")
-    return Finding("holds" if holds else "fails", "; ".join(parts))
-
-
-def _depths(artifact: str) -> list[tuple[str, str]]:
-    """(deeper, shallower) of all RMT rows that differ in their BPTT alone."""
-    rows = [row for row in TABLES[artifact] if row.kind == "RMT" and not row.variant]
-    return [
-        (b.name, a.name)
-        for a, b in combinations(sorted(rows, key=lambda row: row.bptt or 0), 2)
-        if (a.memory, a.segment) == (b.memory, b.segment)
-    ]
-
-
-def _equal_memory(artifact: str) -> list[tuple[str, str]]:
-    """(RMT with BPTT, Tr-XL) of equal memory and segment."""
-    rows = TABLES[artifact]
-    return [
-        (a.name, b.name)
-        for a in rows
-        for b in rows
-        if a.kind == "RMT"
-        and a.bptt
-        and not a.variant
-        and b.kind == "Tr-XL"
-        and (a.memory, a.segment) == (b.cache, b.segment)
-    ]
-
-
-def _more_bptt(artifact: str) -> Claim:
-    return Claim(
-        "more-bptt",
-        "Backpropagating through more segments makes RMT better.",
-        "RMT, section 4 and appendix A",
-        "Among RMT rows of equal memory and segment the deeper one has the lower mean, in every pair that was run.",
-        lambda rows: _pairs(rows, _depths(artifact), limit=-1e-12),
-    )
-
-
-def _beats_equal(artifact: str) -> Claim:
-    return Claim(
-        "beats-equal-memory",
-        "RMT trained with BPTT is better than Transformer-XL with a cache of as many states as RMT has memory tokens.",
-        "RMT, section 4 and appendix A",
-        "The RMT row has the lower mean in every pair of equal memory and segment that was run.",
-        lambda rows: _pairs(rows, _equal_memory(artifact), limit=-1e-12),
-    )
-
-
-ENWIK8_CLAIMS = (
-    _more_bptt("enwik8"),
-    Claim(
-        "matches-cache-40",
-        "RMT with 5 to 10 memory tokens and BPTT-1 or 2 is as good as Transformer-XL with a cache of 40.",
-        "RMT, Table 1",
-        "The mean of each such RMT row is at most 1 % above that of Tr-XL 40 (in the paper the worst is 0.9 % above).",
-        lambda rows: _pairs(
-            rows,
-            [(f"rmt-{m}-bptt-{k}-seg128", "trxl-40-seg128") for m in (5, 10) for k in (1, 2)],
-            limit=0.01,
-            relative=True,
-        ),
-    ),
-    _beats_equal("enwik8"),
-)
-
-WIKITEXT_103_CLAIMS = (
-    _more_bptt("wikitext-103"),
-    _beats_equal("wikitext-103"),
-    Claim(
-        "mt-does-not-help",
-        "Memory tokens that are not passed on (MT) help little.",
-        "RMT, Table 2",
-        "The baseline is at most 1.4 % of perplexity above any MT row (the paper's 0.3 to 0.4 of about 30).",
-        lambda rows: _pairs(
-            rows,
-            [("baseline-seg150", f"mt-{m}-seg150") for m in (10, 25, 75, 150)],
-            limit=0.014,
-            relative=True,
-        ),
-    ),
-    Claim(
-        "both-are-no-worse",
-        "Transformer-XL with memory tokens is at least as good as Transformer-XL alone.",
-        "RMT, Table 2",
-        "The mean of Tr-XL + RMT is not above that of Tr-XL with the same cache and memory in all.",
-        lambda rows: _pairs(
-            rows,
-            [
-                ("trxl-70-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
-                ("trxl-75-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
-                ("trxl-140-rmt-10-bptt-0-seg150", "trxl-150-seg150"),
-                ("trxl-150-rmt-10-bptt-1-seg150", "trxl-150-seg150"),
-                ("trxl-150-rmt-10-bptt-3-2x-seg150", "trxl-150-2x-seg150"),
-            ],
-        ),
-    ),
-    Claim(
-        "beats-cache-50",
-        "With segments of 50, RMT with 10 memory tokens and BPTT-4 is better than Transformer-XL with a cache of 50.",
-        "RMT, Table 2",
-        "The mean of the RMT row is lower.",
-        lambda rows: _pairs(rows, [("rmt-10-bptt-4-seg50", "trxl-50-seg50")], limit=-1e-12),
-    ),
-)
 
 
 def grouped(artifact: str) -> Any:

@@ -19,7 +19,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.plan import plan
 from rmtlib.experiments.progress import amount, duration, size
 from rmtlib.experiments.records import find_records
-from rmtlib.experiments.spec import ARTIFACTS, SCALES, Artifact, select
+from rmtlib.experiments.spec import ARTIFACTS, SCALES, Artifact, RunConfig, select
 from rmtlib.notebooks import execute
 from rmtlib.report import figures
 from rmtlib.report.claims import CLAIMS
@@ -77,10 +77,10 @@ def _html_table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str
     )
 
 
-def cost_of(artifact: Artifact, scale: str, results: Path) -> str:
-    """What a scale's default runs take, from published runs of it where there are any, else computed."""
+def cost_of(configs: list[RunConfig], results: Path) -> str:
+    """What runs (of one scale) take, from published runs of it where there are any, else computed."""
     none_yet = results / "no-local-runs"  # what this machine has trained does not make a run cheaper
-    found = plan(select(artifact, scale), runs_dir=none_yet, results_dir=results)
+    found = plan(configs, runs_dir=none_yet, results_dir=results)
     total = found["total"]
     device = re.sub("; there is none here[^)]*", "", found["device"] or "")  # the book is read elsewhere
     where = f" on {device}" if device else ", as measured in the published runs"
@@ -91,17 +91,22 @@ def cost_of(artifact: Artifact, scale: str, results: Path) -> str:
 
 
 def scales_fragment(view: View, results: Path) -> str:
-    """Every scale: how many runs there are of how many, or "not run" with the estimated cost."""
+    """Every scale: how many runs there are of how many, or "not run"; what the default and the missing rows cost."""
     rows = []
     for scale in view.artifact.scales:
         if scale == "smoke" and scale not in view.scales:
             continue
-        have = len(latest(record for record in view.records if record["scale"] == scale))
-        state = f"{have} run{'s' * (have > 1)}" if have else "not run"
-        cost = escape(cost_of(view.artifact, scale, results))
+        records = latest(record for record in view.records if record["scale"] == scale)
+        state = f"{len(records)} run{'s' * (len(records) > 1)}" if records else "not run"
+        cost = escape(cost_of(select(view.artifact, scale), results))
+        missing = [row.name for row in view.artifact.rows if row.name not in {record["row"] for record in records}]
+        if records and missing:
+            cost += f"<br>Not run: {escape(', '.join(missing))}; one run of each: " + escape(
+                cost_of(select(view.artifact, scale, 1, ",".join(missing)), results)
+            )
         rows.append(f"<tr><th scope='row'>{scale}</th><td>{state}</td><td class='prose'>{cost}</td></tr>")
     return _html_table(
-        "Runs at each scale, and what the scale's default runs are estimated to take.",
+        "Runs at each scale, and what the scale's default runs and the rows that were not run are estimated to take.",
         ("scale", "state", "estimated cost"),
         rows,
     )

@@ -32,11 +32,14 @@ class Parts:
     by_scale: Callable[[Iterable[Record], str], Table | None]
     compare: Callable[[Iterable[Record], Sequence[Row]], Table]
     paper: Callable[[Sequence[Row]], Table]
+    more: Callable[[Iterable[Record], str], Table | None] = lambda records, scale: None  # a second table of a scale
 
 
 def _language(artifact: str) -> Parts:
     parts = LanguageParts(artifact)
-    return Parts(parts.figure, parts.describe, parts.csv, parts.by_scale, parts.compare, parts.paper)
+    return Parts(
+        parts.figure, parts.describe, parts.csv, parts.by_scale, parts.compare, parts.paper, parts.ways_to_train
+    )
 
 
 PARTS = {
@@ -118,7 +121,8 @@ class View:
 
     def tables(self, records_page: str | None = None) -> Html:
         """Ours at each scale that was run, then beside the paper, then the paper's own values."""
-        ours = [self.parts.by_scale(self.records, scale) for scale in self.scales]
+        made = (self.parts.by_scale, self.parts.more)
+        ours = [part(self.records, scale) for scale in self.scales for part in made]
         all_tables = [*ours, self.parts.compare(self.records, self.artifact.rows) if self.scales else None]
         shown = [table for table in (*all_tables, self.parts.paper(self.artifact.rows)) if table is not None]
         return Html("\n\n".join(table.to_html(records_page) for table in shown))

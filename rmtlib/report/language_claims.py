@@ -1,0 +1,139 @@
+"""The claims of the RMT paper on language modelling, as checks over the rows of its tables."""
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+
+from rmtlib.experiments.language_tables import TABLES
+from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding
+from rmtlib.report.language import RowRuns, difference
+
+SPREAD = " Differences within two standard errors, by the spread between seeds, leave it undecided: not enough runs."
+
+
+def _enough(runs: RowRuns | None) -> bool:
+    return runs is not None and len(runs.records) >= RUNS_NEEDED
+
+
+def _pairs(rows: Mapping[str, RowRuns], pairs: Iterable[tuple[str, str]], limit: float = 0.0) -> Finding:
+    """Whether in every pair with enough runs the first row's mean is lower than the second's times 1 + `limit`.
+
+    A pair counts for or against where that is more than two standard errors away. One against fails, all for hold.
+    """
+    parts, against, open_pairs, wanted = [], False, False, list(pairs)
+    for first, second in wanted:
+        a, b = rows.get(first), rows.get(second)
+        if a is not None and b is not None and _enough(a) and _enough(b):
+            gap, error = difference(a, b)
+            above = gap - limit * b.mean
+            against |= above > 2 * error
+            open_pairs |= abs(above) <= 2 * error
+            runs = f"{len(a.values)} and {len(b.values)} runs"
+            parts.append(f"{a.row.name} - {b.row.name} = {gap:+.3f} ± {error:.3f} ({runs})")
+    if not parts:
+        names = " and ".join(dict.fromkeys(name for pair in wanted[:1] for name in pair))
+        more = " or another such pair" if len(wanted) > 1 else ""
+        return Finding("not enough runs", f"{RUNS_NEEDED} runs of each are needed: {names}{more}")
+    return Finding("fails" if against else "not enough runs" if open_pairs else "holds", "; ".join(parts))
+
+
+def _depths(artifact: str) -> list[tuple[str, str]]:
+    """(deeper, shallower) of all RMT rows that differ in their BPTT alone."""
+    rows = [row for row in TABLES[artifact] if row.kind == "RMT" and not row.variant]
+    return [
+        (b.name, a.name)
+        for a, b in combinations(sorted(rows, key=lambda row: row.bptt or 0), 2)
+        if (a.memory, a.segment) == (b.memory, b.segment)
+    ]
+
+
+def _equal_memory(artifact: str) -> list[tuple[str, str]]:
+    """(RMT with BPTT, Tr-XL) of equal memory and segment."""
+    rows = TABLES[artifact]
+    return [
+        (a.name, b.name)
+        for a in rows
+        for b in rows
+        if a.kind == "RMT"
+        and a.bptt
+        and not a.variant
+        and b.kind == "Tr-XL"
+        and (a.memory, a.segment) == (b.cache, b.segment)
+    ]
+
+
+def _more_bptt(artifact: str) -> Claim:
+    return Claim(
+        "more-bptt",
+        "Backpropagating through more segments makes RMT better.",
+        "RMT, section 4 and appendix A",
+        "Among RMT rows of equal memory and segment the deeper one has the lower mean, in every pair that was run."
+        + SPREAD,
+        lambda rows: _pairs(rows, _depths(artifact)),
+    )
+
+
+def _beats_equal(artifact: str) -> Claim:
+    return Claim(
+        "beats-equal-memory",
+        "RMT trained with BPTT is better than Transformer-XL with a cache of as many states as RMT has memory tokens.",
+        "RMT, section 4 and appendix A",
+        "The RMT row has the lower mean in every pair of equal memory and segment that was run." + SPREAD,
+        lambda rows: _pairs(rows, _equal_memory(artifact)),
+    )
+
+
+ENWIK8_CLAIMS = (
+    _more_bptt("enwik8"),
+    Claim(
+        "matches-cache-40",
+        "RMT with 5 to 10 memory tokens and BPTT-1 or 2 is as good as Transformer-XL with a cache of 40.",
+        "RMT, Table 1",
+        "The mean of each such RMT row is at most 1 % above that of Tr-XL 40 (in the paper the worst is 0.9 % above)."
+        + SPREAD,
+        lambda rows: _pairs(
+            rows,
+            [(f"rmt-{m}-bptt-{k}-seg128", "trxl-40-seg128") for m in (5, 10) for k in (1, 2)],
+            limit=0.01,
+        ),
+    ),
+    _beats_equal("enwik8"),
+)
+
+WIKITEXT_103_CLAIMS = (
+    _more_bptt("wikitext-103"),
+    _beats_equal("wikitext-103"),
+    Claim(
+        "mt-does-not-help",
+        "Memory tokens that are not passed on (MT) help little.",
+        "RMT, Table 2",
+        "The baseline is at most 1.4 % of perplexity above any MT row (the paper's 0.3 to 0.4 of about 30)." + SPREAD,
+        lambda rows: _pairs(
+            rows,
+            [("baseline-seg150", f"mt-{m}-seg150") for m in (10, 25, 75, 150)],
+            limit=0.014,
+        ),
+    ),
+    Claim(
+        "both-are-no-worse",
+        "Transformer-XL with memory tokens is at least as good as Transformer-XL alone.",
+        "RMT, Table 2",
+        "The mean of Tr-XL + RMT is not above that of Tr-XL with the same cache and memory in all." + SPREAD,
+        lambda rows: _pairs(
+            rows,
+            [
+                ("trxl-70-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
+                ("trxl-75-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
+                ("trxl-140-rmt-10-bptt-0-seg150", "trxl-150-seg150"),
+                ("trxl-150-rmt-10-bptt-1-seg150", "trxl-150-seg150"),
+                ("trxl-150-rmt-10-bptt-3-2x-seg150", "trxl-150-2x-seg150"),
+            ],
+        ),
+    ),
+    Claim(
+        "beats-cache-50",
+        "With segments of 50, RMT with 10 memory tokens and BPTT-4 is better than Transformer-XL with a cache of 50.",
+        "RMT, Table 2",
+        "The mean of the RMT row is lower." + SPREAD,
+        lambda rows: _pairs(rows, [("rmt-10-bptt-4-seg50", "trxl-50-seg50")]),
+    ),
+)
