@@ -4,33 +4,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmtlib.models.decoder import Decoder, DecoderConfig
+    from rmtlib.models.armt import ARMT, PRMT
+    from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig, TransformerXLConfig
+    from rmtlib.models.decoder import Decoder
+    from rmtlib.models.hf_weights import decoder_from_hf
     from rmtlib.models.hub import RMTConfig, RMTForCausalLM
+    from rmtlib.models.mamba import Mamba, mamba_from_hf
     from rmtlib.models.rmt import RMT, RMTState
-    from rmtlib.models.transformer_xl import TransformerXL, TransformerXLConfig
+    from rmtlib.models.transformer_xl import TransformerXL
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ARMT": "rmtlib.models.armt",
+    "PRMT": "rmtlib.models.armt",
+    "DeltaRule": "rmtlib.models.config",
     "Decoder": "rmtlib.models.decoder",
-    "DecoderConfig": "rmtlib.models.decoder",
+    "DecoderConfig": "rmtlib.models.config",
+    "decoder_from_hf": "rmtlib.models.hf_weights",
+    "Mamba": "rmtlib.models.mamba",
+    "MambaConfig": "rmtlib.models.config",
+    "mamba_from_hf": "rmtlib.models.mamba",
     "RMT": "rmtlib.models.rmt",
     "RMTState": "rmtlib.models.rmt",
     "RMTConfig": "rmtlib.models.hub",
     "RMTForCausalLM": "rmtlib.models.hub",
     "TransformerXL": "rmtlib.models.transformer_xl",
-    "TransformerXLConfig": "rmtlib.models.transformer_xl",
+    "TransformerXLConfig": "rmtlib.models.config",
 }
 
 __all__ = [
+    "ARMT",
+    "PRMT",
     "RMT",
     "Decoder",
     "DecoderConfig",
+    "DeltaRule",
+    "Mamba",
+    "MambaConfig",
     "RMTConfig",
     "RMTForCausalLM",
     "RMTState",
     "TransformerXL",
     "TransformerXLConfig",
+    "decoder_from_hf",
+    "mamba_from_hf",
 ]
 
 

@@ -285,7 +285,12 @@ def test_view_of_records():
     view = View("enwik8", records[:3], records)
     assert rows_by_scale("enwik8", records)["small"]["baseline-seg128"].std == pytest.approx(0.001)
     html = view.tables("records.html")
-    assert "3.000 ± 0.001" in html and "1.301" in html and html.count("<td>not run</td>") == len(ENWIK8) - 2 and "1.06" in html
+    assert (
+        "3.000 ± 0.001" in html
+        and "1.301" in html
+        and html.count("<td>not run</td>") == len(ENWIK8) - 2
+        and "1.06" in html
+    )
     assert 'href="records.html#baseline-seg128-small-s1-' in html
     assert "baseline-seg128 3.200 ± 0.001 (3 runs)" in view.alt()
     assert len(view.draw().axes) == 3 and len(view.summary()) >= 1

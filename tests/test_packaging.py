@@ -294,3 +294,11 @@ def test_ci_runs_the_tests_and_the_book_and_ends_with_pytests_line(installed, ro
         [installed / ".ci" / "run"], env=environment | {"FAIL": "1"}, capture_output=True, text=True
     )
     assert failed.returncode != 0 and "7 passed" in failed.stdout
+
+
+def test_all_public_names_can_be_imported():
+    import rmtlib
+
+    for name in rmtlib.__all__:
+        assert getattr(rmtlib, name).__name__ == name
+    assert set(rmtlib.__all__) == set(rmtlib._HOMES)
