@@ -402,3 +402,19 @@ def test_initial_weights_of_a_state_are_those_of_the_parameters():
     state = model.initial_state(3)
     assert isinstance(state, XLState) and state.cache_LBPD.shape == (2, 3, 0, D)
     assert all(torch.equal(state.memory_BMD[b], model.memory_MD) for b in range(3))
+
+
+def test_a_compiled_step_equals_the_plain_one():
+    """Over the first segment, a growing and a full cache, with and without gradient; tracing finds few graphs."""
+    graphs = []
+    model = TransformerXL(replace(TINY, memory_tokens=2, cache=6, dropout=0.0)).eval()
+    compiled = torch.compile(model.step, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    segment = torch.randint(0, TINY.vocab_size, (2, 4))
+    for gradient in (True, False):
+        with torch.set_grad_enabled(gradient):
+            states = [model.initial_state(2)] * 2
+            for _ in range(4):
+                plain, states[0] = model.step(segment, states[0])
+                traced, states[1] = compiled(segment, states[1])
+                torch.testing.assert_close(traced, plain)
+    assert 0 < len(graphs) <= 8

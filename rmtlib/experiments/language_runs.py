@@ -54,6 +54,8 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     language = open_language(params)
     model = build_model(params).to(device)
     if params.compile and device == "cuda":
+        # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
+        torch._dynamo.config.recompile_limit = 32
         model.step = torch.compile(model.step)  # type: ignore[method-assign]
 
     def measure(model: TransformerXL, split: str) -> Likelihood:

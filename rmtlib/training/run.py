@@ -116,7 +116,8 @@ class Run:
             except torch.cuda.OutOfMemoryError:
                 if self.at.micro_batch <= 1:
                     raise RmtlibError(
-                        "one pass does not fit in the GPU's memory; recompute, use fewer segments or a smaller batch"
+                        "one pass does not fit in the GPU's memory: it takes a GPU with more of it, or settings with "
+                        "fewer segments in one graph or a smaller batch"
                     ) from None
             # Outside the handler: the traceback would keep the failed pass's tensors.
             self.at.micro_batch = math.ceil(self.at.micro_batch / 2)
