@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.experiments.capacity_params import Params
-from rmtlib.experiments.memory_capacity import VALUES, MemoryCapacity
+from rmtlib.experiments.memory_capacity import MODELS, VALUES, MemoryCapacity
 from rmtlib.experiments.spec import Row
 from rmtlib.report.curves import Curve, Point, Record, curves, latest
 from rmtlib.report.figures import RC, panels
@@ -73,13 +73,13 @@ def figure(live: Iterable[Record], published: Iterable[Record], rows: Sequence[R
                         _draw(ax, task, model, curve, line, face)
                 _finish(ax, scale, task, [*_of_task(now, task).values(), *_of_task(before, task).values()])
         models = [m for m in STYLE if any(m == r.rpartition("-")[0] for _, *both in shown for g in both for r in g)]
-        handles = [Line2D([], [], color=STYLE[m][0], marker=STYLE[m][1], markersize=4, label=m) for m in models]
+        handles = [Line2D([], [], color=STYLE[m][0], marker=STYLE[m][1], markersize=4, label=MODELS[m]) for m in models]
         grey: dict[str, Any] = {"color": "#555555"}
         if any(before for *_, before in shown):
             handles.append(Line2D([], [], linestyle="--", marker="o", mfc="white", label="published runs", **grey))
         handles.append(Line2D([], [], linestyle="-.", linewidth=1, label="most pairs in training", **grey))
         handles.append(Line2D([], [], linestyle=":", linewidth=1, label="all stored; chance", **grey))
-        made.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+        made.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return made
 
 
@@ -105,11 +105,13 @@ def _finish(ax: Axes, scale: str, task: str, drawn: Sequence[Curve]) -> None:
         most = max((pairs_of(point) for point in points), default=1)
         ax.plot([0, most], [0, most], color="#555555", linewidth=1, linestyle=":", zorder=1)
         ax.set(xlabel="pairs in the context", ylabel="pairs stored", title=f"{scale} scale, remember")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     else:
         ax.axhline(1 / VALUES, color="#555555", linewidth=1, linestyle=":", zorder=1)
         ax.set(xlabel="updates of 16 keys", ylabel="exact match", title=f"{scale} scale, rewrite", ylim=(-0.02, 1.04))
         if points:
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
 
 
 def describe(live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:

@@ -254,7 +254,10 @@ class LanguageParts:
                 for ax in (ours, paper):
                     ax.set_xlabel(f"test {self.unit}")
                 training.set_ylabel(self.unit)
-            handles = [Line2D([], [], color=c, marker=m, linestyle="", label=k) for k, (c, m) in STYLE.items()]
+            kinds = {row.kind for row in TABLES[self.artifact]}
+            handles = [
+                Line2D([], [], color=c, marker=m, linestyle="", label=k) for k, (c, m) in STYLE.items() if k in kinds
+            ]
             handles.append(Line2D([], [], color="#555555", marker="o", linestyle="", label="run here"))
             handles.append(
                 Line2D([], [], color="#555555", marker="o", mfc="white", linestyle="", label="published run")
@@ -325,7 +328,8 @@ class LanguageParts:
             for group, name in ((now, "runs on this machine"), (before, "published runs")):
                 if group:
                     each = "; ".join(
-                        f"{runs.row.name} {self._text(runs)} ({len(runs.values)} runs)" for runs in group.values()
+                        f"{runs.row.name} {self._text(runs)} ({(n := len(runs.values))} run{'s' * (n > 1)})"
+                        for runs in group.values()
                     )
                     text.append(f"{scale} scale, {name}: {each}.")
         printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[self.artifact] if row.printed)
