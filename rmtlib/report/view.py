@@ -7,12 +7,13 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.spec import SCALES, Artifact, Row, get_artifact
-from rmtlib.report import capacity, figures, tables
+from rmtlib.report import capacity, figures, language_figure, tables
 from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.curves import Record
 from rmtlib.report.language import LanguageParts
@@ -36,10 +37,9 @@ class Parts:
 
 
 def _language(artifact: str) -> Parts:
-    parts = LanguageParts(artifact)
-    return Parts(
-        parts.figure, parts.describe, parts.csv, parts.by_scale, parts.compare, parts.paper, parts.ways_to_train
-    )
+    p = LanguageParts(artifact)
+    figure, describe = partial(language_figure.figure, artifact), partial(language_figure.describe, artifact)
+    return Parts(figure, describe, p.csv, p.by_scale, p.compare, p.paper, p.ways_to_train)
 
 
 PARTS = {
