@@ -98,6 +98,8 @@ def _draw(ax: Axes, task: str, model: str, curve: Curve, line: str, face: str | 
 
 
 def _finish(ax: Axes, scale: str, task: str, drawn: Sequence[Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     points = [point for curve in drawn for point in curve.points]
     for trained in {pairs_of(curve.at_training_length) for curve in drawn}:
         ax.axvline(trained, color="#555555", linewidth=1, linestyle="-.", zorder=2)
@@ -105,7 +107,7 @@ def _finish(ax: Axes, scale: str, task: str, drawn: Sequence[Curve]) -> None:
         most = max((pairs_of(point) for point in points), default=1)
         ax.plot([0, most], [0, most], color="#555555", linewidth=1, linestyle=":", zorder=1)
         ax.set(xlabel="pairs in the context", ylabel="pairs stored", title=f"{scale} scale, remember")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     else:
         ax.axhline(1 / VALUES, color="#555555", linewidth=1, linestyle=":", zorder=1)
         ax.set(xlabel="updates of 16 keys", ylabel="exact match", title=f"{scale} scale, rewrite", ylim=(-0.02, 1.04))
