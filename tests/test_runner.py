@@ -16,13 +16,14 @@ from fake_artifact import STEPS
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments import progress as progress_module
 from rmtlib.experiments import provenance, runner
+from rmtlib.experiments.babilong_params import Params, work
 from rmtlib.experiments.display import Lines, Terminal
-from rmtlib.experiments.progress import Track, amount, describe, duration, makespan, size, time_left
+from rmtlib.experiments.progress import Track, amount, describe, duration, makespan, share, size, time_left
 from rmtlib.experiments.records import load_record
 from rmtlib.experiments.runner import run, run_folder
-from rmtlib.experiments.spec import ARTIFACTS, select
+from rmtlib.experiments.spec import ARTIFACTS, Cost, get_artifact, select
 from rmtlib.experiments.storage import Lock, is_locked, write_json
-from rmtlib.experiments.worker import RunFolder, read_slices
+from rmtlib.experiments.worker import RunFolder, read_progress, read_slices
 
 TESTS = Path(__file__).parent
 
@@ -414,8 +415,12 @@ def test_a_worker_stops_when_its_parent_is_gone(tmp_path):
     assert folder.should_stop()
 
 
+def cost(tokens):
+    return Cost(tokens=tokens, flops=1000.0 * tokens, memory_bytes=0, disk_bytes=0)
+
+
 def seen(tokens, started, samples, **more):
-    track = Track(tokens, started)
+    track = Track(cost(tokens), started)
     for at, done in samples:
         track.see({"stage": "a", "step": 1, "steps": 2, "time": at, "tokens": done, **more})
     return track
@@ -436,6 +441,38 @@ def test_what_an_earlier_worker_said_is_no_speed():
     assert seen(1000, 100.0, [(50.0, 100)]).done == 0.1
 
 
+def test_preparing_data_after_a_resume_is_no_speed_and_loses_nothing(tmp_path):
+    folder = tmp_path / "run"
+    RunFolder(folder).progress("stage 1", 1, 2, done=0.4, tokens=400)
+    again = RunFolder(folder)
+    again.progress("preparing data", 0, 1)
+    assert (told := read_progress(folder))["done"] == 0.4 and told["stage"] == "preparing data"
+    again.progress("stage 2", 1, 2, done=0.38, tokens=380)  # the checkpoint was a little older
+    assert read_progress(folder)["done"] == 0.38
+    samples = [(110.0, 400), (160.0, 400), (170.0, 380), (180.0, 400), (190.0, 420)]
+    assert seen(1000, 100.0, samples).whole == pytest.approx(500.0)
+
+
+@pytest.mark.parametrize(
+    "artifact, row",
+    [("figure-5", "qa1"), ("enwik8", "baseline-seg128"), ("memory-capacity", "rmt-remember")],
+)
+def test_runs_say_how_much_of_their_work_is_done(artifact, row, tmp_path, monkeypatch):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    said = []
+    monkeypatch.setattr(RunFolder, "progress", lambda self, *place, **numbers: said.append(numbers.get("done")))
+    found = get_artifact(artifact)
+    found.execute(found.config(row, "smoke", 0), RunFolder(tmp_path / "run"))
+    steps = [done for done in said if done is not None]
+    assert steps == sorted(steps) and 0 < steps[0] < 0.2 and 0.8 < steps[-1] <= 1.0
+
+
+def test_work_is_in_parts_and_facts_alone_are_cheap():
+    assert share([1.0, 2.0, 5.0], 1, 0.5) == 0.25 and share([1.0, 1.0], 2, 0.0) == 1.0
+    parts = work(Params.from_json(get_artifact("figure-5").config("qa1", "small", 0).to_json()["params"]))
+    assert 0.01 < share(parts, 0, 1.0) < 0.1
+
+
 def test_done_goes_before_tokens():
     track = seen(1000, 0.0, [(1.0, 0), (11.0, 0)], done=0.5)
     assert track.done == 0.5
@@ -444,9 +481,9 @@ def test_done_goes_before_tokens():
 def test_time_left_of_a_command_counts_those_that_wait():
     running = [seen(1000, 0.0, [(10.0, 100), (20.0, 200)]), seen(1000, 0.0, [(10.0, 500), (20.0, 600)])]
     assert time_left(running, [], [], 2, 20.0) == pytest.approx(80.0)
-    assert time_left(running, [2000], [], 2, 20.0) == pytest.approx(40.0 + 200.0)  # in the place that frees first
-    assert time_left([], [1000, 1000], [0.1], 1, 0.0) == pytest.approx(200.0)
-    assert time_left([Track(1000, 0.0)], [1000], [], 1, 0.0) is None
+    assert time_left(running, [2e6], [], 2, 20.0) == pytest.approx(40.0 + 200.0)  # in the place that frees first
+    assert time_left([], [1e6, 1e6], [1e-4], 1, 0.0) == pytest.approx(200.0)
+    assert time_left([Track(cost(1000), 0.0)], [1e6], [], 1, 0.0) is None
 
 
 def test_makespan_fills_the_free_places():

@@ -48,27 +48,50 @@ def context_tokens(segments: int, segment_size: int) -> int:
     return segments * segment_size - ANSWER_ROOM
 
 
+def work(params: Params) -> list[float]:
+    """FLOP of every training stage with its validations, then of the tests."""
+    train, S = params.train, params.train.segment_size
+    layers, width, _ = _sizes(params)
+    positions = (S + 2 * params.memory_tokens) / S  # memory tokens are computed too
+    per_token = positions * (24 * layers * width**2 + 2 * layers * (S + 2 * params.memory_tokens) * width)
+    parts = []
+    for stage in train.stages:
+        checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
+        validated = checks * params.validation_samples * max(stage.segments, 1) * S
+        parts.append(per_token * ((4 if train.recompute else 3) * _trained(stage, train) + validated))
+    return [*parts, per_token * _tested(params)]
+
+
+def _sizes(params: Params) -> tuple[int, int, int]:
+    """Layers, width and vocabulary of the backbone."""
+    b = params.backbone
+    return PRETRAINED[b] if isinstance(b, str) else (b.n_layers, b.d_model, b.vocab_size)
+
+
+def _trained(stage: Stage, train: TrainConfig) -> int:
+    """Tokens of a stage; facts alone count as one segment."""
+    return stage.steps * train.batch_size * context_tokens(1, train.segment_size) * (1 + max(stage.segments, 1)) // 2
+
+
+def _tested(params: Params) -> int:
+    """Tokens of all tests."""
+    S = params.train.segment_size
+    return sum(context_tokens(int(segments), S) * count for segments, count in params.test_samples.items())
+
+
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    b, train = params.backbone, params.train
-    layers, width, vocabulary = PRETRAINED[b] if isinstance(b, str) else (b.n_layers, b.d_model, b.vocab_size)
-    block_weights = 12 * layers * width**2
-    weights = block_weights + vocabulary * width
+    train = params.train
+    layers, width, vocabulary = _sizes(params)
+    weights = 12 * layers * width**2 + vocabulary * width
     S, batch = train.segment_size, train.batch_size
-    positions = (S + 2 * params.memory_tokens) / S  # memory tokens are computed too
-    per_token = positions * (2 * block_weights + 2 * layers * (S + 2 * params.memory_tokens) * width)
-    trained = validated = 0
-    for stage in train.stages:
-        longest, every = max(stage.segments, 1), stage.evaluate_every or train.evaluate_every
-        trained += stage.steps * batch * context_tokens(1, S) * (1 + longest) // 2
-        validated += -(-stage.steps // every) * params.validation_samples * longest * S
-    tested = sum(context_tokens(int(segments), S) * count for segments, count in params.test_samples.items())
+    positions = (S + 2 * params.memory_tokens) / S
     kept = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
     bytes_each = 2 if train.precision == "bf16" else 4
     activations = bytes_each * 34 * layers * width * batch * S * positions * kept  # 34 a position (Korthikanti 2022)
     return Cost(
-        tokens=trained + tested,
-        flops=per_token * ((4 if train.recompute else 3) * trained + validated + tested),
+        tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
+        flops=sum(work(params)),
         memory_bytes=int(400e6 + 16 * weights + activations),  # 400 MB: Python and torch themselves
         disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )

@@ -13,7 +13,8 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
-from rmtlib.experiments.babilong_params import Params, context_tokens
+from rmtlib.experiments.babilong_params import Params, context_tokens, work
+from rmtlib.experiments.progress import share
 from rmtlib.experiments.resumable import Test, count_right_answers
 from rmtlib.experiments.spec import Result
 from rmtlib.models.backbones import load_backbone, load_tokenizer
@@ -100,6 +101,12 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     model, weights = build_model(params)
     model.to(device)
     S, batch = config.segment_size, params.evaluation_batch
+    parts = work(params)
+
+    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
+        at = trainer.at
+        done = share(parts, at.stage, at.step / config.stages[at.stage].steps)
+        folder.progress(label, step, steps, done=done, **numbers)
 
     def sample(stage: Stage, index: int) -> Sample:
         segments = draw_segments(stage, seed, index)
@@ -111,7 +118,8 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
         count = min(params.validation_samples, len(data.validation.fitting(length)))
         return count_right(trained, held_out, range(count), S, batch_size=batch, device=device) / count
 
-    trainer = Trainer(model, config, folder.path, sample, validate, folder.progress, folder.should_stop).fit()
+    trainer = Trainer(model, config, folder.path, sample, validate, progress, folder.should_stop)
+    trainer.fit()
     model.eval()
     results, tokens = _evaluate(model, data.test, params, device, trainer.at.tokens, folder)
     log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
@@ -152,7 +160,7 @@ def _evaluate(
         return Test(str(segments), label, min(count, len(test.fitting(size))), size, right)
 
     tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
-    counts, tokens = count_right_answers(list(tests.values()), params.evaluation_batch, folder, tokens)
+    counts, tokens = count_right_answers(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
     results = [
         {"segments": segments, "tokens": segments * S, "n": each.samples, "correct": correct}
         for (segments, each), correct in zip(tests.items(), counts, strict=True)

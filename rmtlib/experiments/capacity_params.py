@@ -107,20 +107,33 @@ class Params:
         return tuple(self.segment_size(key_size) for key_size in self.key_sizes)
 
 
+def _tokens(params: Params) -> tuple[list[float], int]:
+    """Tokens of every training stage, and of all tests."""
+    trained = []
+    for stage, size in zip(params.train.stages, params.segment_sizes, strict=True):
+        mean = (stage.segments + 1) / 2 if params.vary_pairs else stage.segments
+        trained.append(stage.steps * params.train.batch_size * (mean + 1) * size)
+    size = params.segment_sizes[-1]
+    return trained, sum(params.test_samples * (pairs + 1) * size for pairs in params.test_pairs)
+
+
+def work(params: Params) -> list[float]:
+    """FLOP of every training stage with its validations, then of the tests."""
+    train, model = params.train, params.model
+    trained, tested = _tokens(params)
+    parts = []
+    for stage, size, tokens in zip(train.stages, params.segment_sizes, trained, strict=True):
+        checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
+        validated = checks * params.validation_samples * (stage.segments + 1) * size
+        parts.append((3 * tokens + validated) * model.flops_per_token(size))
+    return [*parts, tested * model.flops_per_token(params.segment_sizes[-1])]
+
+
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic; stages that end early make it less."""
     model, train = params.model, params.train
-    trained = flops = 0.0
-    for stage, size in zip(train.stages, params.segment_sizes, strict=True):
-        mean = (stage.segments + 1) / 2 if params.vary_pairs else stage.segments
-        tokens = stage.steps * train.batch_size * (mean + 1) * size
-        checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
-        validated = checks * params.validation_samples * (stage.segments + 1) * size
-        trained += tokens
-        flops += (3 * tokens + validated) * model.flops_per_token(size)
+    trained, tested = _tokens(params)
     size = params.segment_sizes[-1]
-    tested = sum(params.test_samples * (pairs + 1) * size for pairs in params.test_pairs)
-    flops += tested * model.flops_per_token(size)
     b, weights = model.backbone, model.parameters
     activations = 34 * b.n_layers * b.d_model * (size + 2 * model.memory_tokens)  # 34 a position (Korthikanti 2022)
     kept = 4 * train.batch_size * (params.train_pairs + 1) * (activations + model.state_size)
@@ -130,4 +143,5 @@ def cost(params: Params) -> Cost:
     if params.train_samples is not None:
         pairs = zip(train.stages, params.key_sizes, strict=True)
         disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
-    return Cost(int(trained + tested), flops, int(400e6 + 16 * weights + kept), disk)  # 400 MB: Python and torch
+    tokens, memory = int(sum(trained) + tested), int(400e6 + 16 * weights + kept)  # 400 MB: Python and torch
+    return Cost(tokens, sum(work(params)), memory, disk)

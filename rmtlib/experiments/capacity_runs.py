@@ -8,7 +8,8 @@ import torch
 from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
 from rmtlib.evaluation.question_answering import count_right
-from rmtlib.experiments.capacity_params import ModelConfig, Params
+from rmtlib.experiments.capacity_params import ModelConfig, Params, work
+from rmtlib.experiments.progress import share
 from rmtlib.experiments.resumable import Test, count_right_answers
 from rmtlib.experiments.spec import Result
 from rmtlib.models.armt import ARMT, PRMT
@@ -47,6 +48,13 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     fixed = [] if params.train_samples is None else _fixed_sets(params, tasks)
     model = build_model(params.model, seed).to(device)
 
+    parts = work(params)
+
+    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
+        at = trainer.at
+        done = share(parts, at.stage, at.step / config.stages[at.stage].steps)
+        folder.progress(label, step, steps, done=done, **numbers)
+
     def pairs_of(stage: Stage, index: int) -> int:
         return draw_pairs(stage.segments, seed, index // config.batch_size) if params.vary_pairs else stage.segments
 
@@ -72,7 +80,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         folder.path,
         sample,
         validate,
-        folder.progress,
+        progress,
         folder.should_stop,
         segment_sizes=params.segment_sizes,
         enough=params.enough,
@@ -90,7 +98,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         return Test(str(pairs), f"{pairs} pairs", params.test_samples, (pairs + 1) * task.segment_size, count)
 
     tests = [test(pairs) for pairs in params.test_pairs]
-    counts, tokens = count_right_answers(tests, params.evaluation_batch, folder, trainer.at.tokens)
+    counts, tokens = count_right_answers(tests, params.evaluation_batch, folder, trainer.at.tokens, parts)
     log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
     return Result(
         metrics={

@@ -57,11 +57,26 @@ VOCABULARIES = {
 }
 
 
-def cost(params: Params) -> Cost:
-    """Tokens, FLOP, memory and disk of a run, by arithmetic."""
+def _body(model: TransformerXLConfig) -> int:
+    """Weights of the layers: query, key, value, position, out; perceptron."""
+    return model.n_layers * (5 * model.d_model * model.n_heads * model.d_head + 2 * model.d_model * model.d_ff)
+
+
+def _head(model: TransformerXLConfig) -> int:
+    return (model.cutoffs[0] + len(model.cutoffs)) if model.cutoffs else model.vocab_size
+
+
+def _used(params: Params) -> dict[str, int]:
+    """Tokens of every split that the run uses."""
+    return {
+        split: min(count, params.tokens.get(split) or count) for split, count in SPLIT_TOKENS[params.corpus].items()
+    }
+
+
+def work(params: Params) -> list[float]:
+    """FLOP of training with its validations, then of the test."""
     m, train = params.model, params.train
-    inner = m.n_heads * m.d_head
-    body = m.n_layers * (5 * m.d_model * inner + 2 * m.d_model * m.d_ff)  # query, key, value, position, out; perceptron
+    inner, body, head = m.n_heads * m.d_head, _body(m), _head(m)
     memory_positions = m.memory_tokens * (1 + m.recurrent)
 
     def per_token(segment: int, cache: int) -> float:
@@ -71,26 +86,28 @@ def cost(params: Params) -> Cost:
         attention = m.n_layers * 3 * inner * new * keys  # content, position, mix
         return 2 * (body * new + cached + attention) / segment
 
-    head = (m.cutoffs[0] + len(m.cutoffs)) if m.cutoffs else m.vocab_size
     output = 2 * m.d_model * (head + 0.1 * (m.vocab_size - head))  # about a tenth of all words is in a tail
     trained = train.steps * train.batch_size * train.segment_size
     depth = train.bptt if train.replay != "none" else 0
-    flops = 3 * trained * ((depth + 1) * per_token(train.segment_size, m.cache) + output)
-    sizes = {
-        split: min(count, params.tokens.get(split) or count) for split, count in SPLIT_TOKENS[params.corpus].items()
-    }
-    validations = -(-train.steps // train.evaluate_every)
+    training = 3 * trained * ((depth + 1) * per_token(train.segment_size, m.cache) + output)
+    validations, used = -(-train.steps // train.evaluate_every), _used(params)
     reading = per_token(params.evaluation["segment"], params.evaluation["cache"]) + output
-    flops += reading * (validations * sizes["validation"] + sizes["test"])
-    weights = body + m.vocab_size * m.d_model
+    return [training + reading * validations * used["validation"], reading * used["test"]]
+
+
+def cost(params: Params) -> Cost:
+    """Tokens, FLOP, memory and disk of a run, by arithmetic."""
+    m, train = params.model, params.train
+    memory_positions = m.memory_tokens * (1 + m.recurrent)
+    weights = _body(m) + m.vocab_size * m.d_model
     bytes_each = 2 if train.precision == "bf16" else 4
     positions = train.batch_size * (train.segment_size + memory_positions)
     scores = 6 * m.n_heads * (train.segment_size + memory_positions + m.cache)
     graph = (train.bptt + 1) * bytes_each * m.n_layers * positions * (34 * m.d_model + scores)
-    logits = 12 * train.batch_size * train.segment_size * head
+    logits = 12 * train.batch_size * train.segment_size * _head(m)
     return Cost(
-        tokens=trained + sizes["test"],
-        flops=flops,
+        tokens=train.steps * train.batch_size * train.segment_size + _used(params)["test"],
+        flops=sum(work(params)),
         memory_bytes=int(400e6 + 16 * weights + graph + logits),  # 400 MB: Python and torch themselves
         disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )

@@ -10,7 +10,8 @@ import torch
 from rmtlib.data.streams import LANGUAGES, Language
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
-from rmtlib.experiments.language_params import Params
+from rmtlib.experiments.language_params import Params, work
+from rmtlib.experiments.progress import share
 from rmtlib.experiments.spec import Result
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.seeds import torch_seed
@@ -76,17 +77,22 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     def value(result: Likelihood) -> float:
         return result.bits if unit == "bpc" else result.perplexity
 
+    parts = work(params)
+
+    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
+        folder.progress(label, step, steps, done=share(parts, 0, step / steps), **numbers)
+
     trainer = StreamTrainer(
         model,
         config,
         folder.path,
         language.train,
         lambda model: -value(measure(model, "validation")),
-        folder.progress,
+        progress,
         folder.should_stop,
     ).fit()
     model.eval()
-    folder.progress("testing", 0, 1, tokens=trainer.at.tokens)
+    folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.at.tokens)
     with autocast(torch.device(device), config.precision):
         result = measure(model, "test")
     log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]

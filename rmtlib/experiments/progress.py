@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from rmtlib.experiments.spec import Cost
 
 WINDOW = 90.0
 """Seconds of the past that the present speed is measured over."""
@@ -45,6 +47,11 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
 
 
+def share(work: Sequence[float], place: int, part: float) -> float:
+    """How much is done of a run whose parts take `work` (in any unit): all before `place`, and `part` of that one."""
+    return (sum(work[:place]) + (work[place] * part if place < len(work) else 0.0)) / sum(work)
+
+
 def fraction(progress: dict[str, Any] | None, tokens: int) -> float | None:
     """How much of the whole run is done, 0 to 1, from its progress.json; None where it does not say."""
     if progress is None:
@@ -58,9 +65,9 @@ def fraction(progress: dict[str, Any] | None, tokens: int) -> float | None:
 class Track:
     """One run's way through its work, seen from outside; its speed is that of the last `WINDOW` seconds."""
 
-    def __init__(self, tokens: int, started: float) -> None:
-        """`tokens`: the run's `Cost.tokens`; `started`: wall-clock time at which its worker started."""
-        self.tokens = tokens
+    def __init__(self, cost: Cost, started: float) -> None:
+        """`started`: wall-clock time at which its worker started."""
+        self.tokens, self.work = cost.tokens, cost.flops
         self.progress: dict[str, Any] | None = None
         self._started = started
         self._samples: deque[tuple[float, float, float]] = deque()
@@ -73,6 +80,8 @@ class Track:
             return  # nothing yet, or what an earlier worker said
         if self._samples and progress["time"] <= self._samples[-1][0]:
             return
+        if len(self._samples) == 1 and done <= self._samples[0][1]:  # nothing new yet: data are being prepared
+            self._samples.clear()
         self._samples.append((progress["time"], done, progress.get("tokens") or done * self.tokens))
         while len(self._samples) > 2 and self._samples[-1][0] - self._samples[0][0] > WINDOW:
             self._samples.popleft()
@@ -116,25 +125,25 @@ def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> f
     return max(ends, default=0.0)
 
 
-def time_left(running: list[Track], waiting: list[int], speeds: list[float], jobs: int, now: float) -> float | None:
+def time_left(running: list[Track], waiting: list[float], speeds: list[float], jobs: int, now: float) -> float | None:
     """Seconds left for a whole command, or None while nothing tells.
 
     Args:
         running: the runs at work.
-        waiting: `Cost.tokens` less what is done already, of the runs that wait for a place.
-        speeds: seconds per token of the runs that this command has finished.
+        waiting: `Cost.flops` less what is done already, of the runs that wait for a place.
+        speeds: seconds per FLOP of the runs that this command has finished.
         jobs: how many run at once.
         now: wall-clock time.
     """
-    known = [track.whole / track.tokens for track in running if track.whole is not None and track.tokens > 0] + speeds
+    known = [track.whole / track.work for track in running if track.whole is not None and track.work > 0] + speeds
     if not known:
         return None
     speed = sum(known) / len(known)
     lefts = []
     for track in running:
         left = track.left(now)
-        lefts.append(speed * track.tokens * (1 - track.done) if left is None else left)
-    return makespan(lefts, [speed * tokens for tokens in waiting], jobs)
+        lefts.append(speed * track.work * (1 - track.done) if left is None else left)
+    return makespan(lefts, [speed * work for work in waiting], jobs)
 
 
 def describe(progress: dict[str, Any] | None, tokens_per_s: float | None, left: float | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rmtlib.errors import Stopped
+from rmtlib.experiments.progress import share
 from rmtlib.files import write_atomically
 from rmtlib.training.checkpoint import fingerprint
 
@@ -28,9 +29,11 @@ class Test:
 
 
 def count_right_answers(
-    tests: Sequence[Test], batch_size: int, folder: "RunFolder", tokens: int
+    tests: Sequence[Test], batch_size: int, folder: "RunFolder", tokens: int, work: Sequence[float]
 ) -> tuple[list[int], int]:
     """Right answers of every test, and `tokens` (those of the run so far) with the tests' added.
+
+    `work` is that of every training stage, then of all tests.
 
     What is done is kept in evaluation.json, for the weights of the folder's checkpoint alone.
 
@@ -41,6 +44,7 @@ def count_right_answers(
     kept = json.loads(path.read_text()) if path.exists() else {}
     done: dict[str, list[int]] = kept["done"] if kept.get("weights") == weights else {}
     counts = []
+    before, whole = tokens, sum(test.samples * test.tokens for test in tests)
     for test in tests:
         batch = max(1, min(batch_size, TOKENS_BETWEEN_STOPS // test.tokens))
         finished, right = done.get(test.name, (0, 0))
@@ -53,7 +57,8 @@ def count_right_answers(
             finished, tokens = indices.stop, tokens + len(indices) * test.tokens
             done[test.name] = [finished, right]
             write_atomically(path, json.dumps({"weights": weights, "done": done}).encode())
-            accuracy = right / finished
-            folder.progress(f"testing at {test.label}", finished, test.samples, accuracy=accuracy, tokens=tokens)
+            numbers = {"accuracy": right / finished, "tokens": tokens}
+            numbers["done"] = share(work, len(work) - 1, (tokens - before) / whole)
+            folder.progress(f"testing at {test.label}", finished, test.samples, **numbers)
         counts.append(right)
     return counts, tokens

@@ -29,7 +29,7 @@ from rmtlib.experiments import provenance
 from rmtlib.experiments.display import Display, Notebook, make_display
 from rmtlib.experiments.progress import Track, describe, duration, fraction, time_left
 from rmtlib.experiments.records import load_record
-from rmtlib.experiments.spec import ARTIFACTS, RunConfig, get_artifact
+from rmtlib.experiments.spec import ARTIFACTS, Cost, RunConfig, get_artifact
 from rmtlib.experiments.storage import Lock, unwritable, write_json
 from rmtlib.experiments.worker import RunFolder, read_config, read_notes, read_progress, read_slices
 
@@ -55,7 +55,7 @@ class _Run:
     config: RunConfig
     folder: Path
     lock: Lock
-    tokens: int
+    cost: Cost
     process: subprocess.Popen[bytes] | None = None
     track: Track = field(init=False)
     started: float = 0.0
@@ -63,7 +63,7 @@ class _Run:
     finished: bool = False
 
     def __post_init__(self) -> None:
-        self.track = Track(self.tokens, time.time())
+        self.track = Track(self.cost, time.time())
 
     @property
     def name(self) -> str:
@@ -152,7 +152,7 @@ def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool) -> _Run:
         write_json(folder / "config.json", config.to_json())
     for read in (read_progress, read_slices, read_notes):  # damaged ones are reported before anything starts
         read(folder)
-    return _Run(config, folder, lock, get_artifact(config.artifact).cost(config).tokens)
+    return _Run(config, folder, lock, get_artifact(config.artifact).cost(config))
 
 
 def _empty(folder: Path) -> None:
@@ -327,14 +327,14 @@ class _Command:
             raise unwritable(log, error) from error
         each.lock.tell(each.process.pid)
         each.started = time.time()
-        each.track = Track(each.tokens, each.started)
+        each.track = Track(each.cost, each.started)
         self.running.append(each)
 
     def _ended(self, each: _Run, status: int) -> None:
         each.lock.release()
         if status == 0 and (each.folder / "record.json").exists():
             each.finished = True
-            self.speeds += [each.track.whole / each.tokens] if each.track.whole and each.tokens else []
+            self.speeds += [each.track.whole / each.cost.flops] if each.track.whole and each.cost.flops else []
             self.display.line(f"{each.name}: finished in {duration(time.time() - each.started)}")
         elif status != 75 and not (self.stopping and status in (-signal.SIGTERM, -signal.SIGKILL)):
             each.failure = _post_mortem(each, status)
@@ -350,16 +350,16 @@ class _Command:
             block.append(f"{each.name}: {describe(fresh, each.track.tokens_per_s, each.track.left(now))}")
         done = self.already + sum(each.finished for each in self.todo)
         waiting = []
-        whole = sum(each.tokens for each in self.todo if each.finished) + sum(
-            each.tokens * each.track.done for each in self.running
+        whole = sum(each.cost.flops for each in self.todo if each.finished) + sum(
+            each.cost.flops * each.track.done for each in self.running
         )
         for each in self.waiting:
             part = 0.0
             with contextlib.suppress(RmtlibError):
-                part = fraction(read_progress(each.folder), each.tokens) or 0.0
-            waiting.append(round(each.tokens * (1 - part)))
-            whole += each.tokens * part
-        total = sum(each.tokens for each in self.todo)
+                part = fraction(read_progress(each.folder), each.cost.tokens) or 0.0
+            waiting.append(each.cost.flops * (1 - part))
+            whole += each.cost.flops * part
+        total = sum(each.cost.flops for each in self.todo)
         percent = f", {100 * whole / total:.0f} % of the work" if total else ""
         left = time_left([each.track for each in self.running], waiting, self.speeds, self.jobs, now)
         time_text = f"about {duration(left)} left" if left is not None else "measuring the time left"

@@ -53,25 +53,32 @@ class RunFolder:
         self._started = time.monotonic()
         self._written = -PROGRESS_EVERY
         self._stage: str | None = None
+        self._done: dict[str, Any] = {}  # what an earlier worker reached
+        with contextlib.suppress(RmtlibError):  # a damaged file is reported by those who need it
+            last = read_progress(self.path) or {}
+            self._done = {key: last[key] for key in ("done", "tokens") if key in last}
 
     def progress(self, stage: str, step: int, steps: int, **numbers: float | None) -> None:
         """Say where the run is: cheap, call it at every step (it writes at most every half second).
 
         `step` of `steps` count within the stage. Two numbers have a meaning: `done`, the fraction of the
         whole run (all stages, resumed slices included; 0 to 1), or else `tokens`, those processed so far in
-        the whole run (compared with `Cost.tokens`): time left and tokens/s come from them. `loss` and others
-        are shown as they are.
+        the whole run (compared with `Cost.tokens`): time left and tokens/s come from them. Until a resumed run
+        says one of them, the last worker's stay. `loss` and others are shown as they are.
         """
         now = time.monotonic()
         if now - self._written < PROGRESS_EVERY and stage == self._stage:
             return
         self._written, self._stage = now, stage
+        if self._done.keys() & numbers.keys():
+            self._done = {}
         state, _ = finite(
             plain(
                 {
                     "stage": stage,
                     "step": step,
                     "steps": steps,
+                    **self._done,
                     **numbers,
                     "slice_wall_s": round(now - self._started, 2),
                     "time": time.time(),
