@@ -5,9 +5,11 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
+from rmtlib.experiments.figure_5 import Figure5
 from rmtlib.experiments.records import record_path, write_record
 from rmtlib.experiments.spec import RunConfig
 
+COMPLETE = Figure5()
 # 128-token segments, trained up to 4 of them, tested up to 64: the shape of the small scale.
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -27,7 +29,9 @@ def record(
 ) -> dict[str, Any]:
     """One record; `accuracy` gives the exact match at so many segments."""
     exact_match = [{"segments": s, "tokens": 128 * s, "n": n, "correct": round(n * accuracy(s))} for s in segments]
-    config = RunConfig("figure-5", row, scale, seed, {"segment_size": 128, "learning_rate": 0.003} | (params or {}))
+    config = RunConfig(
+        "figure-5", row, scale, seed, COMPLETE.with_all_files("qa1", scale, seed).params | (params or {})
+    )
     return {
         "schema": 1,
         "run_id": config.id,

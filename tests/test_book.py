@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from rmtlib.experiments.spec import ARTIFACTS
+from rmtlib.experiments.spec import ARTIFACTS, select
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.curves import slug
@@ -224,10 +224,24 @@ def test_settings_come_from_the_configs():
     view = View("figure-5")
     rows = {
         row.th.text: [td.text for td in row.select("td")]
-        for row in soup(pages.settings_fragment(view.artifact)).select("tbody tr")
+        for row in soup(pages.settings_fragment(view)).select("tbody tr")
     }
     expected = [view.artifact.config("qa1", s, 0).params["memory_tokens"] for s in view.artifact.scales]
     assert rows["memory_tokens"] == [str(value) for value in expected]
+
+
+def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
+    for view in (
+        View("figure-5"),
+        View("figure-5", published=[fakes.record(params={"questions": "simulator", "earlier": 1})]),
+    ):
+        shown = []
+        for state in ("absent", "cached"):
+            monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
+            shown.append(pages.settings_fragment(view) + pages.cost_of(view, select("figure-5", "gpu"), tmp_path))
+        assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
+    row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
+    assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files"]
 
 
 def test_saving_leaves_figure_table_and_summary(tmp_path):

@@ -109,6 +109,6 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
 def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
     view = View("memory-capacity")
     assert "not run" in pages.claims_fragment(view) and "not run" in pages.scales_fragment(view, tmp_path)
-    assert "pairs / steps / learning rate" in pages.settings_fragment(view.artifact)
+    assert "pairs / steps / learning rate" in pages.settings_fragment(view)
     assert "perfect recall" in view.tables() and "198,144" in view.tables()  # ARMT's floats at the paper's setting
     assert view.alt() and len(MemoryCapacity.rows) == 12

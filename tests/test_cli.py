@@ -15,8 +15,8 @@ from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments import plan as plan_module
 from rmtlib.experiments import provenance, spec
-from rmtlib.experiments.records import load_record
-from rmtlib.experiments.spec import ARTIFACTS, select
+from rmtlib.experiments.records import load_record, write_record
+from rmtlib.experiments.spec import ARTIFACTS, RunConfig, select
 from rmtlib.notebooks import execute, parse_parameters, read_parameters
 
 TESTS = Path(__file__).parent
@@ -200,6 +200,17 @@ def test_plan_tells_time_memory_disk_and_state(rmtlib, monkeypatch):
     status, out, _ = rmtlib("plan", "fake", "--scale", "small")
     assert "partial" in out and "to do" in out and "left to do" in out and found["device"] in out
     assert not any(Path("runs").rglob("record.json"))
+
+
+def test_plan_says_where_published_runs_had_other_settings(rmtlib, monkeypatch):
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
+    run = json.loads(rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--json")[1])["runs"][0]
+    record = load_record(run["record"])
+    record["config"]["params"]["steps"] = 3
+    other = RunConfig.from_json(record["config"])
+    write_record(Path("results/fake") / f"{other.slug}.json", record | {"run_id": other.id})
+    out = rmtlib("plan", "fake", "--scale", "small")[1]
+    assert "warning: 1 of 2 runs: other settings here than in the published records, e.g. qa1 seed 0 in steps" in out
 
 
 def test_plan_prefers_what_was_measured(rmtlib, monkeypatch):

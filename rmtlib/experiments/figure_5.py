@@ -171,6 +171,10 @@ def _paper(task: str, seed: int) -> Params:
     )
 
 
+def _params(row: str, scale: str, seed: int) -> Params:
+    return {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](row, seed)
+
+
 def _stories(records: list[dict[str, Any]], row: str) -> str:
     """ "bAbI's files", "the simulator", or both, as the records of a row say."""
     simulated = {
@@ -217,12 +221,18 @@ class Figure5(Artifact):
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config. What depends on the files of this machine is decided here, without the network."""
-        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](row, seed)
+        params = _params(row, scale, seed)
         if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
             params = _gpu_from_scratch(row, seed)
         if params.questions == "auto":
             here = all(sources.state(f"babi-{row}-{part}") != "absent" for part in ("train", "test"))
             params = replace(params, questions="files" if here else "simulator")
+        return RunConfig(self.name, row, scale, seed, asdict(params))
+
+    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
+        params = _params(row, scale, seed)
+        if params.questions == "auto":
+            params = replace(params, questions="files")
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:

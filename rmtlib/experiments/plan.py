@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -190,7 +191,7 @@ def plan(
         "device": device["text"] if device else None,
         "runs": runs,
         "total": total,
-        "warnings": _warnings(total, Path(runs_dir), gpu_scale),
+        "warnings": [*_warnings(total, Path(runs_dir), gpu_scale), *_other_settings(configs, published)],
     }
 
 
@@ -203,6 +204,36 @@ def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[st
         except RmtlibError:
             continue
         found += [record] if record["scale"] == scale else []
+    return found
+
+
+def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -> list[str]:
+    """A line where these runs are not those that were published: other files are on this machine, or other code."""
+    theirs = {(each["row"], each["seed"]): each for each in published}
+    found = []
+    for config in configs:
+        record = theirs.get((config.row, config.seed))
+        if record is not None and record["run_id"] != config.id:
+            ours, other = _leaves(config.params), _leaves(record["config"]["params"])
+            if keys := [key for key in ours if key in other and ours[key] != other[key]]:
+                found.append((config, keys))
+    if not found:
+        return []
+    config, keys = found[0]
+    return [
+        f"{len(found)} of {len(configs)} runs: other settings here than in the published records, e.g. "
+        f"{config.row} seed {config.seed} in {', '.join(keys)}"
+    ]
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Single values by dotted name; names come and go with the code, a value that both have tells."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, (list, tuple)):
+            found[prefix + key] = value
     return found
 
 

@@ -151,6 +151,10 @@ class Artifact(ABC):
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config of a run, from what is on this machine."""
 
+    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The config on a machine that has all data and weights, whatever this one has."""
+        return self.config(row, scale, seed)
+
     @abstractmethod
     def execute(self, config: RunConfig, folder: RunFolder) -> Result:
         """Train and evaluate, from `folder.path`'s checkpoint where there is one.
