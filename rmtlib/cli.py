@@ -163,7 +163,7 @@ def _plan(options: argparse.Namespace) -> int:
                 state,
                 amount(run["tokens"]),
                 duration(run["seconds"]),
-                size(run["memory_bytes"]),
+                size(run["memory_bytes"]) + (" measured" if run["memory_basis"] == "measured" else ""),
                 size(run["disk_bytes"]),
                 run["basis"],
             ]

@@ -8,6 +8,8 @@ second;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
    now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
    `gpu_efficiency`, an assumption that `plan` prints, whatever GPU is there.
+
+Its memory is the peak that a finished record of the same config has on that kind of device, else computed.
 """
 
 from __future__ import annotations
@@ -124,6 +126,12 @@ def _measured(
     return (median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
 
 
+def _peak(record: dict[str, Any], on_gpu: bool) -> int | None:
+    """The record's peak memory, where it was made on the kind of device that is asked for."""
+    alike = (record["hardware"].get("gpu") is not None) == on_gpu
+    return int(record["peak_memory_bytes"]) or None if alike else None
+
+
 def _basis(records: list[dict[str, Any]], which: str) -> str:
     machines = {each["hardware"].get("gpu") or each["hardware"].get("cpu") or "unknown machine" for each in records}
     runs = f"{len(records)} finished run{'s' * (len(records) > 1)}"
@@ -141,8 +149,8 @@ def plan(
 
     Keys: artifact, title, scale, jobs, device (text or None where all times are measured), runs (one dict
     each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
-    disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes, disk_bytes
-    of what is left to do, with `jobs` at once), warnings.
+    memory_basis, disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes,
+    disk_bytes of what is left to do, with `jobs` at once), warnings.
     """
     artifact, scale = get_artifact(configs[0].artifact), configs[0].scale
     gpu_scale = _on_gpu(scale)
@@ -155,6 +163,7 @@ def plan(
     for config in configs:
         cost = artifact.cost(config)
         measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
+        peak = next((_peak(each, gpu_scale) for each in records if each["run_id"] == config.id), None)
         if measured is None:
             device = device or device_assumption(artifact, scale)
             measured = cost.flops / device["flops"], "computed"
@@ -169,7 +178,8 @@ def plan(
                 "flops": cost.flops,
                 "seconds": measured[0],
                 "basis": measured[1],
-                "memory_bytes": cost.memory_bytes,
+                "memory_bytes": peak or cost.memory_bytes,
+                "memory_basis": "measured" if peak else "computed",
                 "disk_bytes": cost.disk_bytes,
             }
         )
