@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -348,6 +349,7 @@ def fake_files(monkeypatch, tmp_path, present):
         return tmp_path / name.rsplit("-", 1)[1]
 
     monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setattr(sources, "state", lambda name: "local" if name in present else "absent")
     monkeypatch.setattr(
         sources, "provenance", lambda name: {"name": name, "sha256": "0" * 64, "source": "local folder"}
     )
@@ -366,6 +368,21 @@ def test_real_and_simulated_parts_are_never_mixed(monkeypatch, tmp_path):
     fake_files(monkeypatch, tmp_path, {"babi-qa1-test"})
     assert babi.available_questions("qa1") == "simulator"
     assert {load_questions("qa1", split)[1]["source"] for split in babi.SPLITS} == {"simulator"}
+
+
+@pytest.mark.parametrize("fetch", [True, False])
+def test_a_broken_file_is_an_error_and_only_an_absent_one_means_the_simulator(fetch, monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_OFFLINE", "1")
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RMTLIB_DATA", str(tmp_path))
+    assert babi.available_questions("qa1", fetch=fetch) == "simulator"
+    broken = tmp_path / Path(sources.SOURCES["babi-qa1-test"].file).name
+    broken.write_text("1 Mary moved")
+    with pytest.raises(RmtlibError) as error:
+        babi.available_questions("qa1", fetch=fetch)
+    told = str(error.value)
+    assert str(broken) in told and "bytes instead of" in told and "replace it, or delete it" in told
+    assert "\n" not in told
 
 
 # --- statistics of the published files

@@ -307,3 +307,18 @@ def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
 def test_colours_differ_between_tasks():
     assert len({colour for colour, _ in figures.TASK_STYLE.values()}) == 5
     assert len({marker for _, marker in figures.TASK_STYLE.values()}) == 5
+
+
+def test_csv_panel_and_description_say_which_stories_were_simulated():
+    real = fakes.record("qa2") | {"data": [{"name": "babi-qa2-train", "source": "local folder"}]}
+    records = [fakes.record("qa1"), real]
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv([], records, ROWS))))
+    assert {(r["task"], r["stories"]) for r in rows if r["record"]} == {("qa1", "simulator"), ("qa2", "bAbI files")}
+    assert {r["stories"] for r in rows if not r["record"]} == {""}
+    said = "stories: bAbI's files; simulated: qa1"
+    assert said in figures.figure_5_alt([], records, ROWS)
+    assert said in figures.figure_5([], records, ROWS).axes[0].get_title()
+    assert figures.figure_5([], [real], ROWS).axes[0].get_title().endswith("stories: bAbI's files")
+    assert figures.figure_5([], [records[0]], ROWS).axes[0].get_title().endswith("stories: simulated")
+    both = [records[0], fakes.record("qa1", seed=1) | {"data": real["data"]}]
+    assert "simulated: qa1 (in part)" in figures.figure_5_alt([], both, ROWS)

@@ -138,15 +138,29 @@ def load_questions(
     return questions, note | {"task": task, "split": split, "stories": stories, "questions": len(questions)}
 
 
-def available_questions(task: str, *, progress: bool = True) -> str:
-    """ "files" where the published train and test files of a task are here or can be fetched, else "simulator"."""
+def available_questions(task: str, *, fetch: bool = True, progress: bool = True) -> str:
+    """ "files" where the published train and test files of a task are here or can be fetched, else "simulator".
+
+    Args:
+        fetch: fetch what is not here; without it no network is asked.
+
+    Raises:
+        RmtlibError: a file of your own is not the published one: only where files are absent is the simulator used.
+    """
     check_task(task)
+    names = [f"babi-{task}-{part}" for part in ("train", "test")]
     try:
-        for part in ("train", "test"):
-            sources.fetch(f"babi-{task}-{part}", progress=progress)
+        for name in names if fetch else ():
+            sources.fetch(name, progress=progress)
     except RmtlibError:
-        return "simulator"
-    return "files"
+        pass
+    missing = [name for name in names if sources.state(name) == "absent"]
+    for name in missing:
+        if complaint := sources.complaint(name):
+            raise RmtlibError(
+                f"{complaint}; this is not the published file of {name}: replace it, or delete it to use the simulator"
+            )
+    return "simulator" if missing else "files"
 
 
 def check_task(task: str) -> None:

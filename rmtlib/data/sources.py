@@ -32,7 +32,7 @@ from rmtlib.data.catalogue import SOURCES, Source
 from rmtlib.data.places import Archive, Member, Place, PlaceError, Url, first_line, is_full
 from rmtlib.errors import RmtlibError
 
-__all__ = ["SOURCES", "Source", "cache_folder", "fetch", "local_folders", "provenance", "state"]
+__all__ = ["SOURCES", "Source", "cache_folder", "complaint", "fetch", "local_folders", "provenance", "state"]
 
 _checked: dict[Path, tuple[int, int, dict[str, Any]]] = {}  # local files verified by this process
 
@@ -58,6 +58,13 @@ def state(name: str) -> str:
     if _find_local(source, []):
         return "local"
     return "cached" if _find_cached(source) else "absent"
+
+
+def complaint(name: str) -> str | None:
+    """What is wrong with a file in ``RMTLIB_DATA`` where no right one is on this machine, else None."""
+    source, tried = _source(name), list[str]()
+    found = _find_local(source, tried) or _find_cached(source)
+    return None if found or not tried else tried[0]
 
 
 def cache_folder() -> Path:

@@ -225,8 +225,7 @@ class Figure5(Artifact):
         if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
             params = _gpu_from_scratch(row, seed)
         if params.questions == "auto":
-            here = all(sources.state(f"babi-{row}-{part}") != "absent" for part in ("train", "test"))
-            params = replace(params, questions="files" if here else "simulator")
+            params = replace(params, questions=available_questions(row, fetch=False))
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:

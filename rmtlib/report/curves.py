@@ -38,6 +38,7 @@ class Measurement(NamedTuple):
     seed: int
     correct: int
     n: int
+    simulated: bool  # its texts come from a simulator, not from published files
 
     @property
     def accuracy(self) -> float:
@@ -88,6 +89,12 @@ class Curve:
         return max(len(point.runs) for point in self.points)
 
     @property
+    def stories(self) -> str:
+        """Where the runs' stories come from: "bAbI's files", "the simulator", or both."""
+        kinds = {run.simulated for point in self.points for run in point.runs}
+        return " and ".join("the simulator" if kind else "bAbI's files" for kind in sorted(kinds))
+
+    @property
     def slugs(self) -> tuple[str, ...]:
         return tuple(sorted({run.slug for point in self.points for run in point.runs}))
 
@@ -126,9 +133,10 @@ def curves(records: Iterable[Record]) -> dict[str, dict[str, Curve]]:
 def _curve(task: str, scale: str, records: Sequence[Record]) -> Curve:
     measured: dict[tuple[int, int], list[Measurement]] = {}
     for record in records:
+        simulated = any(each.get("source") == "simulator" for each in record["data"])
         for entry in record["metrics"]["exact_match"]:
             measured.setdefault((entry["tokens"], entry["segments"]), []).append(
-                Measurement(slug(record), record["seed"], entry["correct"], entry["n"])
+                Measurement(slug(record), record["seed"], entry["correct"], entry["n"], simulated)
             )
     points = tuple(Point(tokens, segments, tuple(runs)) for (tokens, segments), runs in sorted(measured.items()))
     metrics = records[0]["metrics"]

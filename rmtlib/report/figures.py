@@ -128,7 +128,18 @@ def _scale_panel(ax: Axes, scale: str, now: dict[str, Curve], before: dict[str, 
             )
     lengths = sorted({p.tokens for group, *_ in groups for curve in group.values() for p in curve.points})
     _context_axis(ax, lengths)
-    ax.set_title(f"{scale} scale: trained up to {', '.join(short_count(t) for t in train)} tokens")
+    ax.set_title(
+        f"{scale} scale: trained up to {', '.join(short_count(t) for t in train)} tokens\n"
+        f"{_stories([curve for group, *_ in groups for curve in group.values()])}"
+    )
+
+
+def _stories(shown: Sequence[Curve]) -> str:
+    """Where a panel's stories come from: "stories: bAbI's files; simulated: qa3"."""
+    simulated = [f"{c.task} (in part)" if " and " in c.stories else c.task for c in shown if "sim" in c.stories]
+    if len(simulated) == len(shown) and not any("part" in task for task in simulated):
+        return "stories: simulated"
+    return "stories: bAbI's files" + (f"; simulated: {', '.join(dict.fromkeys(simulated))}" if simulated else "")
 
 
 def _paper_panel(ax: Axes, rows: Sequence[Row]) -> None:
@@ -188,7 +199,7 @@ def figure_5_alt(live: Iterable[Record], published: Iterable[Record], rows: Sequ
         for group, name in ((now, "runs on this machine"), (before, "published runs")):
             if group:
                 tasks = "; ".join(_describe(curve) for curve in group.values())
-                text.append(f"Panel {scale} scale, {name}: {tasks}.")
+                text.append(f"Panel {scale} scale, {name}, {_stories(list(group.values()))}: {tasks}.")
     parts = []
     for row in rows:
         points = paper_points(row)

@@ -186,13 +186,15 @@ def comparison_table(records: Iterable[Record], rows: Sequence[Row]) -> Table:
 CSV_FIELDS = (
     *("source", "scale", "task", "context_tokens", "segments", "train_tokens", "runs", "mean", "std"),
     *("interval_low", "interval_high", "seed", "correct", "n", "accuracy", "run_low", "run_high", "record"),
+    "stories",
 )
 
 
 def to_csv(live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:
     """All that the figure shows, a line for each run and length, and one for each of the paper's values.
 
-    mean, std and interval are over all runs of that task, scale and length; run_low and run_high are the run's own.
+    mean, std and interval are over all runs of that task, scale and length; run_low and run_high are the run's own;
+    stories says whether its data came from bAbI's files or from the simulator.
     """
     live = list(live)
     ids = {record["run_id"] for record in live}
@@ -226,6 +228,7 @@ def to_csv(live: Iterable[Record], published: Iterable[Record], rows: Sequence[R
                                 "run_low": f"{run.interval[0]:.4f}",
                                 "run_high": f"{run.interval[1]:.4f}",
                                 "record": run.slug,
+                                "stories": "simulator" if run.simulated else "bAbI files",
                             }
                         )
     for row in rows:
