@@ -1,23 +1,54 @@
-"""Files that are either whole or as they were."""
+"""Files that are either whole or as they were, and the one line that is said where one cannot be written."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
+from typing import IO, Any
 
 from rmtlib.errors import RmtlibError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write, fsync and rename; on failure the partial file is removed and an older `path` stays as it was."""
-    partial = path.with_name(path.name + ".partial")
+def sync(file: IO[Any]) -> None:
+    """Have what was written reach the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write so that `path` holds the old or the new content, whole, whatever happens meanwhile.
+
+    `durable=False` leaves out the fsync, for files that can be done without after a crash.
+
+    Raises:
+        RmtlibError: the disk is full or the folder cannot be written; the old file is still there.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                sync(file)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RmtlibError(
-            f"{path}: cannot write ({error.strerror}); what was there before is kept. Free some space and run the "
-            "same command again"
-        ) from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError, remedy: str = "mend that, then the same command continues") -> RmtlibError:
+    """The one-line error for a file that could not be written; `remedy` is for all but a full disk."""
+    if is_full(error):
+        return RmtlibError(f"the disk is full: cannot write {path}; free some space, then the same command continues")
+    return RmtlibError(f"cannot write {path} ({error.strerror or error}); {remedy}")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that the disk or the quota is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

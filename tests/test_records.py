@@ -26,6 +26,7 @@ from rmtlib.experiments.records import (
 )
 from rmtlib.experiments.spec import Result, RunConfig
 from rmtlib.experiments.storage import canonical, digest, write_json
+from rmtlib.files import write_atomically
 
 CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
 
@@ -211,6 +212,16 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, monk
     monkeypatch.undo()
     assert load_record(path) == old
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_not_called_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+    with pytest.raises(RmtlibError) as error:
+        write_atomically(tmp_path / "file", b"content")
+    assert str(error.value) == (
+        f"cannot write {tmp_path}/file (Read-only file system); mend that, then the same command continues"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_write_that_stops_half_way_leaves_the_old_file(tmp_path, monkeypatch):

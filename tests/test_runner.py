@@ -282,7 +282,7 @@ def test_a_full_disk_at_the_record_loses_nothing(orders):
         run(configs(1), quiet=True)
     folder = run_folder(configs(1)[0])
     assert not (folder / "record.json").exists()
-    assert not list(folder.glob(".*.tmp"))
+    assert not list(folder.glob("*.partial"))
     orders("")
     assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0, 5]
 

@@ -102,7 +102,6 @@ def _pg19(split: str) -> tuple[list[Book], list[dict[str, Any]]]:
     """PG-19's books of a split, from the cache once they have been fetched."""
     path = sources.cache_folder() / "books" / f"pg19-{split}.jsonl"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps([row["short_book_title"], row["text"]]) + "\n" for row in _pg19_rows(split))
         write_atomically(path, "".join(lines).encode())
     content = path.read_bytes()

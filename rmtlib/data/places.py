@@ -25,7 +25,9 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from rmtlib.files import is_full, sync
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next place quickly
 READ_SECONDS = 30.0
@@ -267,21 +269,6 @@ class Member:
 
 
 Place = Carrier | Member
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an exception, or what caused it, says that the disk or the quota is full."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 # what a package client prints where it reaches no registry at all

@@ -29,8 +29,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from rmtlib.data.catalogue import SOURCES, Source
-from rmtlib.data.places import Archive, Member, Place, PlaceError, Url, first_line, is_full
+from rmtlib.data.places import Archive, Member, Place, PlaceError, Url, first_line
 from rmtlib.errors import RmtlibError
+from rmtlib.files import is_full, sync, write_atomically
 
 __all__ = ["SOURCES", "Source", "cache_folder", "complaint", "fetch", "local_folders", "provenance", "state"]
 
@@ -209,7 +210,7 @@ def _store(source: Source, path: Path, place: str) -> tuple[Path, dict[str, Any]
     target = cache_folder() / source.file
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        sync(file)
     os.replace(path, target)
     note = {"name": source.name, "sha256": digest(target), "bytes": source.bytes, "source": place}
     _mark(target, note)
@@ -262,8 +263,7 @@ def _find_cached(source: Source) -> tuple[Path, dict[str, Any]] | None:
         _marker(path).unlink(missing_ok=True)
         return None
     note = {"name": source.name, "sha256": digest(path), "bytes": source.bytes, "source": place}
-    with contextlib.suppress(OSError):  # a cache that this user can only read is hashed every time
-        _mark(path, note)
+    _mark(path, note)
     return path, note
 
 
@@ -273,9 +273,9 @@ def _marker(path: Path) -> Path:
 
 def _mark(path: Path, note: dict[str, Any]) -> None:
     stat = path.stat()
-    temporary = _marker(path).with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "file": note}))
-    os.replace(temporary, _marker(path))
+    text = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "file": note})
+    with contextlib.suppress(RmtlibError):  # a cache that this user can only read is hashed every time
+        write_atomically(_marker(path), text.encode(), durable=False)
 
 
 def _complaint(path: Path, expected: Source | Archive) -> str | None:

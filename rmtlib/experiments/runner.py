@@ -30,8 +30,9 @@ from rmtlib.experiments.display import Display, Notebook, make_display
 from rmtlib.experiments.progress import Track, describe, duration, fraction, time_left
 from rmtlib.experiments.records import load_record
 from rmtlib.experiments.spec import ARTIFACTS, Cost, RunConfig, get_artifact
-from rmtlib.experiments.storage import Lock, unwritable, write_json
+from rmtlib.experiments.storage import Lock, write_json
 from rmtlib.experiments.worker import RunFolder, read_config, read_notes, read_progress, read_slices
+from rmtlib.files import unwritable
 
 __all__ = ["RunFolder", "default_jobs", "run", "run_folder"]
 

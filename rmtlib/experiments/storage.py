@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rmtlib.errors import RmtlibError
+from rmtlib.files import unwritable, write_atomically
 
 
 def plain(value: Any) -> Any:
@@ -78,26 +77,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
         RmtlibError: the disk is full or the folder cannot be written; the old file is still there.
     """
     text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> RmtlibError:
-    """The one-line error for a file that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RmtlibError(f"the disk is full: cannot write {path}; free some space, then the same command continues")
-    return RmtlibError(f"cannot write {path} ({error.strerror or error}); mend that, then the same command continues")
+    write_atomically(path, text.encode(), durable=durable)
 
 
 def read_json(path: Path, kind: type[dict] | type[list], remedy: str) -> Any:

@@ -24,7 +24,6 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     content = save({name: x.detach().contiguous() for name, x in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     name = f"checkpoint-{digest[:12]}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / name, content)
     manifest = {"tensors": name, "sha256": digest, "state": state}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
