@@ -1,6 +1,8 @@
 """BABILong samples: exact lengths, facts in order at uniform gaps, seeds, slicing at any length."""
 
+import errno
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -175,9 +177,23 @@ def test_background_sentences_have_at_least_ten_tokens_and_are_kept(tmp_path):
     assert len(first.books) == 3 and isinstance(first.ids, np.memmap) and first.ids.dtype == np.uint16
     again = Background.build(["Too short. " + TEXTS[0], TEXTS[1]], TOKENIZER, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1 and np.array_equal(again.ids, first.ids)
-    (next(tmp_path.iterdir()) / "ids.npy").write_bytes(b"cut off")
-    with pytest.raises(RmtlibError, match="cannot be read .*; delete this folder"):
-        Background.build(["Too short. " + TEXTS[0], TEXTS[1]], TOKENIZER, tmp_path)
+    kept = next(tmp_path.iterdir()) / "ids.npy"
+    whole = kept.read_bytes()
+    for wrong in (b"cut off", whole[:-1] + bytes([whole[-1] ^ 1])):  # one bit of one token
+        kept.write_bytes(wrong)
+        with pytest.raises(RmtlibError, match="is damaged .*ids.npy .*: delete this folder, and it is made anew"):
+            Background.build(["Too short. " + TEXTS[0], TEXTS[1]], TOKENIZER, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "number, said", [(errno.EROFS, "set RMTLIB_CACHE to a folder that you can write to"), (errno.ENOSPC, "free some")]
+)
+def test_a_cache_that_cannot_be_written_says_why_and_what_to_do(number, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "save", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    with pytest.raises(RmtlibError, match=said) as error:
+        Background.build(TEXTS, TOKENIZER, tmp_path)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+    assert ("free some space" in str(error.value)) == (number == errno.ENOSPC)
 
 
 def test_word_tokenizer():

@@ -6,8 +6,6 @@ t-1, so that memory and cache can be carried on. Nothing is shuffled.
 
 import hashlib
 import io
-import os
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.books import synthetic_text
 from rmtlib.data.sources import cache_folder, fetch, provenance
 from rmtlib.errors import RmtlibError
@@ -198,19 +197,7 @@ def _words(name: str, files: list[str], texts: Callable[[], list[str]]) -> Langu
 
 def _kept(name: str, key: str, encode: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The encoded corpus, memory-mapped from the cache; encoded once, at the first call on this machine."""
-    home = cache_folder() / "tokens" / f"{name}-{key[:12]}"
-    if not home.exists():
-        partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
-        try:
-            partial.mkdir(parents=True, exist_ok=True)
-            for part, array in encode().items():
-                np.save(partial / f"{part}.npy", array)
-            partial.rename(home)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if not home.exists():  # else another process was first
-                raise RmtlibError(f"{home}: cannot keep the encoded text ({error}); free some space") from error
-    return {path.stem: np.load(path, mmap_mode="r") for path in home.glob("*.npy")}
+    return kept_arrays(cache_folder() / "tokens" / f"{name}-{key[:12]}-2", encode)
 
 
 LANGUAGES: dict[str, Callable[[], Language]] = {

@@ -1,9 +1,7 @@
 """Tokenisers, and background text as memory-mapped token ids with sentence and book boundaries."""
 
 import hashlib
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rmtlib.data.arrays import kept_arrays
 from rmtlib.errors import RmtlibError
 
 MIN_SENTENCE_TOKENS = 10  # BABILong drops shorter background sentences
@@ -159,20 +158,14 @@ class Background:
         `lead` is put before every sentence: " " as in the published evaluation sets, "" as in the released
         training code (see `babilong.JOINS`). `report(done, books)` is called after each book.
         """
-        digest = hashlib.sha256(f"1 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}".encode())
+        digest = hashlib.sha256(f"2 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}".encode())
         for text in texts:
             digest.update(hashlib.sha256(text.encode()).digest())
         home = folder / digest.hexdigest()[:16]
-        if not home.exists():
-            cls._write(texts, tokenizer, home, lead, report)
-        try:
-            parts = {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in ("ids", "sentences", "books")}
-        except (OSError, ValueError) as error:
-            raise RmtlibError(f"{home}: the tokenised books cannot be read ({error}); delete this folder") from error
-        return cls(**parts)
+        return cls(**kept_arrays(home, lambda: cls._tokenise(texts, tokenizer, lead, report)))
 
     @staticmethod
-    def _write(texts, tokenizer, home: Path, lead: str, report) -> None:
+    def _tokenise(texts, tokenizer, lead: str, report) -> dict[str, np.ndarray]:
         ids: list[np.ndarray] = []
         lengths: list[int] = []
         books = [0]
@@ -186,22 +179,11 @@ class Background:
                 report(done, len(texts))
         if not lengths:
             raise RmtlibError(f"the background books hold no sentence of {MIN_SENTENCE_TOKENS} tokens; give other text")
-        parts = {
+        return {
             "ids": np.concatenate(ids),
             "sentences": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             "books": np.array(books, dtype=np.int64),
         }
-        # A folder of its own name appears only when whole, and whichever of two processes is first wins.
-        partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
-        try:
-            partial.mkdir(parents=True, exist_ok=True)
-            for name, array in parts.items():
-                np.save(partial / f"{name}.npy", array)
-            partial.rename(home)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if not home.exists():
-                raise RmtlibError(f"{home}: cannot keep the tokenised books ({error}); free some space") from error
 
     def draw(self, tokens: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """Whole sentences from random places, `tokens` tokens in all, the last sentence cut to fit.

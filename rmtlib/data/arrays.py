@@ -1,0 +1,48 @@
+"""Arrays that are made once and kept in the cache: a folder that is whole or absent, checked each time it is opened."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rmtlib.data.sources import digest
+from rmtlib.errors import RmtlibError
+from rmtlib.files import unwritable
+
+SUMS = "sha256.json"
+
+
+def kept_arrays(home: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays in folder `home`, memory-mapped; made by the first call on this machine.
+
+    Raises:
+        RmtlibError: the folder cannot be written, or what it holds is not what was written.
+    """
+    if not home.exists():
+        _write(home, make())
+    try:
+        for name, expected in (sums := dict(json.loads((home / SUMS).read_text()))).items():
+            if digest(home / f"{name}.npy") != expected:
+                raise ValueError(f"{name}.npy does not have the sha256 that it was written with")
+        return {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in sums}
+    except (OSError, ValueError, TypeError) as error:
+        raise RmtlibError(f"{home} is damaged ({error}): delete this folder, and it is made anew") from error
+
+
+def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
+    # A folder of its own name appears only when whole, and whichever of two processes is first wins.
+    partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        sums = {name: digest(partial / f"{name}.npy") for name in arrays}
+        (partial / SUMS).write_text(json.dumps(sums))
+        partial.rename(home)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not home.exists():
+            raise unwritable(home, error, "set RMTLIB_CACHE to a folder that you can write to") from error
