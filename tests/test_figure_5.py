@@ -100,9 +100,16 @@ def test_test_results_of_other_weights_are_not_used(tmp_path):
     config = FIGURE.config("qa1", "smoke", 0)
     whole = FIGURE.execute(config, RunFolder(tmp_path))
     path = tmp_path / "evaluation.json"
-    path.write_text(path.read_text().replace('"done": {"1": [32, ', '"done": {"1": [32, 9'))
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"done": kept["done"] | {"1": [32, 32]}}))
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics != whole.metrics  # the same weights: taken as they are
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
+    assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
+    for content in ("{", "[]", json.dumps(kept | {"done": {"1": [32, 33]}}), json.dumps({"weights": kept["weights"]})):
+        path.write_text(content)
+        with pytest.raises(RmtlibError, match=r"evaluation.json is damaged .*: delete this file; the tests then"):
+            FIGURE.execute(config, RunFolder(tmp_path))
+    path.unlink()  # do what it says
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
 
 

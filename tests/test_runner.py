@@ -317,10 +317,16 @@ def test_two_commands_never_train_the_same_run():
     assert command.end()[0] == 75
 
 
+SLICE = """[{"started": "2026-01-01", "ended": null, "wall_s": %s, "peak_memory": {"host": 1, "gpu": null},
+"git": {"commit": null, "dirty": false}, "modules_sha256": "", "packages": {}, "hardware": null}]"""
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("config.json", "{"), ("config.json", '{"a": 1}'), ("progress.json", ""), ("progress.json", '{"a": 1}'),
-     ("slices.json", "{}"), ("slices.json", "[1]"), ("notes.json", "{}")],
+     ("progress.json", '{"stage": "a", "step": 1, "steps": 2, "slice_wall_s": 1, "time": 1, "tokens": "7"}'),
+     ("slices.json", "{}"), ("slices.json", "[1]"), ("slices.json", SLICE % '"long"'), ("notes.json", "{}"),
+     ("notes.json", "[1]")],
 )  # fmt: skip
 def test_a_damaged_file_is_reported_with_its_path_before_anything_starts(orders, name, content):
     orders("killed")

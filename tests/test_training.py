@@ -340,6 +340,13 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_log_that_cannot_be_written_is_a_one_line_error(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    run = trainer(tmp_path)
+    with pytest.raises(RmtlibError, match="the disk is full: cannot write .*metrics.jsonl; free some space"):
+        run.log(loss=1.0)
+
+
 def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path):
     with pytest.raises(Stopped):
         trainer(tmp_path, stop_after=3).fit()
@@ -351,6 +358,19 @@ def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path):
             RmtlibError, match="the checkpoint is damaged .* delete .* to train this run from the start"
         ):
             trainer(tmp_path).fit()
+    tensors.write_bytes(content)
+    manifest = json.loads((tmp_path / "checkpoint.json").read_text())
+    for changed in ({"step": 2}, {"unknown": 1}):
+        state = manifest["state"] | changed
+        (tmp_path / "checkpoint.json").write_text(json.dumps(manifest | {"state": state}))
+        with pytest.raises(RmtlibError, match="the checkpoint is damaged .the state does not have its sha256"):
+            trainer(tmp_path).fit()
+    earlier = {key: value for key, value in manifest.items() if key != "state_sha256"}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(earlier | {"state": state}))
+    with pytest.raises(RmtlibError, match="its state lacks or adds unknown: other code wrote it"):
+        trainer(tmp_path).fit()
+    (tmp_path / "checkpoint.json").write_text(json.dumps(earlier))  # as earlier code wrote it: goes on
+    trainer(tmp_path).fit()
     assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl"))
 
 

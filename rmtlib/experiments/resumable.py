@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmtlib.errors import Stopped
+from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.progress import share
+from rmtlib.experiments.storage import read_json
 from rmtlib.files import write_atomically
 from rmtlib.training.checkpoint import fingerprint
 
@@ -41,8 +43,7 @@ def count_right_answers(
         Stopped: asked to stop between two batches; a second call goes on there.
     """
     path, weights = folder.path / "evaluation.json", fingerprint(folder.path)
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    done: dict[str, list[int]] = kept["done"] if kept.get("weights") == weights else {}
+    done = _done(path, weights, tests)
     counts = []
     before, whole = tokens, sum(test.samples * test.tokens for test in tests)
     for test in tests:
@@ -62,3 +63,22 @@ def count_right_answers(
             folder.progress(f"testing at {test.label}", finished, test.samples, **numbers)
         counts.append(right)
     return counts, tokens
+
+
+def _done(path: Path, weights: str, tests: Sequence[Test]) -> dict[str, list[int]]:
+    """Samples finished and right answers of every test that was begun with these weights."""
+    if not path.exists():
+        return {}
+    remedy = "delete this file; the tests then begin anew, the training is kept"
+    kept = read_json(path, dict, remedy)
+    done = kept.get("done")
+    limits = {test.name: test.samples for test in tests}
+    if not isinstance(done, dict) or not isinstance(kept.get("weights"), str):
+        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
+    if kept["weights"] != weights:
+        return {}
+    for name, pair in done.items():
+        whole = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
+        if not whole or not 0 <= pair[1] <= pair[0] <= limits.get(name, 0):
+            raise RmtlibError(f"{path} is damaged ({name!r} is {pair!r}): {remedy}")
+    return done

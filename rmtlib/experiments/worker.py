@@ -23,6 +23,7 @@ import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from rmtlib.errors import RmtlibError, Stopped
@@ -35,7 +36,16 @@ PROGRESS_EVERY = 0.5
 """Seconds between two writes of progress.json."""
 
 
-_SLICE = {"started", "ended", "wall_s", "peak_memory", "git", "modules_sha256", "packages", "hardware"}
+_SLICE: dict[str, tuple[type, ...]] = {
+    "started": (str,),
+    "ended": (str, NoneType),
+    "wall_s": (int, float),
+    "peak_memory": (dict,),
+    "git": (dict,),
+    "modules_sha256": (str,),
+    "packages": (dict,),
+    "hardware": (dict, NoneType),
+}
 
 
 class RunFolder:
@@ -129,10 +139,9 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     remedy = "delete this file; the run then continues from its checkpoint"
     progress: dict[str, Any] = read_json(path, dict, remedy)
     numbers = {"step", "steps", "slice_wall_s", "time"}
-    if not isinstance(progress.get("stage"), str) or not all(
-        isinstance(progress.get(key), (int, float)) for key in numbers
-    ):
-        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
+    right = isinstance(progress.get("stage"), str) and all(isinstance(progress.get(k), (int, float)) for k in numbers)
+    if not right or not all(isinstance(progress.get(k), (int, float, NoneType)) for k in ("done", "tokens")):
+        raise RmtlibError(f"{path} is damaged (keys are missing or of another type): {remedy}")
     return progress
 
 
@@ -141,9 +150,19 @@ def read_slices(folder: Path) -> list[dict[str, Any]]:
     path = folder / "slices.json"
     remedy = "delete this file; the record's wall time then starts from here"
     slices: list[dict[str, Any]] = read_json(path, list, remedy) if path.exists() else []
-    if not all(isinstance(part, dict) and _SLICE <= set(part) for part in slices):
-        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
+    if not all(map(_is_slice, slices)):
+        raise RmtlibError(f"{path} is damaged (keys are missing or of another type): {remedy}")
     return slices
+
+
+def _is_slice(part: Any) -> bool:
+    if not isinstance(part, dict) or not all(isinstance(part.get(key, ...), kinds) for key, kinds in _SLICE.items()):
+        return False
+    try:
+        datetime.fromisoformat(part["started"])
+    except ValueError:
+        return False
+    return isinstance(part["peak_memory"].get("host"), int) and {"commit", "dirty"} <= set(part["git"])
 
 
 def read_notes(folder: Path) -> list[str]:
@@ -151,6 +170,8 @@ def read_notes(folder: Path) -> list[str]:
     path = folder / "notes.json"
     remedy = "delete this file; its notes are then missing from the record"
     notes: list[str] = read_json(path, list, remedy) if path.exists() else []
+    if not all(isinstance(note, str) for note in notes):
+        raise RmtlibError(f"{path} is damaged (not all of it is text): {remedy}")
     return notes
 
 

@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or absent: tensors in safetensors, everything else in a JSON manifest.
 
 The tensors go to a new file; the manifest, which names that file and its sha256, is replaced last. A crash or a
-full disk at any point leaves the previous pair in force.
+full disk at any point leaves the previous pair in force. The manifest holds a sha256 of its own state as well.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     digest = hashlib.sha256(content).hexdigest()
     name = f"checkpoint-{digest[:12]}.safetensors"
     write_atomically(folder / name, content)
-    manifest = {"tensors": name, "sha256": digest, "state": state}
+    manifest = {"tensors": name, "sha256": digest, "state": state, "state_sha256": _state_digest(state)}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     for old in folder.glob("checkpoint-*.safetensors*"):  # also the partial file of a save that was killed
         if old.name != name:
@@ -46,11 +46,23 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         content = (folder / manifest["tensors"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
             raise ValueError(f"{manifest['tensors']} does not have the manifest's sha256")
+        sealed = _state_digest(manifest["state"])
+        if manifest.get("state_sha256", sealed) != sealed:  # checkpoints of earlier code have none
+            raise ValueError("the state does not have its sha256")
         return load(content), manifest["state"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RmtlibError(
-            f"{path}: the checkpoint is damaged ({error}); delete {folder} to train this run from the start"
-        ) from error
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, why: object) -> RmtlibError:
+    """The one-line error for a checkpoint that cannot be used."""
+    return RmtlibError(
+        f"{folder / MANIFEST}: the checkpoint is damaged ({why}); delete {folder} to train this run from the start"
+    )
+
+
+def _state_digest(state: Any) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(folder: Path) -> str:

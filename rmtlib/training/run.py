@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from rmtlib.errors import RmtlibError
+from rmtlib.files import unwritable
 from rmtlib.seeds import torch_seed
-from rmtlib.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rmtlib.training.checkpoint import damaged, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 
 
 @dataclass
@@ -149,8 +150,11 @@ class Run:
     def log(self, **numbers: float) -> None:
         """A line in metrics.jsonl."""
         line = {"stage": self.at.stage + 1, "step": self.at.step, **numbers}
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self.metrics_path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise unwritable(self.metrics_path, error) from error
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """What a subclass keeps in the checkpoint besides weights, best weights and optimiser."""
@@ -186,9 +190,15 @@ class Run:
             self.metrics_path.unlink(missing_ok=True)
             return
         tensors, state = found
+        if set(state) != (known := {field.name for field in fields(Position)}):
+            wrong = ", ".join(sorted(known ^ set(state)))
+            raise damaged(self.folder, f"its state lacks or adds {wrong}: other code wrote it, or it was changed")
         state["best_score"] = -math.inf if state["best_score"] is None else state["best_score"]
         self.at = Position(**state)
-        self.model.load_state_dict(part(tensors, "model."))
+        try:
+            self.model.load_state_dict(part(tensors, "model."))
+        except RuntimeError as error:
+            raise damaged(self.folder, "its weights are those of another model") from error
         self.best = {name: x.to(self.device) for name, x in part(tensors, "best.").items()}
         restore_optimizer(self.optimizer, self.names, tensors)
         self.restore_extra({name: x.to(self.device) for name, x in part(tensors, "extra.").items()})
