@@ -24,6 +24,7 @@ from rmtlib.experiments.records import (
     verify,
     write_record,
 )
+from rmtlib.experiments.sanity import impossible
 from rmtlib.experiments.spec import Result, RunConfig
 from rmtlib.experiments.storage import canonical, digest, write_json
 from rmtlib.files import write_atomically
@@ -343,6 +344,55 @@ def test_verify_names_every_problem(folders):
     for part in ("elsewhere.json is misplaced", "changed after it was written", "uncommitted", "keep one"):
         assert part in text
     assert "restore it (git checkout --" in text
+
+
+def point(**changes):
+    return {"exact_match": [{"segments": 1, "tokens": 128, "n": 10, "correct": 5} | changes]}
+
+
+@pytest.mark.parametrize(
+    "artifact, metrics, said",
+    [
+        ("figure-5", point(correct=11), "11 of 10 right at 1 segments"),
+        ("figure-5", point(correct=-1), "-1 of 10 right"),
+        ("figure-5", point(correct=2.5), "2.5 of 10 right"),
+        ("memory-capacity", point(n=0, correct=0), "'n': 0"),
+        ("figure-5", {"exact_match": []}, "exact_match is"),
+        ("figure-5", {"recency_accuracy": 1.2}, "recency_accuracy is 1.2"),
+        ("memory-capacity", {"train_segments": 0}, "train_segments is 0"),
+        ("wikitext-103", {"unit": "perplexity", "value": 0.9, "validation": 30.0}, "value is 0.9 perplexity"),
+        ("enwik8", {"unit": "bpc", "value": -0.1, "validation": 1.0}, "value is -0.1 bpc"),
+        ("enwik8", {"unit": "perplexity", "value": 2.0}, "unit is 'perplexity', not 'bpc'"),
+        (
+            "enwik8",
+            {"unit": "bpc", "value": 1.0, "validation": 1.0, "tokens": 10, "nats": 70.0},
+            "nats over its tokens",
+        ),
+    ],
+)
+def test_impossible_numbers_are_found_under_a_right_seal(artifact, metrics, said, folders):
+    record = new_record()
+    assert impossible(record) is None
+    config = replace(RunConfig.from_json(record["config"]), artifact=artifact)
+    record |= {"artifact": artifact, "config": config.to_json(), "run_id": config.id}
+    record["metrics"] |= metrics
+    assert said in impossible(record)
+    write_record(record_path(record), record)
+    (problem,) = verify("results")
+    assert "has impossible numbers" in problem and said in problem and "publish the run again" in problem
+    finish(record)
+    assert said in publish(artifact).refused[0]["reason"]
+
+
+def test_impossible_curves_and_costs_are_found():
+    for changes, said in (
+        ({"curves": {"loss": [[1, 1, -2.0]]}}, "the curve loss has -2.0"),
+        ({"curves": {"validation": [[1, 1, 1.5]]}}, "the curve validation has 1.5"),
+        ({"tokens": 0}, "tokens is 0"),
+        ({"wall_s": -1.0}, "wall_s is -1.0"),
+    ):
+        assert said in impossible(new_record() | changes)
+    assert impossible(new_record() | {"curves": {"loss": [[1, 1, None]]}}) is None
 
 
 # Provenance

@@ -11,6 +11,7 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments import provenance
+from rmtlib.experiments.sanity import impossible
 from rmtlib.experiments.spec import Result, RunConfig
 from rmtlib.experiments.storage import digest, finite, plain, read_json, write_json
 
@@ -207,6 +208,8 @@ def publish(
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")
+            if why := impossible(record):
+                raise RmtlibError(f"impossible numbers ({why}): train it again with --fresh")
             _refuse_unclean(record, clean_code)
         except RmtlibError as error:
             done.refused.append({"run": name, "reason": str(error)})
@@ -243,7 +246,7 @@ def verify(results_dir: str | Path = "results") -> list[str]:
     """Rehash every published record: what is wrong, one line each; empty where all is well.
 
     Checks what `load_record` checks, that the file's name and folder are the record's, that its code was
-    committed, and that no two records claim the same row, scale and seed.
+    committed, that no number is impossible, and that no two records claim the same row, scale and seed.
     """
     problems: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
@@ -258,6 +261,8 @@ def verify(results_dir: str | Path = "results") -> list[str]:
             problems.append(f"{path} is misplaced: this record's place is {expected}")
         if record["git"]["dirty"]:
             problems.append(f"{path} was made by uncommitted code: train it again from a clean checkout")
+        if why := impossible(record):
+            problems.append(f"{path} has impossible numbers ({why}): {_remedy(path)}")
         key = tuple(record[name] for name in ("artifact", "row", "scale", "seed"))
         if key in seen:
             problems.append(f"{path} and {seen[key]} are of the same row, scale and seed: keep one")
