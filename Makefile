@@ -7,9 +7,14 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
+RMTLIB := $(BIN)/python -m rmtlib.cli
+JUPYTER_BOOK := $(BIN)/python -c 'from jupyter_book.cli.main import main; main()'
 CONSTRAINTS ?= constraints.txt
 ARTIFACTS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
              $(if $(ROWS),--rows '$(ROWS)') $(if $(TASKS),--tasks '$(TASKS)')
@@ -39,9 +44,9 @@ help:
 	@echo "  make setup    only install; PYTHON=/path/to/python3.11 and CONSTRAINTS=file choose with what"
 
 $(ARTIFACTS): $(VENV)/.ready
-	@$(BIN)/rmtlib run $@ $(RUN_FLAGS) >/dev/null
+	@$(RMTLIB) run $@ $(RUN_FLAGS) >/dev/null
 	@echo "Drawing from notebooks/$@.ipynb (about 20 seconds)"
-	@$(BIN)/rmtlib notebook $@ $(PARAMETERS) -p OUT 'out/$@' --out 'out/$@/$@.ipynb' >/dev/null
+	@$(RMTLIB) notebook $@ $(PARAMETERS) -p OUT 'out/$@' --out 'out/$@/$@.ipynb' >/dev/null
 	@cat 'out/$@/summary.txt'
 
 test: $(VENV)/.ready
@@ -52,27 +57,27 @@ bench: $(VENV)/.ready
 
 book: $(VENV)/.ready
 ifneq ($(SCALE),)
-	@for artifact in $(ARTIFACTS); do $(BIN)/rmtlib run "$$artifact" $(RUN_FLAGS) >/dev/null; done
+	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
 	@echo "Writing the pages from the records (about 20 seconds)"
 	@rm -rf book/_build book/_generated
 	@$(BIN)/python -m rmtlib.report.pages $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"
 	@mkdir -p book/_build
-	@if ! $(BIN)/jupyter-book build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \
+	@if ! $(JUPYTER_BOOK) build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \
 	    grep -E 'WARNING|ERROR|Error' book/_build/build.log || tail -n 20 book/_build/build.log; \
 	    echo "error: the book did not build; the whole log is book/_build/build.log" >&2; exit 1; fi
 	@$(BIN)/python book/check.py
 	@echo "The book is book/_build/html/index.html"
 
 lab: $(VENV)/.ready
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
 lint: $(VENV)/.ready
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m nbstripout --verify --keep-id notebooks/*.ipynb
 
 clean:
 	@rm -rf $(GENERATED)

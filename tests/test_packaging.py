@@ -215,9 +215,10 @@ def test_a_failed_installation_is_no_installation(checkout):
 @pytest.fixture
 def installed(checkout):
     """A checkout with a fake installation that writes down how it is called."""
-    script(checkout / ".venv" / "bin" / "python", 'echo "python $*" >> calls', "exit 0")
     script(
-        checkout / ".venv" / "bin" / "rmtlib",
+        checkout / ".venv" / "bin" / "python",
+        'if [ "$2" != rmtlib.cli ]; then echo "python $*" >> calls; exit 0; fi',
+        "shift 2",
         'printf "%s|" "$@" >> calls; echo >> calls',
         'if [ "$1" = run ] && [ -n "${FAIL:-}" ]; then echo "error: no such scale" >&2; exit $FAIL; fi',
         'if [ "$1" = notebook ]; then mkdir -p out/figure-5; echo "what it shows" > out/figure-5/summary.txt; fi',
@@ -256,6 +257,15 @@ def test_a_failed_run_stops_there_with_its_line(installed):
     assert done.returncode != 0
     assert done.stderr.splitlines()[0] == "error: no such scale"
     assert len(calls(installed)) == 1 and not (installed / "out").exists()
+
+
+def test_a_moved_project_uses_nothing_that_names_its_old_place(installed, root):
+    """Scripts in .venv/bin begin with an absolute path, and pip keeps that of the package."""
+    rules = (root / "Makefile").read_text()
+    assert set(re.findall(r"\$\(BIN\)/(\S+)", rules)) == {"python"}
+    script(installed / ".venv" / "bin" / "python", 'echo "$PYTHONPATH" >> paths', "exit 0")
+    make(installed, "test")
+    assert (installed / "paths").read_text() == f"{installed}\n"
 
 
 def test_installation_is_renewed_when_requirements_change(installed):
