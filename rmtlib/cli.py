@@ -124,10 +124,13 @@ def _print_json(value: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.plan import without_gpu
     from rmtlib.experiments.runner import run, run_folder
     from rmtlib.experiments.spec import get_artifact
 
     configs = _selected(options, prepare=True)
+    if warning := without_gpu(configs, jobs=options.jobs):
+        print(f"warning: {warning}", file=sys.stderr)
     records = run(configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
     summary = get_artifact(options.artifact).summary(records)
     if options.json:

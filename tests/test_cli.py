@@ -202,6 +202,17 @@ def test_plan_tells_time_memory_disk_and_state(rmtlib, monkeypatch):
     assert not any(Path("runs").rglob("record.json"))
 
 
+def test_a_scale_for_a_gpu_without_one_is_warned_of_with_its_time(rmtlib, monkeypatch):
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e5)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    said = "warning: scale gpu is meant for a GPU and there is none here: about 13 h 53 min on this CPU; --scale small"
+    assert said in rmtlib("run", "fake", "--scale", "gpu", "--seeds", "1")[2]
+    assert "warning" not in rmtlib("run", "fake", "--scale", "gpu", "--seeds", "1")[2]  # nothing left to train
+    assert "warning" not in rmtlib("run", "fake", "--scale", "small", "--seeds", "1")[2]
+    monkeypatch.setattr(provenance, "has_gpu", lambda: True)
+    assert "warning" not in rmtlib("run", "fake", "--scale", "gpu", "--seeds", "2")[2]
+
+
 def test_plan_says_where_published_runs_had_other_settings(rmtlib, monkeypatch):
     monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
     run = json.loads(rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--json")[1])["runs"][0]

@@ -26,7 +26,7 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments import provenance
-from rmtlib.experiments.progress import fraction, makespan
+from rmtlib.experiments.progress import duration, fraction, makespan
 from rmtlib.experiments.progress import size as size_text
 from rmtlib.experiments.records import find_records, load_record, record_path
 from rmtlib.experiments.runner import default_jobs, run_folder
@@ -99,6 +99,21 @@ def device_assumption(artifact: Artifact, scale: str) -> dict[str, Any]:
     here = "" if provenance.has_gpu() else "; there is none here, and a CPU would take very much longer"
     text = f"one H200-class GPU (790 TFLOP/s bf16, {part:.0%} of it assumed; a slower one takes longer{here})"
     return {"kind": "gpu", "flops": GPU_FLOPS * part, "text": text}
+
+
+def without_gpu(configs: list[RunConfig], runs_dir: str | Path = "runs", jobs: int | None = None) -> str | None:
+    """A warning with the estimated time where runs that are meant for a GPU would be trained without one."""
+    scale = configs[0].scale
+    artifact = get_artifact(configs[0].artifact)
+    todo = [config for config in configs if not (run_folder(config, runs_dir) / "record.json").exists()]
+    if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
+        return None
+    speed = core_flops() * CPU_EFFICIENCY
+    seconds = makespan([], [artifact.cost(config).flops / speed for config in todo], jobs or default_jobs())
+    return (
+        f"scale {scale} is meant for a GPU and there is none here: about {duration(seconds)} on this CPU; "
+        "--scale small is made for one"
+    )
 
 
 def _measured(
