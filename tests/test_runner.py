@@ -194,7 +194,7 @@ def test_a_signal_stops_with_checkpoints_and_the_same_command_continues(number):
         assert read_slices(run_folder(config))[-1]["ended"] == "stopped"
     status, out, err = Command().end()
     assert status == 0
-    assert "2 of them from a checkpoint" in err
+    assert "2 to train (2 continue from their checkpoints)" in err
     assert out.startswith("2 fakes\n")
 
 
@@ -383,6 +383,17 @@ def test_plain_lines_tell_the_story():
     assert re.match(r"\[0:0\d\] fake: 0 of 2 runs finished", state)
     assert "qa1 seed 0: " in state and "qa1 seed 1: " in state
     assert out == ""
+
+
+def test_only_runs_with_a_checkpoint_are_said_to_continue(orders, capsys):
+    orders("killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1))
+    assert "checkpoint)" not in capsys.readouterr().err
+    orders("")
+    RunFolder(run_folder(configs(2)[1])).progress("preparing data", 0, 1)  # got no further
+    run(configs(2))
+    assert "2 runs, 2 to train (1 continues from its checkpoint), 2 at once" in capsys.readouterr().err
 
 
 def test_records_by_other_code_are_pointed_out(capsys, monkeypatch):

@@ -171,8 +171,9 @@ def _empty(folder: Path) -> None:
 def _announce(display: Display, todo: list[_Run], records: dict[str, Any], jobs: int, root: Path) -> None:
     first = todo[0].config
     done = f", {len(records)} finished already" if records else ""
-    resumed = sum(1 for each in todo if (each.folder / "progress.json").exists())
-    more = f" ({resumed} of them from a checkpoint)" if resumed else ""
+    resumed = sum(1 for each in todo if (each.folder / "checkpoint.json").exists())
+    words = "1 continues from its checkpoint" if resumed == 1 else f"{resumed} continue from their checkpoints"
+    more = f" ({words})" if resumed else ""
     display.line(
         f"{first.artifact} at scale {first.scale}: {_runs(len(todo) + len(records))}{done}, "
         f"{len(todo)} to train{more}, {jobs} at once; kept in {root / first.artifact}/"
