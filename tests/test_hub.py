@@ -104,6 +104,25 @@ def test_unknown_arguments_and_empty_input_are_refused(model):
         model(ids(2, 4), attention_mask=torch.zeros(2, 4, dtype=torch.long))
 
 
+@pytest.mark.parametrize(
+    "x, more, said",
+    [
+        (torch.zeros(4, dtype=torch.long), {}, r"input_ids have shape \(4,\), not \(batch, tokens\)"),
+        (torch.zeros(1, 4), {}, "input_ids are torch.float32, not token ids"),
+        (torch.zeros(0, 4, dtype=torch.long), {}, "input_ids are an empty batch"),
+        (torch.zeros(1, 4, dtype=torch.long), {"attention_mask": torch.ones(1, 3)}, "attention_mask has shape"),
+        (torch.zeros(1, 4, dtype=torch.long), {"labels": torch.zeros(1, 3, dtype=torch.long)}, "labels have shape"),
+    ],
+)
+def test_what_is_no_batch_of_token_ids_is_refused_in_one_line(model, x, more, said):
+    with pytest.raises(RmtlibError, match=said) as error:
+        model(x, **more)
+    assert "\n" not in str(error.value)
+    if "labels" not in more:
+        with pytest.raises(RmtlibError, match=said):
+            model.generate(x, **more)
+
+
 def test_save_and_load(model, tmp_path):
     model.float().save_pretrained(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}

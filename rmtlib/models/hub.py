@@ -147,7 +147,9 @@ class RMTForCausalLM(PreTrainedModel):
             return_dict: taken and ignored, because Hugging Face's trainer passes it.
         """
         device, S = input_ids.device, self.config.segment_size
-        keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        keep = _kept(input_ids, attention_mask)
+        if labels is not None and labels.shape != input_ids.shape:
+            raise RmtlibError(f"labels have shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}")
         rows = [ids[k].cpu().numpy() for ids, k in zip(input_ids, keep, strict=True)]
         if not any(map(len, rows)):
             raise RmtlibError("the input has no tokens; give at least one that is not padding")
@@ -193,7 +195,7 @@ class RMTForCausalLM(PreTrainedModel):
         Returns:
             (B, T + new tokens): `input_ids` as given, then the new tokens, padded with `pad_token_id` (default: EOS).
         """
-        keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        keep = _kept(input_ids, attention_mask)
         lengths = keep.sum(1).tolist()
         if min(lengths) < 1:
             raise RmtlibError("a prompt has no tokens; give each at least one")
@@ -214,3 +216,19 @@ class RMTForCausalLM(PreTrainedModel):
                 new[b, :stop] = row[:stop]
                 used = max(used, stop)
         return torch.cat([input_ids, new[:, :used]], dim=1)
+
+
+def _kept(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """(B, T), True where there is a token. Raises RmtlibError where the input is no batch of token ids."""
+    shape, kind = tuple(input_ids.shape), input_ids.dtype
+    if len(shape) != 2:
+        raise RmtlibError(f"input_ids have shape {shape}, not (batch, tokens); for one text give input_ids[None]")
+    if not shape[0]:
+        raise RmtlibError("input_ids are an empty batch; give at least one text")
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise RmtlibError(f"input_ids are {kind}, not token ids; give whole numbers, e.g. input_ids.long()")
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    if attention_mask.shape != input_ids.shape:
+        raise RmtlibError(f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {shape}")
+    return attention_mask.bool()
