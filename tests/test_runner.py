@@ -159,10 +159,10 @@ def test_workers_use_one_thread_and_the_parents_package(monkeypatch):
 def test_the_time_budget_stops_with_checkpoints_and_the_next_call_continues(orders):
     orders("slow")
     started = time.monotonic()
-    with pytest.raises(Stopped, match=r"time budget of 2 s used: 0 of 2 runs finished; the same command continues"):
-        run(configs(), time_budget=2, quiet=True)
+    with pytest.raises(Stopped, match=r"time budget of 5 s used: 0 of 2 runs finished; the same command continues"):
+        run(configs(), time_budget=5, quiet=True)
     # stopped at a step's end, not killed
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 25
     orders("")
     records = run(configs(), quiet=True)
     for record in records:
