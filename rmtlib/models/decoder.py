@@ -28,21 +28,24 @@ class KeyValues(NamedTuple):
 
 
 def rotary_angles(first: int, count: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (count, width) of positions first .. first+count-1, in float32 as Hugging Face has them."""
+    """Cosine and sine (count, width) of positions first .. first+count-1, in float32 as Hugging Face has them.
+
+    The first half of the sine is negative, so that `rotate` need not turn the sign of what it is multiplied with.
+    """
     frequency = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
     angle = torch.arange(first, first + count, dtype=torch.float32, device=device)[:, None] * frequency
-    angle = torch.cat([angle, angle], dim=-1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x_BHTE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary position embedding (Su et al. 2021), halves layout, on the first `angles` columns of each head."""
     cos, sin = (a.to(x_BHTE.dtype) for a in angles)
     width = cos.shape[-1]
-    turned, rest = x_BHTE[..., :width], x_BHTE[..., width:]
+    turned = x_BHTE[..., :width] if width < x_BHTE.shape[-1] else x_BHTE
     first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+    turned = turned * cos + torch.cat([second, first], dim=-1) * sin
+    return torch.cat([turned, x_BHTE[..., width:]], dim=-1) if width < x_BHTE.shape[-1] else turned
 
 
 class Attention(nn.Module):
@@ -65,9 +68,10 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         B, T, D = x_BTD.shape
         heads = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)
-        q_BHTE, k_BGTE, v_BGTE = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        qk, v_BGTE = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         if angles is not None:
-            q_BHTE, k_BGTE = rotate(q_BHTE, angles), rotate(k_BGTE, angles)
+            qk = rotate(qk, angles)
+        q_BHTE, k_BGTE = qk.split([self.heads, self.kv_heads], dim=1)
         if past is not None:
             k_BGTE, v_BGTE = torch.cat([past[0], k_BGTE], dim=2), torch.cat([past[1], v_BGTE], dim=2)
             if mask is None and T > 1:
@@ -121,9 +125,12 @@ class Block(nn.Module):
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         mixed_BTD, present = self.attention(self.attention_norm(x_BTD), angles, mask, past)
-        after_BTD = x_BTD + self.dropout(mixed_BTD)
+        after_BTD = x_BTD + self._drop(mixed_BTD)
         fed_BTD = self.feed_forward(self.feed_forward_norm(x_BTD if self.parallel else after_BTD))
-        return after_BTD + self.dropout(fed_BTD), present
+        return after_BTD + self._drop(fed_BTD), present
+
+    def _drop(self, x_BTD: Tensor) -> Tensor:
+        return self.dropout(x_BTD) if self.training else x_BTD
 
 
 def _norm(config: DecoderConfig) -> nn.Module:

@@ -52,10 +52,11 @@ class StackedBlocks:
         H, G = c.n_heads, c.n_kv_heads or c.n_heads
         qkv = linear(x_lBTD, w["attention.qkv.weight"], w.get("attention.qkv.bias"))
         heads = qkv.view(count * B, T, H + 2 * G, c.d_head).transpose(1, 2)
-        q_NHTE, k_NGTE, v_NGTE = heads.split([H, G, G], dim=1)
+        qk, v_NGTE = heads.split([H + G, G], dim=1)
         angles = self.decoder.angles(0, T, x_lBTD.device)
         if angles is not None:
-            q_NHTE, k_NGTE = rotate(q_NHTE, angles), rotate(k_NGTE, angles)
+            qk = rotate(qk, angles)
+        q_NHTE, k_NGTE = qk.split([H, G], dim=1)
         mixed_NHTE = F.scaled_dot_product_attention(q_NHTE, k_NGTE, v_NGTE, is_causal=True, enable_gqa=H != G)
         mixed_lBTD = mixed_NHTE.transpose(1, 2).reshape(count, B, T, D)
         return linear(mixed_lBTD, w["attention.out.weight"], w.get("attention.out.bias"))
