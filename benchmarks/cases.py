@@ -1,8 +1,8 @@
 """The cases: each gives rows of the table. On a CPU, one thread, float32."""
 
-import resource
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from benchmarks import naive
-from benchmarks.measure import Row, compare, growth_bytes, in_new_process, seconds, speed
+from benchmarks.measure import Row, compare, growth_bytes, in_new_process, memory, peak_bytes, seconds, speed
 from rmtlib import memory_update
 from rmtlib.data.associative import VOCABULARY, PairTask
 from rmtlib.errors import RmtlibError
@@ -97,7 +97,7 @@ def _gpt2_rows(name: str, ours: Any, peer: Any, rounds: int, targets: tuple[floa
     ):
         a, b, ratio = compare(mine, theirs, rounds)
         floor = times * 2 * weights * positions * tokens / CORE_FLOPS
-        yield speed(f"{name} {what}", "GPT-2 124M, 2 segments of 128, batch 1", a, b, ratio, target, f"{floor / a:.0%}")
+        yield speed(f"{name} {what}", "GPT-2 124M, 2 segments of 128, batch 1", a, b, ratio, target, floor)
 
 
 def rmt(rounds: int) -> Iterator[Row]:
@@ -147,9 +147,9 @@ def update(rounds: int) -> Iterator[Row]:
     what = "batch 16, K 384, D 128, 4 tokens, forward and backward"
     many = lambda call: lambda: [call() for _ in range(20)]  # noqa: E731
     a, b, ratio = compare(many(lambda: fast(RELEASED)), many(slow), rounds)
-    yield speed("memory update, batched", what, a / 20, b / 20, ratio, 1.0)
+    yield speed("memory update, batched", f"{what}; peer: einsum", a / 20, b / 20, ratio, 9.0)
     a, b, ratio = compare(many(lambda: fast(DeltaRule())), many(token_by_token), rounds)
-    yield speed("memory update, WY form against token by token", what, a / 20, b / 20, ratio, 1.0)
+    yield speed("memory update, WY form", f"{what}; peer: token by token", a / 20, b / 20, ratio, 2.0)
 
 
 def _associative(pairs: int, batch: int) -> tuple[ARMT, list[Segment], Callable[[], Any]]:
@@ -169,6 +169,7 @@ def _associative(pairs: int, batch: int) -> tuple[ARMT, list[Segment], Callable[
 
 
 AR_PAIRS, AR_BATCH = 50, 16
+AR_FLOPS = 2.5e6  # of a token, forward, memory included
 
 
 def associative(rounds: int) -> Iterator[Row]:
@@ -177,22 +178,29 @@ def associative(rounds: int) -> Iterator[Row]:
     peer = make_peer()
     _check(ours, peer, segments)
     what = f"4 layers of 128, 51 segments, batch {AR_BATCH}"
+    floor = 3 * AR_FLOPS * sum(s.input_ids_BS.numel() for s in segments) / CORE_FLOPS
     for label, options in (("", {}), (" with rebuilt states", {"recompute": True})):
         mine = lambda options=options: _train(ours, segments, **options)  # noqa: E731
         a, b, ratio = compare(mine, lambda: _train_naive(peer, segments), rounds)
-        yield speed(f"associative ARMT training{label}", what, a, b, ratio, 2.4)
-    theirs = in_new_process("memory-naive")["bytes"]
-    for label, child in (("", "memory-kept"), (" with rebuilt states", "memory-rebuilt")):
-        mine_bytes = in_new_process(child)["bytes"]
-        share, case = mine_bytes / theirs, f"associative ARMT training{label}: peak memory"
-        yield Row(case, what, f"{mine_bytes / 1e6:.0f} MB", f"{theirs / 1e6:.0f} MB", share, "<= 0.35x", share <= 0.35)
+        yield speed(f"associative ARMT training{label}", what, a, b, ratio, 2.4, floor)
+    theirs, kept, rebuilt = (in_new_process(f"memory-{name}")["bytes"] for name in ("naive", "kept", "rebuilt"))
+    for label, mine_bytes, peer_bytes, against in (
+        ("", kept, theirs, "naive"),
+        (" with rebuilt states", rebuilt, theirs, "naive"),
+        (" with rebuilt states, of keeping them", rebuilt, kept, "every memory kept"),
+    ):
+        case = f"associative ARMT training{label}: peak memory"
+        yield memory(case, f"{what}; peer: {against}", mine_bytes, peer_bytes, 0.35)
 
 
 def child(name: str) -> dict[str, float]:
     """The part of a case that needs a process of its own."""
     torch.set_num_threads(1)
-    if name == "stream-mamba":
-        return _stream_mamba()
+    kind, _, rest = name.partition("-")
+    if kind == "stream":
+        return _stream(rest)
+    if kind == "checkpointed":
+        return _checkpointed(int(rest))
     ours, segments, make_peer = _associative(AR_PAIRS, AR_BATCH)
     if name == "memory-naive":
         peer = make_peer()
@@ -213,6 +221,56 @@ def host_time(rounds: int) -> Iterator[Row]:
         name = type(model).__name__
         what = "12 layers, width 24, 64 segments of 16"
         yield Row(f"host time a segment, {name}", what, f"{each:.2f} ms", "", None, f"<= {target} ms", each <= target)
+
+
+def wavefront(rounds: int) -> Iterator[Row]:
+    """ARMT as a wavefront against the same model's loop, where the package takes it and where it does not."""
+    for layers, width, length, count in ((12, 64, 32, 32), (4, 128, 16, 32), (4, 128, 1024, 8), (12, 512, 32, 16)):
+        torch.manual_seed(0)
+        model = ARMT(Decoder(DecoderConfig(64, width, layers, 4, positions="rotary")), 4, 16, RELEASED).eval()
+        ids = [torch.randint(0, 64, (1, length)) for _ in range(count)]
+
+        def sweep(model: ARMT = model, ids: list[torch.Tensor] = ids) -> torch.Tensor:
+            with torch.no_grad():
+                return list(model.sweep([(x, None) for x in ids], model.initial_state(1)))[-1]
+
+        def loop(model: ARMT = model, ids: list[torch.Tensor] = ids) -> torch.Tensor:
+            with torch.no_grad():
+                state = model.initial_state(1)
+                for x in ids:
+                    hidden, state = model.step(x, state)
+                return hidden
+
+        torch.testing.assert_close(sweep(), loop(), rtol=1e-3, atol=1e-4)
+        a, b, ratio = compare(sweep, loop, rounds)
+        taken = model.prefers_wavefront(1, length, count)
+        row = speed(
+            f"wavefront where it is {'taken' if taken else 'not taken'}, {layers} layers of {width}",
+            f"ARMT, {count} segments of {length}, batch 1; peer: the loop",
+            *(a, b, ratio, 1.0),
+        )
+        yield row if taken else replace(row, target="<= 1.1x", reached=ratio <= 1.1)
+
+
+CHECKPOINTED = (8, 32)
+
+
+def checkpointed(rounds: int) -> Iterator[Row]:
+    """Answer-only training that keeps the memories alone and runs each segment again: peak memory by segments."""
+    few, many = (in_new_process(f"checkpointed-{count}")["bytes"] for count in CHECKPOINTED)
+    growth = (many / few - 1) / (CHECKPOINTED[1] - CHECKPOINTED[0])
+    yield Row(
+        "RMT training with recomputed segments: growth of the peak a segment",
+        "4 layers of 256, segments of 256, batch 1; {1} segments, peer: {0}".format(*CHECKPOINTED),
+        *(f"{many / 1e6:.0f} MB", f"{few / 1e6:.0f} MB", many / few, "<= 2% a segment", growth <= 0.02),
+    )  # fmt: skip
+
+
+def _checkpointed(count: int) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = RMT(Decoder(DecoderConfig(1000, 256, 4, 4, positions="rotary")), 16)
+    segments = _answer_batch(1000, 256, count)
+    return {"bytes": growth_bytes(lambda: _train(model, segments, recompute=True))}
 
 
 def samples(rounds: int) -> Iterator[Row]:
@@ -250,27 +308,45 @@ def samples(rounds: int) -> Iterator[Row]:
     yield speed("sample assembly", "1M tokens (peer: 100k tokens, times 10)", a, b, b / a, 100.0)
 
 
-def _stream_mamba() -> dict[str, float]:
-    """One million tokens through a small Mamba, chunk by chunk: peak memory after a tenth and at the end."""
+STREAMS: dict[str, tuple[int, int, int]] = {  # tokens of a segment, segments until the first look and in all
+    "rmt": (512, 32, 1000),
+    "armt": (512, 32, 1000),
+    "mamba": (1000, 100, 1000),
+}
+
+
+def _stream(name: str) -> dict[str, float]:
+    """A long text through a small model, segment by segment: peak memory early and at the end."""
     torch.manual_seed(0)
-    model = Mamba(MambaConfig(VOCABULARY, 64, 2, state_size=8)).eval()
-    state, chunk, peaks = model.initial_state(1), torch.randint(0, VOCABULARY, (1, 1000)), []
+    length, early, count = STREAMS[name]
+    config = DecoderConfig(VOCABULARY, 64, 3, 2, positions="rotary")
+    model: Any = {
+        "rmt": lambda: RMT(Decoder(config), 8),
+        "armt": lambda: ARMT(Decoder(config), 8, 16, RELEASED),
+        "mamba": lambda: Mamba(MambaConfig(VOCABULARY, 64, 2, state_size=8)),
+    }[name]()
+    ids = torch.randint(0, VOCABULARY, (1, length))
+    segments, peaks = (Segment(ids, ids, None) for _ in range(count)), []
     with torch.no_grad():
-        for i in range(1000):
-            _, state = model.step(chunk, state)
-            if i in (99, 999):
-                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        for i, _ in enumerate(read(model.eval(), segments, model.initial_state(1), count), start=1):
+            if i in (early, count):
+                peaks.append(peak_bytes())
     return {"early": peaks[0], "late": peaks[1]}
 
 
+def streams(rounds: int) -> Iterator[Row]:
+    """Peak memory of reading a long text against that of its beginning, in processes of their own."""
+    for name, (length, early, count) in STREAMS.items():
+        found, layers = in_new_process(f"stream-{name}"), 2 if name == "mamba" else 3
+        yield memory(
+            f"{'Mamba' if name == 'mamba' else name.upper()}, {length * count:,} tokens read: peak memory",
+            f"{layers} layers of 64, segments of {length}; peer: after {length * early:,} tokens",
+            *(found["late"], found["early"], 1.02),
+        )
+
+
 def mamba(rounds: int) -> Iterator[Row]:
-    """Mamba over a million tokens: its memory does not grow; and a chunk against Hugging Face's loop over tokens."""
-    found = in_new_process("stream-mamba")
-    growth = found["late"] / found["early"]
-    yield Row(
-        "Mamba, 1M tokens streamed: peak memory", "2 layers of 64, chunks of 1000; after 1M over after 100k",
-        f"{found['late'] / 1e3:.0f} MB", f"{found['early'] / 1e3:.0f} MB", growth, "<= 1.02x", growth <= 1.02,
-    )  # fmt: skip
+    """A chunk of Mamba against Hugging Face's loop over tokens."""
     from rmtlib.models.mamba import mamba_from_hf
 
     torch.manual_seed(0)
@@ -288,13 +364,16 @@ def mamba(rounds: int) -> Iterator[Row]:
 
     torch.testing.assert_close(mine(), hugging_face(), rtol=1e-3, atol=1e-3)
     a, b, ratio = compare(mine, hugging_face, rounds)
-    yield speed("Mamba, 512 tokens", "4 layers of 128, state 32, batch 1", a, b, ratio, 1.0)
+    yield speed("Mamba, 512 tokens", "4 layers of 128, state 32, batch 1; peer: Hugging Face", a, b, ratio, 1.0)
 
 
 CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "update": update,
     "associative": associative,
     "host-time": host_time,
+    "wavefront": wavefront,
+    "checkpointed": checkpointed,
+    "streams": streams,
     "samples": samples,
     "mamba": mamba,
     "rmt": rmt,

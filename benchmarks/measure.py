@@ -13,7 +13,11 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `ratio` is peer over ours (of memory: ours over peer)."""
+    """One line of the table.
+
+    `ratio` is peer over ours (of memory: ours over peer). `floor` is the share of the time that the arithmetic alone
+    would take at the speed of a matrix product, where that is stated.
+    """
 
     case: str
     what: str
@@ -22,7 +26,7 @@ class Row:
     ratio: float | None
     target: str
     reached: bool | None
-    floor: str = ""
+    floor: str = "none stated"
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -43,9 +47,9 @@ def compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int)
 
 def growth_bytes(call: Callable[[], object]) -> int:
     """By how much this process's peak memory rises in the call; to be asked once in a process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+    return peak_bytes() - before
 
 
 def in_new_process(case: str) -> dict[str, float]:
@@ -57,9 +61,23 @@ def in_new_process(case: str) -> dict[str, float]:
     return found
 
 
-def speed(case: str, what: str, ours: float, peer: float, ratio: float, target: float, floor: str = "") -> Row:
-    """A row of two times and a target for their ratio."""
-    return Row(case, what, _time(ours), _time(peer), ratio, f">= {target:g}x", ratio >= target, floor)
+def peak_bytes() -> int:
+    """This process's peak memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def speed(
+    case: str, what: str, ours: float, peer: float, ratio: float, target: float, floor: float | None = None
+) -> Row:
+    """A row of two times and a target for their ratio; `floor`: seconds."""
+    share = "none stated" if floor is None else f"{floor / ours:.0%}"
+    return Row(case, what, _time(ours), _time(peer), ratio, f">= {target:g}x", ratio >= target, share)
+
+
+def memory(case: str, what: str, ours: float, peer: float, target: float) -> Row:
+    """A row of two peaks in bytes and a target for ours over the peer's."""
+    share = ours / peer
+    return Row(case, what, f"{ours / 1e6:.0f} MB", f"{peer / 1e6:.0f} MB", share, f"<= {target:g}x", share <= target)
 
 
 def _time(s: float) -> str:

@@ -21,7 +21,7 @@ from rmtlib.experiments.progress import amount, duration, size
 from rmtlib.experiments.records import find_records
 from rmtlib.experiments.spec import ARTIFACTS, SCALES, RunConfig, select
 from rmtlib.notebooks import execute
-from rmtlib.report import figures
+from rmtlib.report import figures, speed
 from rmtlib.report.claims import CLAIMS
 from rmtlib.report.curves import Record, latest, slug
 from rmtlib.report.tables import settings_table
@@ -236,10 +236,11 @@ def differences_fragment(notebook: Path) -> str:
     return source + "\n"
 
 
-def build(out: Path, notebooks: Path, runs: Path, results: Path, scale: str | None = None) -> None:
+def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, scale: str | None = None) -> None:
     """Write everything into `out`.
 
     Args:
+        bench: the record of `make bench`.
         scale: also show the runs of this scale that `runs` holds; without it only published records.
     """
     extra = out / "extra"
@@ -264,6 +265,8 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, scale: str | No
         shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(folder))]
         execute(source, out / f"{view.artifact.name}-notebook.ipynb", shown, quiet=True)
     (out / "scoreboard.md").write_text(scoreboard_fragment(views), encoding="utf-8")
+    for part, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
+        (out / f"{part}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
     (out / "records.md").write_text(records_fragment(views, extra / "records"), encoding="utf-8")
 
 
@@ -273,7 +276,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", choices=SCALES, help="also show this machine's runs of that scale")
     arguments = parser.parse_args(argv)
     try:
-        build(arguments.out, Path("notebooks"), Path("runs"), Path("results"), arguments.scale)
+        places = (Path("notebooks"), Path("runs"), Path("results"), Path("benchmarks/record.json"))
+        build(arguments.out, *places, arguments.scale)
     except RmtlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

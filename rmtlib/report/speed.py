@@ -1,0 +1,66 @@
+"""The table of `make bench` for the book, from the record that `python -m benchmarks --record` leaves."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rmtlib.errors import RmtlibError
+from rmtlib.experiments.storage import digest, read_json, write_json
+from rmtlib.report.tables import Table
+
+HEADER = ("case", "what", "ours", "peer", "ratio", "to reach", "reached", "of the floor")
+REACHED = {None: "not measured", True: "yes", False: "no"}
+REMEDY = "write it anew with make bench BENCH_ARGS=--record"
+_KEYS = {"machine", "commit", "date", "packages", "rounds", "rows", "sha256"}
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of the record as the table's cells."""
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
+    names = ("case", "what", "ours", "peer")
+    return (*(row[name] for name in names), ratio, row["target"], REACHED[row["reached"]], row["floor"])
+
+
+def about(record: dict[str, Any]) -> str:
+    """Where the numbers come from, in a line."""
+    rounds = f"{record['rounds']} round{'s' * (record['rounds'] > 1)}"
+    return (
+        f"{record['machine']}; one thread, float32, CPU time, median of {rounds}; "
+        f"commit {record['commit']}; {record['date']}"
+    )
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The record of a bench run.
+
+    Raises:
+        RmtlibError: it is no such record, or was changed after it was written.
+    """
+    record = read_json(path, dict, REMEDY)
+    if set(record) != _KEYS:
+        raise RmtlibError(f"{path} is not a record of make bench: {REMEDY}")
+    if digest({key: value for key, value in record.items() if key != "sha256"}) != record["sha256"]:
+        raise RmtlibError(f"{path} was changed after it was written: {REMEDY}")
+    return record
+
+
+def fragment(path: Path, extra: Path, cases: str = "") -> str:
+    """The table as HTML with where it comes from, or that there is none; copies the record into `extra`.
+
+    Args:
+        cases: only rows whose case starts so.
+    """
+    if not path.exists():
+        return "Not run: `make bench BENCH_ARGS=--record` measures it.\n"
+    record = load(path)
+    extra.mkdir(parents=True, exist_ok=True)
+    write_json(extra / "bench.json", record)
+    rows = tuple(cells(row) for row in record["rows"] if row["case"].startswith(cases))
+    table = Table("Speed and memory against straightforward peers.", HEADER, rows, prose=True)
+    versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
+    return (
+        f"{table.to_html()}\n<p>{escape(about(record))}; {escape(versions)}. "
+        '<a href="bench.json">The record as JSON</a>.</p>\n'
+    )
