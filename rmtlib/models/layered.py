@@ -162,7 +162,8 @@ class LayeredModel(nn.Module):
         """Whether `sweep` is the faster way to read `count` segments of `length` tokens, and gives the same result.
 
         It is where a cell alone is too small to keep the device busy: on a CPU where the calls cost more than the
-        arithmetic (measured: three layers up, narrow ones); on a GPU up to a few thousand rows (an estimate).
+        arithmetic (three layers up, narrow ones: measured, see benchmarks/); on a GPU up to some thousand rows (an
+        estimate).
         """
         c = self.decoder.config
         if count < 2 or c.n_layers < 3 or (self.training and c.dropout > 0):
