@@ -144,9 +144,19 @@ def _text(task: str, point: Point) -> str:
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def by_scale(records: Iterable[Record], scale: str) -> Table | None:
-    """A row for each number of pairs, a column for each model and task. None without records."""
-    found = curves(records).get(scale)
+def remembered(records: Iterable[Record], scale: str) -> Table | None:
+    """Pairs stored: a row for each number of pairs, a column for each model. None without records."""
+    caption = "Remember: pairs stored, by the paper's estimate (below 0: worse than guessing)."
+    return _by_pairs(records, scale, "remember", caption)
+
+
+def rewritten(records: Iterable[Record], scale: str) -> Table | None:
+    """Exact match after so many updates, as `remembered`."""
+    return _by_pairs(records, scale, "rewrite", "Rewrite: exact match after so many updates of 16 keys.")
+
+
+def _by_pairs(records: Iterable[Record], scale: str, task: str, caption: str) -> Table | None:
+    found = _of_task(curves(records).get(scale, {}), task)
     if not found:
         return None
     numbers = sorted({pairs_of(point) for curve in found.values() for point in curve.points})
@@ -158,16 +168,15 @@ def by_scale(records: Iterable[Record], scale: str) -> Table | None:
             return ""
         hints = (f"seed {run.seed}: {run.correct} of {run.n} right, {run.accuracy:.3f}" for run in point.runs)
         links = (Link(f"s{run.seed}", run.slug, hint) for run, hint in zip(point.runs, hints, strict=True))
-        return (_text(curve.task.rpartition("-")[2], point), *links)
+        return (_text(task, point), *links)
 
     rows = tuple(
         (f"{n}" + (" (most trained)" if n in trained else ""), *(cell(curve, n) for curve in found.values()))
         for n in numbers
     )
     return Table(
-        f"{scale.capitalize()} scale. Remember: pairs stored, by the paper's estimate (below 0: worse than guessing). "
-        "Rewrite: exact match. Mean ± standard deviation over seeds; for a single run its 95 % interval.",
-        ("pairs", *(f"{row} ({curve.runs} run{'s' * (curve.runs != 1)})" for row, curve in found.items())),
+        f"{scale.capitalize()} scale. {caption} Mean ± standard deviation over seeds; of one run its 95 % interval.",
+        ("pairs", *(f"{model} ({curve.runs} run{'s' * (curve.runs != 1)})" for model, curve in found.items())),
         rows,
     )
 

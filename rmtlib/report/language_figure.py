@@ -34,10 +34,13 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
     panels = _panels(artifact, live, published)
     shown = panels or [("", {}, {})]
     heights = [max(1.6, 0.22 * len(now | before or TABLES[artifact]) + 0.9) for _, now, before in shown]
+    ratios = [height for each in heights for height in (each, 2.4)]
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
-        grid = figure.subplots(len(shown), 3, squeeze=False, height_ratios=heights, width_ratios=(1, 1, 1.1))
-        for (scale, now, before), (ours, paper, training) in zip(shown, grid, strict=True):
+        figure = Figure(figsize=(8.2, sum(ratios) + 0.6), layout="constrained")
+        grid = figure.add_gridspec(2 * len(shown), 2, height_ratios=ratios)
+        for place, (scale, now, before) in enumerate(shown):
+            cells = (grid[2 * place, 0], grid[2 * place, 1], grid[2 * place + 1, :])
+            ours, paper, training = (figure.add_subplot(cell) for cell in cells)
             names = [row.name for row in TABLES[artifact] if row.name in (now | before)]
             names = names or [row.name for row in TABLES[artifact]]
             _values(ours, names, now, before)
@@ -55,7 +58,7 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
         ]
         handles.append(Line2D([], [], color="#555555", marker="o", linestyle="", label="run here"))
         handles.append(Line2D([], [], color="#555555", marker="o", mfc="white", linestyle="", label="published run"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return figure
 
 

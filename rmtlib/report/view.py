@@ -54,7 +54,13 @@ PARTS = {
     "enwik8": _language("enwik8"),
     "wikitext-103": _language("wikitext-103"),
     "memory-capacity": Parts(
-        capacity.figure, capacity.describe, capacity.to_csv, capacity.by_scale, capacity.compare, capacity.paper
+        capacity.figure,
+        capacity.describe,
+        capacity.to_csv,
+        capacity.remembered,
+        capacity.compare,
+        capacity.paper,
+        capacity.rewritten,
     ),
 }
 
