@@ -262,7 +262,7 @@ def _register_engine() -> Any:
                 start(cell, cell_index, **more)
 
             nb_man.cell_start = cell_start
-            quiet = ["--log-level=ERROR"]  # a warning about TCP, which is no news to the user
+            quiet = ["--log-level=CRITICAL"]  # TCP, and the interrupt that ends every kernel, are no news to the user
             return Client(
                 nb_man,
                 kernel_name=kernel_name,
