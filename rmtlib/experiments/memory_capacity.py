@@ -96,12 +96,15 @@ def _smoke(model: str, task: str, seed: int) -> Params:
 
 
 def _small(model: str, task: str, seed: int) -> Params:
+    stages: tuple[Stage, ...] = (Stage(3, 600, 3e-3), Stage(10, 300, 3e-3))
+    if task == "rewrite":  # more updates than keys, so that training has to overwrite
+        stages = (Stage(3, 600, 3e-3), Stage(10, 150, 3e-3), Stage(30, 150, 3e-3))
     return Params(
         task=task,
         value_size=1,
         model=_model(model, "small"),
         train=TrainConfig(
-            stages=(Stage(3, 600, 3e-3), Stage(10, 300, 3e-3)),
+            stages=stages,
             segment_size=4,
             batch_size=256,
             seed=seed,
@@ -110,13 +113,13 @@ def _small(model: str, task: str, seed: int) -> Params:
             evaluate_every=50,
             patience=100,
         ),
-        key_sizes=(1, 1),
+        key_sizes=(1,) * len(stages),
         vary_pairs=True,
         enough=0.98,
         clip_value=None,
         train_samples=None,
         validation_samples=256,
-        test_pairs=(1, 2, 4, 6, 8, 10, 12, 14, 16) if task == "remember" else (1, 2, 5, 10, 20, 50, 100, 200, 500),
+        test_pairs=(1, 2, 4, 6, 8, 10, 12, 14, 16) if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 500),
         test_samples=500,
         evaluation_batch=250,
     )
