@@ -1,11 +1,12 @@
 """`python -m benchmarks`: run the cases, print the table, write it as Markdown and JSON into out/bench/.
 
-With --record the JSON is also sealed and kept as benchmarks/record.json, which the book's page on speed is made from.
+With --record it is also kept as benchmarks/record.json, which the book's page on speed is made from.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -29,6 +30,13 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{about(record)}\n"
 
 
+def _changed() -> bool:
+    """Whether the code here has uncommitted changes, as far as git can tell."""
+    command = ["git", "status", "--porcelain", "--", "benchmarks", ":!benchmarks/record.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return done.stdout != ""
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=str(__doc__).splitlines()[0])
     parser.add_argument("--only", metavar="CASES", help=f"comma list of: {', '.join(cases.CASES)}")
@@ -49,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         wrong = f"--rounds {given.rounds}: it must be at least 1"
     elif given.record and given.only:
         wrong = "--record keeps whole runs: leave out --only"
-    elif given.record and provenance.git_state()["dirty"]:
-        wrong = "--record keeps runs of committed code: commit the changes in rmtlib and call this again"
+    elif given.record and (provenance.git_state()["dirty"] or _changed()):
+        wrong = "--record keeps runs of committed code: commit the changes in rmtlib and benchmarks and call this again"
     if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2

@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     from rmtlib.experiments.spec import get_artifact
 
     configs = _selected(options, prepare=True)
-    if warning := without_gpu(configs, jobs=options.jobs):
+    if warning := without_gpu(configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
     records = run(configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
     summary = get_artifact(options.artifact).summary(records)

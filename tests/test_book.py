@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from rmtlib.experiments.spec import ARTIFACTS, select
+from rmtlib.experiments.spec import ARTIFACTS
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.curves import slug
@@ -238,7 +238,7 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
         shown = []
         for state in ("absent", "cached"):
             monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
-            shown.append(pages.settings_fragment(view) + pages.cost_of(view, select("figure-5", "gpu"), tmp_path))
+            shown.append(pages.settings_fragment(view) + pages.cost_of(view, "gpu", ["qa1", "qa2"], 3, tmp_path))
         assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
     assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files"]

@@ -155,7 +155,7 @@ def available_questions(task: str, *, fetch: bool = True, progress: bool = True)
     except RmtlibError:
         pass
     missing = [name for name in names if sources.state(name) == "absent"]
-    for name in missing:
+    for name in missing if fetch else ():
         if complaint := sources.complaint(name):
             raise RmtlibError(
                 f"{complaint}; this is not the published file of {name}: replace it, or delete it to use the simulator"

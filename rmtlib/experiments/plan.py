@@ -101,18 +101,18 @@ def device_assumption(artifact: Artifact, scale: str) -> dict[str, Any]:
     return {"kind": "gpu", "flops": GPU_FLOPS * part, "text": text}
 
 
-def without_gpu(configs: list[RunConfig], runs_dir: str | Path = "runs", jobs: int | None = None) -> str | None:
+def without_gpu(configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
     """A warning with the estimated time where runs that are meant for a GPU would be trained without one."""
     scale = configs[0].scale
     artifact = get_artifact(configs[0].artifact)
-    todo = [config for config in configs if not (run_folder(config, runs_dir) / "record.json").exists()]
+    todo = [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
         return None
     speed = core_flops() * CPU_EFFICIENCY
     seconds = makespan([], [artifact.cost(config).flops / speed for config in todo], jobs or default_jobs())
     return (
         f"scale {scale} is meant for a GPU and there is none here: about {duration(seconds)} on this CPU; "
-        "--scale small is made for one"
+        "--scale small is made for a CPU"
     )
 
 
@@ -251,15 +251,12 @@ def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -
     ]
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
     """Single values by dotted name; names come and go with the code, a value that both have tells."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _leaves(value, f"{prefix}{key}.")
-        elif not isinstance(value, (list, tuple)):
-            found[prefix + key] = value
-    return found
+    if not isinstance(value, (Mapping, list, tuple)):
+        return {name: value}
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return {key: leaf for part, each in items for key, leaf in _leaves(each, f"{name}.{part}".lstrip(".")).items()}
 
 
 def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:

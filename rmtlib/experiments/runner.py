@@ -147,6 +147,8 @@ def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool) -> _Run:
     """The folder of a run to train, with its config and without damaged files."""
     if fresh:
         _empty(folder)
+    for partial in folder.glob("*.partial"):  # of a write that was killed
+        partial.unlink()
     if (folder / "config.json").exists():
         read_config(folder)
     else:

@@ -1,16 +1,17 @@
 """Sentences of the papers as checks over records: holds, fails, or not enough runs, with the statistic."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import log2, sqrt
 from typing import Any
 
 import numpy as np
 
 from rmtlib.evaluation.statistics import mean_std
-from rmtlib.report import language
 from rmtlib.report.capacity_claims import MEMORY_CAPACITY
 from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
 from rmtlib.report.curves import Curve, Record, curves, short_count
+from rmtlib.report.language import rows_by_scale
 from rmtlib.report.language_claims import ENWIK8_CLAIMS, WIKITEXT_103_CLAIMS
 
 __all__ = ["CLAIMS", "FIGURE_5", "RUNS_NEEDED", "Claim", "Finding", "Verdict", "judge", "slopes"]
@@ -173,8 +174,8 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = {
 }
 GROUPED: Mapping[str, Callable[[Iterable[Record]], Mapping[str, Mapping[str, Any]]]] = {
     "figure-5": curves,
-    "enwik8": language.grouped("enwik8"),
-    "wikitext-103": language.grouped("wikitext-103"),
+    "enwik8": partial(rows_by_scale, "enwik8"),
+    "wikitext-103": partial(rows_by_scale, "wikitext-103"),
     "memory-capacity": curves,
 }
 """Artifact -> how its records are put together: scale -> row -> its runs, as its claims take them."""

@@ -89,10 +89,9 @@ class Curve:
         return max(len(point.runs) for point in self.points)
 
     @property
-    def stories(self) -> str:
-        """Where the runs' stories come from: "bAbI's files", "the simulator", or both."""
-        kinds = {run.simulated for point in self.points for run in point.runs}
-        return " and ".join("the simulator" if kind else "bAbI's files" for kind in sorted(kinds))
+    def simulated(self) -> set[bool]:
+        """Whether the runs' stories come from the simulator; both where runs differ."""
+        return {run.simulated for point in self.points for run in point.runs}
 
     @property
     def slugs(self) -> tuple[str, ...]:

@@ -136,9 +136,9 @@ def _scale_panel(ax: Axes, scale: str, now: dict[str, Curve], before: dict[str, 
 
 def _stories(shown: Sequence[Curve]) -> str:
     """Where a panel's stories come from: "stories: bAbI's files; simulated: qa3"."""
-    simulated = [f"{c.task} (in part)" if " and " in c.stories else c.task for c in shown if "sim" in c.stories]
-    if len(simulated) == len(shown) and not any("part" in task for task in simulated):
+    if all(curve.simulated == {True} for curve in shown):
         return "stories: simulated"
+    simulated = [c.task + " (in part)" * (len(c.simulated) > 1) for c in shown if True in c.simulated]
     return "stories: bAbI's files" + (f"; simulated: {', '.join(dict.fromkeys(simulated))}" if simulated else "")
 
 

@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
@@ -218,8 +217,3 @@ class LanguageParts:
             for value in row.runs:
                 writer.writerow(about | {"source": "authors", "value": value})
         return text.getvalue()
-
-
-def grouped(artifact: str) -> Any:
-    """What `claims.judge` groups an artifact's records with."""
-    return lambda records: rows_by_scale(artifact, records)

@@ -106,7 +106,7 @@ WIKITEXT_103_CLAIMS = (
         "mt-does-not-help",
         "Memory tokens that are not passed on (MT) help little.",
         "RMT, Table 2",
-        "The baseline is at most 1.4 % of perplexity above any MT row (the paper's 0.3 to 0.4 of about 30)." + SPREAD,
+        "The baseline is at most 1.4 % of perplexity (0.4 of the paper's 30) above any MT row." + SPREAD,
         lambda rows: _pairs(
             rows,
             [("baseline-seg150", f"mt-{m}-seg150") for m in (10, 25, 75, 150)],

@@ -19,7 +19,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.plan import plan
 from rmtlib.experiments.progress import amount, duration, size
 from rmtlib.experiments.records import find_records
-from rmtlib.experiments.spec import ARTIFACTS, SCALES, RunConfig, select
+from rmtlib.experiments.spec import ARTIFACTS, SCALES, RunConfig
 from rmtlib.notebooks import execute
 from rmtlib.report import figures, speed
 from rmtlib.report.claims import CLAIMS
@@ -78,24 +78,25 @@ def _html_table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str
 
 
 def config_of(view: View, row: str, scale: str, seed: int = 0) -> RunConfig:
-    """The config of the run's record where there is one; never one that depends on what this machine has."""
+    """The config of the run's record where there is one, else that of a machine which has all files."""
     for record in latest(view.records):
         if (record["row"], record["scale"], record["seed"]) == (row, scale, seed):
             return RunConfig.from_json(record["config"])
     return view.artifact.with_all_files(row, scale, seed)
 
 
-def cost_of(view: View, chosen: list[RunConfig], results: Path) -> str:
-    """What these runs (of one scale) take, from published runs of it where there are any, else computed."""
+def cost_of(view: View, scale: str, rows: Iterable[str], seeds: int, results: Path) -> str:
+    """What a scale's runs of these rows take, from published runs of it where there are any, else computed."""
     none_yet = results / "no-local-runs"  # what this machine has trained does not make a run cheaper
     configs = []
-    for each in chosen:
-        config = config_of(view, each.row, each.scale, each.seed)
-        try:
-            view.artifact.cost(config)
-        except RmtlibError:  # settings of earlier code
-            config = view.artifact.with_all_files(each.row, each.scale, each.seed)
-        configs.append(config)
+    for row in rows:
+        for seed in range(seeds):
+            config = config_of(view, row, scale, seed)
+            try:
+                view.artifact.cost(config)
+            except RmtlibError:  # settings of earlier code
+                config = view.artifact.with_all_files(row, scale, seed)
+            configs.append(config)
     found = plan(configs, runs_dir=none_yet, results_dir=results)
     total = found["total"]
     device = re.sub("; there is none here[^)]*", "", found["device"] or "")  # the book is read elsewhere
@@ -114,11 +115,12 @@ def scales_fragment(view: View, results: Path) -> str:
             continue
         records = latest(record for record in view.records if record["scale"] == scale)
         state = f"{len(records)} run{'s' * (len(records) > 1)}" if records else "not run"
-        cost = escape(cost_of(view, select(view.artifact, scale), results))
+        artifact = view.artifact
+        cost = escape(cost_of(view, scale, artifact.default_rows(scale), artifact.default_seeds(scale), results))
         missing = [row.name for row in view.artifact.rows if row.name not in {record["row"] for record in records}]
         if records and missing:
             cost += f"<br>Not run: {escape(', '.join(missing))}; one run of each: " + escape(
-                cost_of(view, select(view.artifact, scale, 1, ",".join(missing)), results)
+                cost_of(view, scale, missing, 1, results)
             )
         rows.append(f"<tr><th scope='row'>{scale}</th><td>{state}</td><td class='prose'>{cost}</td></tr>")
     return _html_table(

@@ -30,16 +30,15 @@ class Parts:
     figure: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], Figure]
     describe: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], str]
     csv: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], str]
-    by_scale: Callable[[Iterable[Record], str], Table | None]
+    by_scale: tuple[Callable[[Iterable[Record], str], Table | None], ...]  # the tables of a scale
     compare: Callable[[Iterable[Record], Sequence[Row]], Table]
     paper: Callable[[Sequence[Row]], Table]
-    more: Callable[[Iterable[Record], str], Table | None] = lambda records, scale: None  # a second table of a scale
 
 
 def _language(artifact: str) -> Parts:
     p = LanguageParts(artifact)
     figure, describe = partial(language_figure.figure, artifact), partial(language_figure.describe, artifact)
-    return Parts(figure, describe, p.csv, p.by_scale, p.compare, p.paper, p.ways_to_train)
+    return Parts(figure, describe, p.csv, (p.by_scale, p.ways_to_train), p.compare, p.paper)
 
 
 PARTS = {
@@ -47,7 +46,7 @@ PARTS = {
         figures.figure_5,
         figures.figure_5_alt,
         tables.to_csv,
-        tables.accuracy_table,
+        (tables.accuracy_table,),
         tables.comparison_table,
         tables.paper_table,
     ),
@@ -57,10 +56,9 @@ PARTS = {
         capacity.figure,
         capacity.describe,
         capacity.to_csv,
-        capacity.remembered,
+        (capacity.remembered, capacity.rewritten),
         capacity.compare,
         capacity.paper,
-        capacity.rewritten,
     ),
 }
 
@@ -127,8 +125,7 @@ class View:
 
     def tables(self, records_page: str | None = None) -> Html:
         """Ours at each scale that was run, then beside the paper, then the paper's own values."""
-        made = (self.parts.by_scale, self.parts.more)
-        ours = [part(self.records, scale) for scale in self.scales for part in made]
+        ours = [table(self.records, scale) for scale in self.scales for table in self.parts.by_scale]
         all_tables = [*ours, self.parts.compare(self.records, self.artifact.rows) if self.scales else None]
         shown = [table for table in (*all_tables, self.parts.paper(self.artifact.rows)) if table is not None]
         return Html("\n\n".join(table.to_html(records_page) for table in shown))

@@ -46,8 +46,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         content = (folder / manifest["tensors"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
             raise ValueError(f"{manifest['tensors']} does not have the manifest's sha256")
-        sealed = _state_digest(manifest["state"])
-        if manifest.get("state_sha256", sealed) != sealed:  # checkpoints of earlier code have none
+        if manifest["state_sha256"] != _state_digest(manifest["state"]):
             raise ValueError("the state does not have its sha256")
         return load(content), manifest["state"]
     except (OSError, ValueError, KeyError, TypeError) as error:
