@@ -145,7 +145,8 @@ def available_questions(task: str, *, fetch: bool = True, progress: bool = True)
         fetch: fetch what is not here; without it no network is asked.
 
     Raises:
-        RmtlibError: a file of your own is not the published one: only where files are absent is the simulator used.
+        RmtlibError: a file of your own is not the published one, nor could that be fetched: only where files are
+            absent is the simulator used.
     """
     check_task(task)
     names = [f"babi-{task}-{part}" for part in ("train", "test")]
