@@ -2,14 +2,14 @@
 
 import gc
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
+
+from rmtlib.experiments.provenance import peak_memory
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ def in_new_process(case: str) -> dict[str, float]:
 
 def peak_bytes() -> int:
     """This process's peak memory so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss of a new process starts with what its parent had
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    host = peak_memory()["host"]
+    assert host is not None
+    return host
 
 
 def speed(
