@@ -263,6 +263,8 @@ def test_ways_to_train_are_compared_with_the_stored_memory():
     table = parts.ways_to_train(three("enwik8", **values), "small")
     assert [row[1] for row in table.rows] == ["stored (default)", "newest"]
     assert table.rows[1][3] == "+0.100 ± 0.001"
+    one = [r for r in three("enwik8", **values) if r["seed"] == 0 or "newest" not in r["row"]]
+    assert parts.ways_to_train(one, "small").rows[1][3] == "+0.099"  # a single run has no spread
     assert parts.ways_to_train(three("enwik8", rmt_20_bptt_2_newest_seg128=3.1), "small") is None
 
 

@@ -122,7 +122,9 @@ class LanguageParts:
         body = []
         for runs in (runs for runs in found.values() if runs.row.plain in several):
             gap, error = difference(runs, found[runs.row.plain])
-            shown = f"{gap:+.{self.digits}f} ± {error:.{self.digits}f}" if runs.row.variant else ""
+            shown = f"{gap:+.{self.digits}f}" if runs.row.variant else ""
+            if shown and min(len(each.values) for each in (runs, found[runs.row.plain])) > 1:
+                shown += f" ± {error:.{self.digits}f}"
             time = mean_std([record["wall_s"] / 60 for record in runs.records])[0]
             way = runs.row.variant or "stored (default)"
             body.append((runs.row.plain, way, self._value(runs), shown, f"{time:.1f} min"))
@@ -130,7 +132,7 @@ class LanguageParts:
             return None
         return Table(
             f"Ways to train the same row at {scale} scale: test {self.unit}, its difference from replay of the stored "
-            "memory with the standard error by the spread between seeds (0 for single runs), and time of a run.",
+            "memory with the standard error by the spread between seeds (none beside a single run), and time of a run.",
             ("row", "way", self.unit, "difference", "time"),
             tuple(body),
         )
