@@ -33,13 +33,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim at one scale. `slugs` are the records that were looked at."""
+    """A claim at one scale."""
 
     claim: Claim
     scale: str
     outcome: Outcome
     statistic: str
-    slugs: tuple[str, ...]
 
 
 def too_few(tasks: Mapping[str, Any], needed: Sequence[str]) -> Finding | None:

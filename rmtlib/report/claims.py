@@ -187,8 +187,7 @@ def judge(artifact: str, records: Iterable[Record]) -> list[Verdict]:
     for scale, rows in GROUPED.get(artifact, curves)(records).items():
         if scale == "smoke":
             continue
-        slugs = tuple(s for runs in rows.values() for s in runs.slugs)
         for claim in CLAIMS.get(artifact, ()):
             finding = claim.check(rows)
-            verdicts.append(Verdict(claim, scale, finding.outcome, finding.statistic, slugs))
+            verdicts.append(Verdict(claim, scale, finding.outcome, finding.statistic))
     return verdicts

@@ -149,10 +149,13 @@ def scoreboard_fragment(views: Iterable[View]) -> str:
         )
         for claim in claims:
             found = [v for v in verdicts if v.claim is claim]
-            shown = "<br>".join(f"{v.scale} {badge(v.outcome)}, {len(v.slugs)} runs" for v in found) or "not run"
+            shown = "<br>".join(f"{v.scale} {badge(v.outcome)}" for v in found) or "not run"
             rows.append(f'<tr>{first}<td class="prose">{escape(claim.text)}</td><td>{shown}</td></tr>')
             first = ""
-    return _html_table("Every claim, at every scale that was run.", ("artifact", "claim", "verdict"), rows)
+    caption = (
+        "Every claim, at every scale that was run. Each artifact's page has the statistics and the runs behind them."
+    )
+    return _html_table(caption, ("artifact", "claim", "verdict"), rows)
 
 
 def records_fragment(views: Iterable[View], folder: Path) -> str:
