@@ -4,10 +4,13 @@ import csv
 import io
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rmtlib.data.streams import LANGUAGES
 from rmtlib.errors import RmtlibError, Stopped
@@ -19,6 +22,7 @@ from rmtlib.experiments.transformer_xl_tables import Enwik8, WikiText103, shrunk
 from rmtlib.experiments.worker import RunFolder
 from rmtlib.report.claims import judge
 from rmtlib.report.language import LanguageParts, rows_by_scale
+from rmtlib.report.language_figure import apart
 from rmtlib.report.pages import claims_fragment, record_section
 from rmtlib.report.view import View
 
@@ -302,6 +306,30 @@ def test_view_of_records():
     assert "not enough runs" in claims_fragment(view)
     section = record_section(records[0], "published", "x.json")
     assert "2.9990" in section and "Exact match" not in section
+
+
+def test_training_is_drawn_for_the_default_rows_with_a_label_each():
+    records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2, trxl_40_seg128=3.1)
+    training = View("enwik8", (), records).draw().axes[2]
+    assert {text.get_text() for text in training.texts} == {"baseline-seg128", "rmt-20-bptt-0-seg128"}
+    assert len(training.lines) == 6
+    alone = View("enwik8", (), records[-3:]).draw().axes[2]
+    assert [text.get_text() for text in alone.texts] == ["trxl-40-seg128"]
+
+
+def test_a_run_that_never_validated_to_a_number_is_drawn_all_the_same():
+    broken = record("enwik8", "baseline-seg128", 0, 3.2)
+    broken["curves"]["validation"] = [[1, None]]
+    assert not View("enwik8", (), [broken]).draw().axes[2].lines
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(-5, 5), max_size=8), st.floats(0.01, 2))
+def test_labels_lie_apart_in_order_about_their_centre(places, gap):
+    moved = apart(places, gap)
+    order = sorted(places, key=places.__getitem__)
+    assert sorted(moved, key=moved.__getitem__) == order
+    assert all(moved[b] - moved[a] > gap - 1e-9 for a, b in pairwise(order))
+    assert sum(moved.values()) == pytest.approx(sum(places.values()), abs=1e-9)
 
 
 def test_view_without_records():

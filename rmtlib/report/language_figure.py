@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import exp, inf, log
+from operator import itemgetter
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.language_tables import TABLES
-from rmtlib.experiments.spec import SCALES, Row
+from rmtlib.experiments.spec import SCALES, Row, get_artifact
 from rmtlib.report.curves import Record
 from rmtlib.report.language import UNITS, RowRuns, mean_text, rows_by_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 STYLE = {  # Okabe and Ito's palette, and markers that differ as well
     "Baseline": ("#444444", "o"),
@@ -27,12 +31,10 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
     """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     from rmtlib.report.figures import RC
 
-    panels = _panels(artifact, live, published)
-    shown = panels or [("", {}, {})]
+    shown = _panels(artifact, live, published) or [("", {}, {})]
     heights = [max(1.6, 0.22 * len(now | before or TABLES[artifact]) + 0.9) for _, now, before in shown]
     ratios = [height for each in heights for height in (each, 2.4)]
     with matplotlib.rc_context(RC):
@@ -45,21 +47,32 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
             names = names or [row.name for row in TABLES[artifact]]
             _values(ours, names, now, before)
             _published(artifact, paper, names)
-            _training(training, now, before)
             ours.set_title(f"{scale} scale" if scale else "nothing run yet")
             paper.set_title("the paper, same rows")
-            training.set_title("validation in training")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
+            drawn = in_training(artifact, scale, names)
+            _training(training, *({name: group[name] for name in drawn if name in group} for group in (now, before)))
+            training.set_title("validation in training" + ("" if drawn == names else ", the scale's default rows"))
             training.set_ylabel(UNITS[artifact])
-        kinds = {row.kind for row in TABLES[artifact]}
-        handles = [
-            Line2D([], [], color=c, marker=m, linestyle="", label=k) for k, (c, m) in STYLE.items() if k in kinds
-        ]
-        handles.append(Line2D([], [], color="#555555", marker="o", linestyle="", label="run here"))
-        handles.append(Line2D([], [], color="#555555", marker="o", mfc="white", linestyle="", label="published run"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+        handles = _handles({row.kind for row in TABLES[artifact]})
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
     return figure
+
+
+def in_training(artifact: str, scale: str, names: Sequence[str]) -> list[str]:
+    """The rows whose training is drawn: of those run (`names`) the default ones, or all where none is."""
+    default = get_artifact(artifact).default_rows(scale) if scale else ()
+    return [name for name in names if name in default] or list(names)
+
+
+def _handles(kinds: Collection[str]) -> list[Line2D]:
+    """The legend: a colour and marker for each kind of model, filled for runs of this machine."""
+    from matplotlib.lines import Line2D
+
+    styles = [(kind, colour, marker, colour) for kind, (colour, marker) in STYLE.items() if kind in kinds]
+    styles += [("run here", "#555555", "o", "#555555"), ("published run", "#555555", "o", "white")]
+    return [Line2D([], [], color=c, marker=m, mfc=face, linestyle="", label=name) for name, c, m, face in styles]
 
 
 def _panels(artifact: str, live: Iterable[Record], published: Iterable[Record]) -> list[tuple[str, dict, dict]]:
@@ -102,20 +115,37 @@ def _published(artifact: str, ax: Axes, names: Sequence[str]) -> None:
 
 
 def _training(ax: Axes, now: Mapping[str, RowRuns], before: Mapping[str, RowRuns]) -> None:
+    last: dict[str, list[float]] = {}
     for group, line in ((before, "--"), (now, "-")):
         for runs in group.values():
             colour, marker = STYLE[runs.row.kind]
             for record in runs.records:
-                points = record["curves"]["validation"]
-                ax.plot(
-                    [step for step, _ in points], [value for _, value in points],
-                    line, color=colour, marker=marker, ms=2.5, linewidth=1, alpha=0.8,
-                )  # fmt: skip
+                points = [point for point in record["curves"]["validation"] if point[1] is not None]
+                if points:
+                    ax.plot(*zip(*points, strict=True), line, color=colour, marker=marker, ms=2.5, lw=1, alpha=0.8)
+                    last.setdefault(runs.row.name, []).append(points[-1][1])
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")
     ax.tick_params(axis="y", which="both", labelsize=7)
     ax.set_xlabel("segments read per stream")
+    kinds = {runs.row.name: runs.row.kind for group in (before, now) for runs in group.values()}
+    bottom, top = ax.get_ylim()
+    places = {name: log(fmean(values)) for name, values in last.items()}
+    for name, place in apart(places, 0.075 * log(top / bottom)).items():
+        colour, _ = STYLE[kinds[name]]
+        ax.text(1.01, exp(place), name, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
+
+
+def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Labels moved as far as is needed to lie `gap` apart, in the order of their places and about their centre."""
+    moved: dict[str, float] = {}
+    lowest = -inf
+    for name, place in sorted(places.items(), key=itemgetter(1)):
+        moved[name] = max(place, lowest)
+        lowest = moved[name] + gap
+    shift = (sum(moved.values()) - sum(places.values())) / max(len(places), 1)
+    return {name: place - shift for name, place in moved.items()}
 
 
 def describe(artifact: str, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:
