@@ -17,13 +17,13 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.language_params import SPLIT_TOKENS, VOCABULARIES, Params
 from rmtlib.experiments.language_runs import build_model
 from rmtlib.experiments.language_tables import ENWIK8, TABLES, WIKITEXT_103, table_row
-from rmtlib.experiments.spec import RunConfig, select
+from rmtlib.experiments.spec import RunConfig, get_artifact, select
 from rmtlib.experiments.transformer_xl_tables import Enwik8, WikiText103, shrunk
 from rmtlib.experiments.worker import RunFolder
 from rmtlib.report.claims import judge
 from rmtlib.report.language import LanguageParts, rows_by_scale
 from rmtlib.report.language_figure import apart
-from rmtlib.report.pages import claims_fragment, record_section
+from rmtlib.report.pages import claims_fragment, record_section, scoreboard_fragment, settings_fragment
 from rmtlib.report.view import View
 
 ARTIFACTS = (Enwik8(), WikiText103())
@@ -194,10 +194,10 @@ def test_a_corpus_that_is_nowhere_is_an_error_in_one_line(tmp_path):
 
 
 def record(artifact: str, row: str, seed: int, value: float, scale: str = "small") -> dict:
-    params = {"corpus": "some text", "evaluation": {"segment": 16, "cache": 0, "columns": 10}}
-    config = RunConfig(artifact, row, scale, seed, params)
-    metrics = {"unit": "bpc", "value": value, "tokens": 1000, "validation": value, "segment": 16, "cache": 0}
-    metrics |= {"memory_tokens": 3, "state_size": 192, "parameters": 1}
+    config = get_artifact(artifact).config(row, scale, seed)
+    model, train = config.params["model"], config.params["train"]
+    metrics = {"unit": "bpc", "value": value, "tokens": 1000, "validation": value, "segment": train["segment_size"]}
+    metrics |= {"cache": model["cache"], "memory_tokens": model["memory_tokens"], "state_size": 192, "parameters": 1}
     numbers = {"wall_s": 60.0, "peak_memory_bytes": 10, "peak_host_memory_bytes": 10, "tokens": 5}
     return {
         "schema": 1,
@@ -261,12 +261,50 @@ def test_small_differences_are_undecided():
     assert outcomes("enwik8", three("enwik8", **values))["more-bptt"] == "not enough runs"
 
 
+def test_a_contradiction_has_to_stand_out_among_many_pairs():
+    """p is 0.03: enough against the only pair, not against one of three."""
+    pair = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=3.0027)
+    assert outcomes("enwik8", three("enwik8", **pair))["more-bptt"] == "fails"
+    others = dict(rmt_5_bptt_1_seg128=3.0, rmt_5_bptt_2_seg128=2.5, rmt_10_bptt_1_seg128=3.0, rmt_10_bptt_2_seg128=2.5)
+    assert outcomes("enwik8", three("enwik8", **pair, **others))["more-bptt"] == "not enough runs"
+
+
+def test_a_summary_keeps_scales_and_ways_to_train_apart():
+    records = [
+        record("enwik8", row, 0, value, scale)
+        for row, value, scale in (
+            ("rmt-20-bptt-2-seg128", 2.5, "small"),
+            ("rmt-20-bptt-2-seg128", 1.3, "gpu"),
+            ("rmt-20-bptt-2-window-seg128", 2.0, "small"),
+        )
+    ]
+    assert View("enwik8", records).summary() == [
+        "RMT, small scale: best 2.500 bpc (rmt-20-bptt-2-seg128), worst 2.500; 1 row(s), 1 run(s)",
+        "RMT, gpu scale: best 1.300 bpc (rmt-20-bptt-2-seg128), worst 1.300; 1 row(s), 1 run(s)",
+    ]
+
+
+def test_captions_say_how_lengths_and_text_differ():
+    caption = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0)).tables()
+    assert "Column small: memory and segment are divided by 2.5. Trained and tested on WikiText-2" in caption
+
+
+def test_pages_show_a_usual_row_and_name_the_text():
+    view = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
+    assert "Settings of a run of rmt-10-bptt-2-seg50 at each scale.</caption>" in settings_fragment(view)
+    assert "WikiText-2" in scoreboard_fragment([view])
+    assert "small scale, on wikitext-2, runs on this machine: baseline-seg50" in view.alt()
+    assert view.draw().axes[0].get_title() == "small scale, on wikitext-2"
+
+
 def test_ways_to_train_are_compared_with_the_stored_memory():
     values = dict(rmt_20_bptt_2_seg128=3.0, rmt_20_bptt_2_newest_seg128=3.1, trxl_20_seg128=3.3)
     parts = LanguageParts("enwik8")
     table = parts.ways_to_train(three("enwik8", **values), "small")
     assert [row[1] for row in table.rows] == ["stored (default)", "newest"]
-    assert table.rows[1][3] == "+0.100 ± 0.001"
+    assert table.rows[1][3] == "+0.100 ± 0.001" and table.rows[1][4] == "1.00"
+    window = parts.ways_to_train(three("enwik8", **values, rmt_20_bptt_2_window_seg128=3.2), "small").rows[2]
+    assert window[1] == "window" and float(window[4]) < 0.4
     one = [r for r in three("enwik8", **values) if r["seed"] == 0 or "newest" not in r["row"]]
     assert parts.ways_to_train(one, "small").rows[1][3] == "+0.099"  # a single run has no spread
     assert parts.ways_to_train(three("enwik8", rmt_20_bptt_2_newest_seg128=3.1), "small") is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmtlib.evaluation import statistics
-from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, mean_std
+from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, mean_std, welch_p
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,14 @@ from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, 
 )
 def test_binomial_interval_is_wilsons(correct, n, level, expected):
     assert binomial_interval(correct, n, level) == pytest.approx(expected, abs=1e-12)
+
+
+def test_welch_p():
+    """Two samples of three, one apart, of deviation 1: t = 1.2247 at 4 degrees of freedom."""
+    assert welch_p([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]) == pytest.approx(0.28786, abs=1e-5)
+    assert welch_p([1.0, 1.0], [1.0, 1.0]) == 1.0 and welch_p([1.0, 1.0], [2.0, 2.0]) == 0.0
+    with pytest.raises(ValueError, match="two values of each, not 1 and 2"):
+        welch_p([1.0], [1.0, 2.0])
 
 
 def test_binomial_interval_agrees_with_scipy():

@@ -307,6 +307,33 @@ def test_a_finished_run_trains_no_more(tmp_path):
         assert torch.equal(x, again.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    "changes", [dict(bptt=2), dict(bptt=1, replay="newest"), dict(bptt=2, replay="none", auxiliary=0.01)], ids=str
+)
+def test_less_memory_gives_the_same_training_in_more_passes(tmp_path, monkeypatch, changes):
+    """Batches of 4, of which 1 fits: the weights are those of whole batches up to rounding; the notes say so."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    runs = []
+    for fits in (4, 1):
+        model = make(memory_tokens=2, cache=3, auxiliary_token=True).double()
+        run = trainer(tmp_path / str(fits), model=model, **changes)
+        for module in (model, *model.layers):
+            module.dropout.p = 0.0
+        step = model.step
+
+        def scarce(ids, state, step=step, fits=fits, model=model):
+            if model.training and len(ids) > fits:
+                raise torch.cuda.OutOfMemoryError
+            return step(ids, state)
+
+        model.step = scarce
+        runs.append(run.fit())
+    whole, parts = runs
+    assert parts.at.micro_batch == 1 and len(parts.at.notes) == 2 and not whole.at.notes
+    for name, x in whole.model.state_dict().items():
+        torch.testing.assert_close(x, parts.model.state_dict()[name], rtol=1e-8, atol=1e-10)
+
+
 def test_updates_and_tokens(tmp_path):
     """Replay: an update a segment. Without: one for k+1 segments, fewer at the end of an epoch; the same text."""
     for replay, updates in (("stored", 23), ("none", 3 + 3 + 2)):

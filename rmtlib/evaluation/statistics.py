@@ -45,6 +45,21 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None
 
 
+def welch_p(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p-value of Welch's t-test for equal means of two samples whose variances may differ (Welch 1947).
+
+    Raises:
+        ValueError: fewer than two values in a sample.
+    """
+    from scipy import stats
+
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"needs two values of each, not {len(a)} and {len(b)}")
+    if len(set(a)) == len(set(b)) == 1:  # no spread at all: scipy divides by zero
+        return 1.0 if a[0] == b[0] else 0.0
+    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
 def bootstrap_interval(runs: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile interval for the mean accuracy over training seeds, by a two-level bootstrap.
 

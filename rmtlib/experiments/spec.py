@@ -131,10 +131,17 @@ class Artifact(ABC):
     title: ClassVar[str]
     rows: ClassVar[tuple[Row, ...]]
     scales: ClassVar[tuple[str, ...]] = SCALES
-    stage_words: ClassVar[str] = "segments / steps / learning rate"
-    """What the numbers of a stage are, in the table of settings."""
+    note: ClassVar[str] = ""
+    """What has to stand beside the title wherever results are shown."""
+    settings_note: ClassVar[str] = ""
+    """What is to be known to read the table of settings."""
     gpu_efficiency: ClassVar[float] = 0.25
     """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
+
+    @property
+    def typical_row(self) -> str:
+        """The row whose settings are shown."""
+        return self.rows[0].name
 
     @abstractmethod
     def default_rows(self, scale: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.language_params import VOCABULARIES, Params, cost
 from rmtlib.experiments.language_tables import TABLES, TableRow, as_rows, table_row
-from rmtlib.experiments.spec import Artifact, Cost, Result, RunConfig
+from rmtlib.experiments.spec import SCALES, Artifact, Cost, Result, RunConfig
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.training.stream_config import Replay, StreamConfig
 
@@ -45,6 +45,10 @@ class LanguageTable(Artifact):
     unit: ClassVar[str]  # "bpc" or "perplexity"
     small_rows: ClassVar[tuple[str, ...]]  # what smoke and small train without --rows
     auxiliary: ClassVar[float] = 0.0  # weight of the memory loss of Tr-XL + RMT
+
+    @property
+    def typical_row(self) -> str:
+        return self.small_rows[-1]
 
     def default_seeds(self, scale: str) -> int:
         return 3 if scale == "paper" else 1
@@ -78,21 +82,19 @@ class LanguageTable(Artifact):
         return cost(Params.from_json(config.to_json()["params"]))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
-        """Best and worst row of every model, with how many runs there are."""
+        """At each scale best and worst row of every model and how many runs there are; without other ways to train."""
         lines = []
-        for kind in dict.fromkeys(row.kind for row in TABLES[self.name]):
-            values: dict[TableRow, list[float]] = {}
-            for row in TABLES[self.name]:
-                found = [record["metrics"]["value"] for record in records if record["row"] == row.name]
-                if row.kind == kind and found:
-                    values[row] = found
-            if values:
-                means = {row: mean(found) for row, found in values.items()}
-                best = min(means, key=lambda row: means[row])
-                lines.append(
-                    f"{kind}: best {means[best]:.3f} {self.unit} ({best.name}), worst {max(means.values()):.3f}; "
-                    f"{len(values)} row(s), {sum(map(len, values.values()))} run(s)"
-                )
+        table = [row for row in TABLES[self.name] if not row.variant]
+        for scale in SCALES:
+            for kind in dict.fromkeys(row.kind for row in table):
+                values = {row: _values(records, row, scale) for row in table if row.kind == kind}
+                means = {row: mean(found) for row, found in values.items() if found}
+                if means:
+                    best = min(means, key=lambda row: means[row])
+                    lines.append(
+                        f"{kind}, {scale} scale: best {means[best]:.3f} {self.unit} ({best.name}), worst "
+                        f"{max(means.values()):.3f}; {len(means)} row(s), {sum(map(len, values.values()))} run(s)"
+                    )
         return lines
 
     def _params(
@@ -136,6 +138,10 @@ class LanguageTable(Artifact):
             evaluation={"segment": segment, "cache": cache, "columns": 10} | (evaluation or {}),
             compile=compile,
         )
+
+
+def _values(records: Sequence[dict[str, Any]], row: TableRow, scale: str) -> list[float]:
+    return [each["metrics"]["value"] for each in records if (each["row"], each["scale"]) == (row.name, scale)]
 
 
 def _parts(corpus: str) -> tuple[str, ...]:
@@ -197,6 +203,7 @@ class WikiText103(LanguageTable):
     name = "wikitext-103"
     title = "RMT, Table 2: perplexity on WikiText-103"
     unit = "perplexity"
+    note = "below paper scale trained and tested on WikiText-2"
     auxiliary = 0.01  # appendix A.5
     rows = as_rows("wikitext-103", "RMT (Bulatov et al. 2022), Table 2")
     small_rows = ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50")

@@ -15,6 +15,7 @@ T = M + S + M new positions, K = P + T keys, R relative distances, N rows, V voc
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,16 @@ class XLState(NamedTuple):
 
     memory_BMD: Tensor
     cache_LBPD: Tensor
+
+    def columns(self, which: slice) -> "XLState":
+        """The state of some samples of the batch."""
+        return XLState(self.memory_BMD[which], self.cache_LBPD[:, which])
+
+    @staticmethod
+    def joined(states: "Sequence[XLState]") -> "XLState":
+        """The state of a batch from those of its parts, in order."""
+        memories, caches = zip(*states, strict=True)
+        return XLState(torch.cat(memories), torch.cat(caches, dim=1))
 
 
 def sinusoids(distances_R: Tensor, width: int) -> Tensor:

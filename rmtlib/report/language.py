@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 from rmtlib.evaluation.statistics import mean_std
+from rmtlib.experiments.language_params import Params, work
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
 from rmtlib.experiments.spec import SCALES, Row
 from rmtlib.report.curves import Record, latest, slug
@@ -51,6 +52,16 @@ class RowRuns:
         if (tested["segment"], tested["cache"]) != (m["segment"], m["cache"]):
             text += f"; tested with cache {tested['cache']}, segment {tested['segment']}"
         return text
+
+    @property
+    def divisor(self) -> float:
+        """What the paper's segment was divided by here; the other lengths were too, and rounded."""
+        return self.row.segment / self.records[0]["metrics"]["segment"]
+
+    @property
+    def training_flop(self) -> float:
+        """FLOP of training, by arithmetic."""
+        return work(Params.from_json(self.records[0]["config"]["params"]))[0]
 
 
 def mean_text(artifact: str, runs: RowRuns) -> str:
@@ -115,6 +126,13 @@ class LanguageParts:
             body,
         )
 
+    def _column_note(self, scale: str, runs: Mapping[str, RowRuns]) -> str:
+        """How a scale's lengths and text differ from the paper's, for a caption."""
+        divisor = next(iter(runs.values())).divisor
+        lengths = "" if divisor == 1 else f" memory and segment are divided by {divisor:g}."
+        note = lengths + corpus_note(self.artifact, scale)
+        return f" Column {scale}:{note}" if note else ""
+
     def ways_to_train(self, records: Iterable[Record], scale: str) -> Table | None:
         """A row that was trained in several ways: what each costs and brings. None where there are not two."""
         found = rows_by_scale(self.artifact, records).get(scale, {})
@@ -125,22 +143,23 @@ class LanguageParts:
             shown = f"{gap:+.{self.digits}f}" if runs.row.variant else ""
             if shown and min(len(each.values) for each in (runs, found[runs.row.plain])) > 1:
                 shown += f" ± {error:.{self.digits}f}"
-            time = mean_std([record["wall_s"] / 60 for record in runs.records])[0]
+            cost = runs.training_flop / found[runs.row.plain].training_flop
             way = runs.row.variant or "stored (default)"
-            body.append((runs.row.plain, way, self._value(runs), shown, f"{time:.1f} min"))
+            body.append((runs.row.plain, way, self._value(runs), shown, f"{cost:.2f}"))
         if not body:
             return None
         return Table(
             f"Ways to train the same row at {scale} scale: test {self.unit}, its difference from replay of the stored "
-            "memory with the standard error by the spread between seeds (none beside a single run), and time of a run.",
-            ("row", "way", self.unit, "difference", "time"),
+            "memory with the standard error by the spread between seeds (none beside a single run), and what training "
+            "takes, in floating-point operations.",
+            ("row", "way", self.unit, "difference", "operations, of the default's"),
             tuple(body),
         )
 
     def compare(self, records: Iterable[Record], rows: Sequence[Row]) -> Table:
         """Every row of the paper's table beside what was run."""
         found = rows_by_scale(self.artifact, records)
-        notes = "".join(f" Column {scale}:{note}" for scale in found if (note := corpus_note(self.artifact, scale)))
+        notes = "".join(self._column_note(scale, runs) for scale, runs in found.items())
         body = tuple(
             (
                 row.label,

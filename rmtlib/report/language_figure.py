@@ -47,7 +47,7 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
             names = names or [row.name for row in TABLES[artifact]]
             _values(ours, names, now, before)
             _published(artifact, paper, names)
-            ours.set_title(f"{scale} scale" if scale else "nothing run yet")
+            ours.set_title(f"{scale} scale{_other_text(artifact, now | before)}" if scale else "nothing run yet")
             paper.set_title("the paper, same rows")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
@@ -58,6 +58,12 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
         handles = _handles({row.kind for row in TABLES[artifact]})
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
     return figure
+
+
+def _other_text(artifact: str, rows: Mapping[str, RowRuns]) -> str:
+    """The text that runs were trained on, where it is not the paper's."""
+    corpus = next(iter(rows.values())).records[0]["config"]["params"]["corpus"]
+    return "" if corpus == artifact else f", on {corpus}"
 
 
 def in_training(artifact: str, scale: str, names: Sequence[str]) -> list[str]:
@@ -158,6 +164,6 @@ def describe(artifact: str, live: Iterable[Record], published: Iterable[Record],
                     f"{runs.row.name} {mean_text(artifact, runs)} ({(n := len(runs.values))} run{'s' * (n > 1)})"
                     for runs in group.values()
                 )
-                text.append(f"{scale} scale, {name}: {each}.")
+                text.append(f"{scale} scale{_other_text(artifact, group)}, {name}: {each}.")
     printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[artifact] if row.printed)
     return " ".join([*text, f"The paper: {printed}."])

@@ -132,9 +132,9 @@ def scales_fragment(view: View, results: Path) -> str:
 
 def settings_fragment(view: View) -> str:
     """The settings of a row at every scale: those of its record where there is one."""
-    artifact, row = view.artifact, view.artifact.rows[0].name
+    artifact, row = view.artifact, view.artifact.typical_row
     columns = {scale: config_of(view, row, scale).params for scale in artifact.scales}
-    caption = f"Settings of a run of {row} at each scale. Stages are {artifact.stage_words}."
+    caption = f"Settings of a run of {row} at each scale. {artifact.settings_note}".rstrip()
     return settings_table(caption, columns).to_html() + "\n"
 
 
@@ -143,9 +143,10 @@ def scoreboard_fragment(views: Iterable[View]) -> str:
     rows = []
     for view in views:
         name, verdicts, claims = view.artifact.name, view.verdicts(), CLAIMS.get(view.artifact.name, ())
+        note = f"<br><small>{escape(view.artifact.note)}</small>" if view.artifact.note else ""
         first = (
             f'<th scope="rowgroup" rowspan="{len(claims)}" class="prose">'
-            f'<a href="{name}.html">{escape(view.artifact.title)}</a></th>'
+            f'<a href="{name}.html">{escape(view.artifact.title)}</a>{note}</th>'
         )
         for claim in claims:
             found = [v for v in verdicts if v.claim is claim]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rmtlib.experiments.spec import SCALES, Artifact, Row, get_artifact
 from rmtlib.report import capacity, figures, language_figure, tables
 from rmtlib.report.claims import Verdict, judge
-from rmtlib.report.curves import Record
+from rmtlib.report.curves import Record, latest
 from rmtlib.report.language import LanguageParts
 from rmtlib.report.tables import Table
 
@@ -140,8 +140,8 @@ class View:
 
     def summary(self) -> list[str]:
         """Three lines: what the runs of this machine show (the published ones where there are none)."""
-        records: Any = self.live or self.published
-        return self.artifact.summary(list(records)) if records else ["No runs yet."]
+        records = latest(self.live or self.published)
+        return self.artifact.summary([dict(record) for record in records]) if records else ["No runs yet."]
 
     def save(self, out: str | Path) -> Html:
         """Write figure (PNG, SVG), table (CSV) and summary into the folder `out`; returns the summary."""

@@ -77,6 +77,10 @@ def _segment_loss(model: StreamModel, segment: Segment, state: Any, auxiliary: f
     return mean + auxiliary * model.auxiliary_loss(state) if auxiliary else mean, mean, state
 
 
+def _columns(segment: Segment, which: slice) -> Segment:
+    return Segment(segment.input_ids_BS[which], segment.labels_BS[which], None)
+
+
 class StreamTrainer(Run):
     """Trains a model on a stream, from segment to segment of an epoch; a new epoch starts from the initial state.
 
@@ -111,6 +115,7 @@ class StreamTrainer(Run):
             should_stop=should_stop,
         )
         self.config, self.stream, self.validate = config, stream, validate
+        self.at.micro_batch = config.batch_size
         self.epoch = train_segments(stream, config.batch_size, config.segment_size)
         self.recent: deque[Read] = deque(maxlen=config.bptt + 1 if config.replay != "none" else 1)
         self.state: Any = None  # before the next segment; None: the initial state
@@ -155,24 +160,38 @@ class StreamTrainer(Run):
         segments = [self._segment(place + i) for i in range(count)]
         if c.replay != "none":
             self.recent.append(Read(segments[0], self.state))
-        reached: list[Any] = []
+        reached: list[Any] = []  # the next state of every part of the batch
 
         def backward() -> float:
-            with autocast(self.device, c.precision):
-                if c.replay == "none":
-                    loss, mean, state = window_loss(self.model, segments, self.state, c.auxiliary)
-                else:
-                    loss, mean, state = replayed_loss(self.model, list(self.recent), c.replay, c.auxiliary)
-            loss.backward()
-            reached.append(self.model.detach(state))
-            return mean.item()
+            reached.clear()
+            return sum(self._backward(segments, which, reached) for which in self._parts())
 
         lr = c.learning_rate(at.step)
         loss, norm = self.update(lr, at.step, backward)
-        self.state = reached[-1]
+        self.state = reached[0].joined(reached)
         at.step += count
         at.tokens += count * c.batch_size * c.segment_size
         return loss, norm, lr
+
+    def _parts(self) -> list[slice]:
+        """The columns of every pass: all at once where memory suffices."""
+        B, size = self.config.batch_size, self.at.micro_batch
+        return [slice(first, min(first + size, B)) for first in range(0, B, size)]
+
+    def _backward(self, segments: list[Segment], which: slice, reached: list[Any]) -> float:
+        """Add some columns' part to the gradient and their next state to `reached`; returns their part of the loss."""
+        c = self.config
+        part = (which.stop - which.start) / c.batch_size
+        with autocast(self.device, c.precision):
+            if c.replay == "none":
+                mine = [_columns(segment, which) for segment in segments]
+                loss, mean, state = window_loss(self.model, mine, self.state and self.state.columns(which), c.auxiliary)
+            else:
+                recent = [Read(_columns(each, which), state and state.columns(which)) for each, state in self.recent]
+                loss, mean, state = replayed_loss(self.model, recent, c.replay, c.auxiliary)
+        (loss * part).backward()
+        reached.append(self.model.detach(state))
+        return mean.item() * part
 
     def _segment(self, place: int) -> Segment:
         return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place).to(self.device)
