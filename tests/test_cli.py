@@ -244,8 +244,10 @@ def test_plan_for_the_papers_scale_states_its_assumption(rmtlib, monkeypatch):
     monkeypatch.setattr(provenance, "has_gpu", lambda: False)
     status, out, _ = rmtlib("plan", "fake", "--scale", "paper")
     assert status == 0
-    assert "H200" in out and "790 TFLOP/s" in out and "there is none here" in out
+    assert "H200" in out and "33 TFLOP/s in float32" in out and "there is none here" in out
     assert "left to do" in out
+    in_bf16 = plan_module.device_assumption(spec.get_artifact("fake"), "gpu", "bf16")
+    assert "790 TFLOP/s bf16" in in_bf16["text"] and in_bf16["flops"] > plan_module.GPU_FLOAT32
 
 
 def test_plan_warns_of_a_small_disk(rmtlib, monkeypatch):

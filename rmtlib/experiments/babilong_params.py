@@ -93,5 +93,6 @@ def cost(params: Params) -> Cost:
         tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
         flops=sum(work(params)),
         memory_bytes=int(400e6 + 16 * weights + activations),  # 400 MB: Python and torch themselves
+        precision=train.precision,
         disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )

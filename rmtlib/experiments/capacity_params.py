@@ -144,4 +144,4 @@ def cost(params: Params) -> Cost:
         pairs = zip(train.stages, params.key_sizes, strict=True)
         disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
     tokens, memory = int(sum(trained) + tested), int(400e6 + 16 * weights + kept)  # 400 MB: Python and torch
-    return Cost(tokens, sum(work(params)), memory, disk)
+    return Cost(tokens, sum(work(params)), memory, disk, params.train.precision)

@@ -109,5 +109,6 @@ def cost(params: Params) -> Cost:
         tokens=train.steps * train.batch_size * train.segment_size + _used(params)["test"],
         flops=sum(work(params)),
         memory_bytes=int(400e6 + 16 * weights + graph + logits),  # 400 MB: Python and torch themselves
+        precision=train.precision,
         disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )

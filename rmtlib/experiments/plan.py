@@ -7,7 +7,7 @@ second;
 2. measured: other rows of the same artifact and scale, by FLOP;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
    now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
-   `gpu_efficiency`, an assumption that `plan` prints, whatever GPU is there.
+   `gpu_efficiency`, in float32 at most `GPU_FLOAT32`: assumptions that `plan` prints, whatever GPU is there.
 
 Its memory is the peak that a finished record of the same config has on that kind of device, else computed.
 """
@@ -36,6 +36,8 @@ from rmtlib.experiments.worker import read_config, read_progress
 
 GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
+GPU_FLOAT32 = 33e12
+"""float32 FLOP/s to be expected of it without TF32, which is never switched on: half of what its data sheet says."""
 SMALL_ON_GPU_EFFICIENCY = 0.01
 """The part of it that models of the scales smoke and small reach, whose kernels are too small to fill a GPU."""
 CPU_EFFICIENCY = 0.2
@@ -86,7 +88,7 @@ def _on_gpu(scale: str) -> bool:
     return scale in ("gpu", "paper") or provenance.has_gpu()
 
 
-def device_assumption(artifact: Artifact, scale: str) -> dict[str, Any]:
+def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[str, Any]:
     """{"kind", "flops", "text"}: the device that computed times are for, its effective FLOP/s, in words."""
     if not _on_gpu(scale):
         speed = core_flops()
@@ -97,8 +99,11 @@ def device_assumption(artifact: Artifact, scale: str) -> dict[str, Any]:
         return {"kind": "cpu", "flops": speed * CPU_EFFICIENCY, "text": text}
     part = artifact.gpu_efficiency if scale in ("gpu", "paper") else SMALL_ON_GPU_EFFICIENCY
     here = "" if provenance.has_gpu() else "; there is none here, and a CPU would take very much longer"
-    text = f"one H200-class GPU (790 TFLOP/s bf16, {part:.0%} of it assumed; a slower one takes longer{here})"
-    return {"kind": "gpu", "flops": GPU_FLOPS * part, "text": text}
+    speed, assumed = GPU_FLOPS * part, f"790 TFLOP/s bf16, {part:.0%} of it assumed"
+    if precision == "float32" and speed > GPU_FLOAT32:
+        speed, assumed = GPU_FLOAT32, f"{GPU_FLOAT32 / 1e12:.0f} TFLOP/s in float32 assumed"
+    text = f"one H200-class GPU ({assumed}; a slower one takes longer{here})"
+    return {"kind": "gpu", "flops": speed, "text": text}
 
 
 def without_gpu(configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
@@ -180,7 +185,7 @@ def plan(
         measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
         peak = next((_peak(each, gpu_scale) for each in records if each["run_id"] == config.id), None)
         if measured is None:
-            device = device or device_assumption(artifact, scale)
+            device = device or device_assumption(artifact, scale, cost.precision)
             measured = cost.flops / device["flops"], "computed"
         runs.append(
             {

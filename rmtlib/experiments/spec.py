@@ -100,12 +100,13 @@ def _freeze(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes, computed before it starts: tokens (training and evaluation), FLOP, bytes."""
+    """What a run takes, computed before it starts: tokens (training and evaluation), FLOP and in what, bytes."""
 
     tokens: int
     flops: float
     memory_bytes: int
     disk_bytes: int
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
