@@ -262,11 +262,23 @@ def test_small_differences_are_undecided():
 
 
 def test_a_contradiction_has_to_stand_out_among_many_pairs():
-    """p is 0.03: enough against the only pair, not against one of three."""
-    pair = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=3.0027)
+    """p is 0.023: enough against the only pair, not against one of three; two such pairs support each other."""
+    pair = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=3.0024)
+    fine = dict(rmt_5_bptt_1_seg128=3.0, rmt_5_bptt_2_seg128=2.5, rmt_10_bptt_1_seg128=3.0, rmt_10_bptt_2_seg128=2.5)
     assert outcomes("enwik8", three("enwik8", **pair))["more-bptt"] == "fails"
-    others = dict(rmt_5_bptt_1_seg128=3.0, rmt_5_bptt_2_seg128=2.5, rmt_10_bptt_1_seg128=3.0, rmt_10_bptt_2_seg128=2.5)
-    assert outcomes("enwik8", three("enwik8", **pair, **others))["more-bptt"] == "not enough runs"
+    assert outcomes("enwik8", three("enwik8", **pair, **fine))["more-bptt"] == "not enough runs"
+    assert (
+        outcomes("enwik8", three("enwik8", **pair, **fine | dict(rmt_5_bptt_2_seg128=3.0024)))["more-bptt"] == "fails"
+    )
+
+
+def test_a_claim_with_a_limit_is_tested_against_the_limit():
+    """Within 1 % of Tr-XL 40, however surely above it."""
+    near = {v.claim.name: v for v in judge("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))}
+    verdict = near["matches-cache-40"]
+    assert verdict.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1.0% above, p" in verdict.statistic
+    far = outcomes("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.53))
+    assert far["matches-cache-40"] == "fails"
 
 
 def test_a_summary_keeps_scales_and_ways_to_train_apart():
@@ -286,15 +298,18 @@ def test_a_summary_keeps_scales_and_ways_to_train_apart():
 
 def test_captions_say_how_lengths_and_text_differ():
     caption = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0)).tables()
-    assert "Column small: memory and segment are divided by 2.5. Trained and tested on WikiText-2" in caption
+    assert "Column small: memory and segment are divided by 2.5 and rounded, to at least 1. Trained and tested on " in (
+        caption
+    )
+    assert "WikiText-2, not WikiText-103" in caption
 
 
 def test_pages_show_a_usual_row_and_name_the_text():
     view = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
     assert "Settings of a run of rmt-10-bptt-2-seg50 at each scale.</caption>" in settings_fragment(view)
     assert "WikiText-2" in scoreboard_fragment([view])
-    assert "small scale, on wikitext-2, runs on this machine: baseline-seg50" in view.alt()
-    assert view.draw().axes[0].get_title() == "small scale, on wikitext-2"
+    assert "small scale, on WikiText-2, runs on this machine: baseline-seg50" in view.alt()
+    assert view.draw().axes[0].get_title() == "small scale, on WikiText-2"
 
 
 def test_ways_to_train_are_compared_with_the_stored_memory():
@@ -350,7 +365,7 @@ def test_training_is_drawn_for_the_default_rows_with_a_label_each():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2, trxl_40_seg128=3.1)
     training = View("enwik8", (), records).draw().axes[2]
     assert {text.get_text() for text in training.texts} == {"baseline-seg128", "rmt-20-bptt-0-seg128"}
-    assert len(training.lines) == 6
+    assert len(training.lines) == 6 and training.get_title() == "validation in training, 2 of the rows"
     alone = View("enwik8", (), records[-3:]).draw().axes[2]
     assert [text.get_text() for text in alone.texts] == ["trxl-40-seg128"]
 
@@ -361,6 +376,14 @@ def test_a_run_that_never_validated_to_a_number_is_drawn_all_the_same():
     assert not View("enwik8", (), [broken]).draw().axes[2].lines
 
 
+def test_a_figure_of_all_rows_draws_the_training_of_a_few():
+    records = [record("wikitext-103", row.name, 0, 30.0 + i, "gpu") for i, row in enumerate(WIKITEXT_103)]
+    training = View("wikitext-103", (), records).draw().axes[2]
+    assert len(training.texts) == 5
+    low, high = training.get_ylim()
+    assert all(low / 2 < text.get_position()[1] < 2 * high for text in training.texts)
+
+
 @given(st.dictionaries(st.text(max_size=3), st.floats(-5, 5), max_size=8), st.floats(0.01, 2))
 def test_labels_lie_apart_in_order_about_their_centre(places, gap):
     moved = apart(places, gap)
@@ -368,6 +391,10 @@ def test_labels_lie_apart_in_order_about_their_centre(places, gap):
     assert sorted(moved, key=moved.__getitem__) == order
     assert all(moved[b] - moved[a] > gap - 1e-9 for a, b in pairwise(order))
     assert sum(moved.values()) == pytest.approx(sum(places.values()), abs=1e-9)
+
+
+def test_labels_that_do_not_collide_stay():
+    assert apart({"a": 0.0, "b": 0.0, "c": 10.0}, 1.0) == {"a": -0.5, "b": 0.5, "c": 10.0}
 
 
 def test_view_without_records():

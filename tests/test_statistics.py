@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rmtlib.evaluation import statistics
-from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, mean_std, welch_p
+from rmtlib.evaluation.statistics import above_p, any_p, binomial_interval, bootstrap_interval, mean_std
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,20 @@ def test_binomial_interval_is_wilsons(correct, n, level, expected):
     assert binomial_interval(correct, n, level) == pytest.approx(expected, abs=1e-12)
 
 
-def test_welch_p():
+def test_above_p():
     """Two samples of three, one apart, of deviation 1: t = 1.2247 at 4 degrees of freedom."""
-    assert welch_p([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]) == pytest.approx(0.28786, abs=1e-5)
-    assert welch_p([1.0, 1.0], [1.0, 1.0]) == 1.0 and welch_p([1.0, 1.0], [2.0, 2.0]) == 0.0
+    low, high = [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]
+    assert above_p(high, low) == pytest.approx(0.14393, abs=1e-5)
+    assert above_p(low, high) == pytest.approx(1 - 0.14393, abs=1e-5)
+    assert [above_p([1.0, 1.0], [x, x]) for x in (0.0, 1.0, 2.0)] == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="two values of each, not 1 and 2"):
-        welch_p([1.0], [1.0, 2.0])
+        above_p([1.0], [1.0, 2.0])
+
+
+def test_any_p_is_that_of_simes():
+    assert any_p([0.02]) == 0.02
+    assert any_p([0.5, 0.02]) == pytest.approx(0.04)
+    assert any_p([0.03, 0.02]) == pytest.approx(0.03)  # two that agree are no weaker than the second alone
 
 
 def test_binomial_interval_agrees_with_scipy():

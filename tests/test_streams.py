@@ -311,27 +311,40 @@ def test_a_finished_run_trains_no_more(tmp_path):
     "changes", [dict(bptt=2), dict(bptt=1, replay="newest"), dict(bptt=2, replay="none", auxiliary=0.01)], ids=str
 )
 def test_less_memory_gives_the_same_training_in_more_passes(tmp_path, monkeypatch, changes):
-    """Batches of 4, of which 1 fits: the weights are those of whole batches up to rounding; the notes say so."""
+    """Batches of 5 in parts of 3 and 2, then of 2, 2 and 1, once given up in the middle: the weights are those of
+    whole batches up to rounding, and the notes say so."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     runs = []
-    for fits in (4, 1):
+    for scarce in (False, True):
         model = make(memory_tokens=2, cache=3, auxiliary_token=True).double()
-        run = trainer(tmp_path / str(fits), model=model, **changes)
+        run = trainer(tmp_path / str(scarce), model=model, text=stream(5 * S * 9 + 3), batch_size=5, **changes)
         for module in (model, *model.layers):
             module.dropout.p = 0.0
-        step = model.step
+        backward, calls = run._backward, []
 
-        def scarce(ids, state, step=step, fits=fits, model=model):
-            if model.training and len(ids) > fits:
+        def sometimes(segments, which, backward=backward, calls=calls, scarce=scarce):
+            calls.append(which)
+            if scarce and len(calls) in (1, 13):  # at the first pass of all, and at the second one of a later step
                 raise torch.cuda.OutOfMemoryError
-            return step(ids, state)
+            return backward(segments, which)
 
-        model.step = scarce
+        run._backward = sometimes
         runs.append(run.fit())
     whole, parts = runs
-    assert parts.at.micro_batch == 1 and len(parts.at.notes) == 2 and not whole.at.notes
+    assert parts.at.micro_batch == 2 and not whole.at.notes
+    assert [note.split(": ")[1] for note in parts.at.notes] == ["micro-batch 3", "micro-batch 2"]
     for name, x in whole.model.state_dict().items():
         torch.testing.assert_close(x, parts.model.state_dict()[name], rtol=1e-8, atol=1e-10)
+
+
+def test_a_checkpoint_without_a_micro_batch_continues(tmp_path):
+    """As earlier code left it."""
+    with pytest.raises(Stopped):
+        run = trainer(tmp_path, 4, bptt=1)
+        save = run.save
+        run.save = lambda: (setattr(run.at, "micro_batch", 0), save())
+        run.fit()
+    assert trainer(tmp_path, bptt=1).fit().at.micro_batch == 4
 
 
 def test_updates_and_tokens(tmp_path):

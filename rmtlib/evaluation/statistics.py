@@ -45,8 +45,8 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None
 
 
-def welch_p(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided p-value of Welch's t-test for equal means of two samples whose variances may differ (Welch 1947).
+def above_p(a: Sequence[float], b: Sequence[float]) -> float:
+    """p-value of Welch's one-sided t-test that `a` has a higher mean than `b`, whose variances may differ (Welch 1947).
 
     Raises:
         ValueError: fewer than two values in a sample.
@@ -56,8 +56,13 @@ def welch_p(a: Sequence[float], b: Sequence[float]) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"needs two values of each, not {len(a)} and {len(b)}")
     if len(set(a)) == len(set(b)) == 1:  # no spread at all: scipy divides by zero
-        return 1.0 if a[0] == b[0] else 0.0
-    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
+        return 0.5 + 0.5 * ((a[0] < b[0]) - (a[0] > b[0]))
+    return float(stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
+
+
+def any_p(p_values: Sequence[float]) -> float:
+    """p-value that at least one of several tests finds what it looks for (Simes 1986)."""
+    return min(p * len(p_values) / rank for rank, p in enumerate(sorted(p_values), start=1))
 
 
 def bootstrap_interval(runs: Sequence[tuple[int, int]], level: float = 0.95, seed: int = 0) -> tuple[float, float]:

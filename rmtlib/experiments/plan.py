@@ -39,7 +39,7 @@ GPU_FLOPS = 790e12
 GPU_FLOAT32 = 33e12
 """float32 FLOP/s to be expected of it without TF32, which is never switched on: half of what its data sheet says."""
 SMALL_ON_GPU_EFFICIENCY = 0.01
-"""The part of it that models of the scales smoke and small reach, whose kernels are too small to fill a GPU."""
+"""The part of `GPU_FLOPS` that models of the scales smoke and small reach, whose kernels are too small for a GPU."""
 CPU_EFFICIENCY = 0.2
 """The part of one core's matrix product speed that small models reach (0.15 to 0.3 seen): the rest is overhead."""
 

@@ -82,7 +82,7 @@ class LanguageTable(Artifact):
         return cost(Params.from_json(config.to_json()["params"]))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
-        """At each scale best and worst row of every model and how many runs there are; without other ways to train."""
+        """A line for each scale and model: its best row, worst value, and runs. Variants are left out."""
         lines = []
         table = [row for row in TABLES[self.name] if not row.variant]
         for scale in SCALES:

@@ -42,6 +42,8 @@ class XLState(NamedTuple):
     @staticmethod
     def joined(states: "Sequence[XLState]") -> "XLState":
         """The state of a batch from those of its parts, in order."""
+        if len(states) == 1:
+            return states[0]
         memories, caches = zip(*states, strict=True)
         return XLState(torch.cat(memories), torch.cat(caches, dim=1))
 
@@ -62,7 +64,8 @@ def relative_scores(q_BHTE: Tensor, r_HRE: Tensor, keys: int) -> Tensor:
 
     Entry (i, j) is the score of query i with distance (K - T + i) - j. Row i of ``q r^T`` holds it at column
     T - 1 - i + j, so reading the flattened rows with one column less a row lines them up (Dai et al., appendix B).
-    What lies beyond the last distance is the beginning of the next row: callers mask it.
+    What lies beyond the last distance is the beginning of the next row. Callers mask it, or see to it that there are
+    enough distances; `memory_positions="released"` leaves it in, as released code does.
     """
     raw_BHTR = q_BHTE @ r_HRE.transpose(-1, -2)
     T, R = raw_BHTR.shape[-2:]

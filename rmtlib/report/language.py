@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import sqrt
 
+from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.experiments.language_params import Params, work
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
@@ -16,6 +18,7 @@ from rmtlib.report.curves import Record, latest, slug
 from rmtlib.report.tables import Cell, Link, Table
 
 UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
+TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}
 DIGITS = {"enwik8": 3, "wikitext-103": 2}
 
 
@@ -59,8 +62,12 @@ class RowRuns:
         return self.row.segment / self.records[0]["metrics"]["segment"]
 
     @property
+    def corpus(self) -> str:
+        """The text that was read."""
+        return str(self.records[0]["config"]["params"]["corpus"])
+
     def training_flop(self) -> float:
-        """FLOP of training, by arithmetic."""
+        """FLOP of training and its validations, by arithmetic. Raises RmtlibError on settings of earlier code."""
         return work(Params.from_json(self.records[0]["config"]["params"]))[0]
 
 
@@ -87,11 +94,13 @@ def rows_by_scale(artifact: str, records: Iterable[Record]) -> dict[str, dict[st
     return found
 
 
-def corpus_note(artifact: str, scale: str) -> str:
+def corpus_note(artifact: str, runs: RowRuns) -> str:
     """What a table's caption has to say about the text."""
-    if artifact == "wikitext-103" and scale in ("small", "gpu"):
-        return " Trained and tested on WikiText-2, not WikiText-103."
-    return " The text is made up: nothing is claimed from it." if scale == "smoke" else ""
+    if runs.corpus.startswith("synthetic"):
+        return " The text is made up: nothing is claimed from it."
+    if runs.corpus == artifact:
+        return ""
+    return f" Trained and tested on {TEXTS[runs.corpus]}, not {TEXTS[artifact]}."
 
 
 class LanguageParts:
@@ -121,16 +130,16 @@ class LanguageParts:
         )
         return Table(
             f"Test {self.unit} at {scale} scale: mean ± standard deviation over seeds. State: floats carried from "
-            f"segment to segment, per stream.{corpus_note(self.artifact, scale)}",
+            f"segment to segment, per stream.{corpus_note(self.artifact, next(iter(found.values())))}",
             ("row", "sizes in tokens", "state", self.unit),
             body,
         )
 
     def _column_note(self, scale: str, runs: Mapping[str, RowRuns]) -> str:
         """How a scale's lengths and text differ from the paper's, for a caption."""
-        divisor = next(iter(runs.values())).divisor
-        lengths = "" if divisor == 1 else f" memory and segment are divided by {divisor:g}."
-        note = lengths + corpus_note(self.artifact, scale)
+        first = next(iter(runs.values()))
+        lengths = f" memory and segment are divided by {first.divisor:g} and rounded, to at least 1."
+        note = lengths * (first.divisor != 1) + corpus_note(self.artifact, first)
         return f" Column {scale}:{note}" if note else ""
 
     def ways_to_train(self, records: Iterable[Record], scale: str) -> Table | None:
@@ -143,16 +152,17 @@ class LanguageParts:
             shown = f"{gap:+.{self.digits}f}" if runs.row.variant else ""
             if shown and min(len(each.values) for each in (runs, found[runs.row.plain])) > 1:
                 shown += f" ± {error:.{self.digits}f}"
-            cost = runs.training_flop / found[runs.row.plain].training_flop
-            way = runs.row.variant or "stored (default)"
-            body.append((runs.row.plain, way, self._value(runs), shown, f"{cost:.2f}"))
+            cost = ""
+            with suppress(RmtlibError):
+                cost = f"{runs.training_flop() / found[runs.row.plain].training_flop():.2f}"
+            body.append((runs.row.plain, runs.row.variant or "stored (default)", self._value(runs), shown, cost))
         if not body:
             return None
         return Table(
             f"Ways to train the same row at {scale} scale: test {self.unit}, its difference from replay of the stored "
-            "memory with the standard error by the spread between seeds (none beside a single run), and what training "
-            "takes, in floating-point operations.",
-            ("row", "way", self.unit, "difference", "operations, of the default's"),
+            "memory with the standard error by the spread between seeds (none beside a single run), and the operations "
+            "of training and validation, relative to that way's.",
+            ("row", "way", self.unit, "difference", "operations"),
             tuple(body),
         )
 

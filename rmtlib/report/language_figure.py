@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import exp, inf, log
-from operator import itemgetter
+from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.language_tables import TABLES
 from rmtlib.experiments.spec import SCALES, Row, get_artifact
 from rmtlib.report.curves import Record
-from rmtlib.report.language import UNITS, RowRuns, mean_text, rows_by_scale
+from rmtlib.report.language import TEXTS, UNITS, RowRuns, mean_text, rows_by_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,9 +50,9 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
             paper.set_title("the paper, same rows")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
-            drawn = in_training(artifact, scale, names)
-            _training(training, *({name: group[name] for name in drawn if name in group} for group in (now, before)))
-            training.set_title("validation in training" + ("" if drawn == names else ", the scale's default rows"))
+            drawn = in_training(artifact, names)
+            _training(training, drawn, now, before)
+            training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
         handles = _handles({row.kind for row in TABLES[artifact]})
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
@@ -62,14 +61,14 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
 
 def _other_text(artifact: str, rows: Mapping[str, RowRuns]) -> str:
     """The text that runs were trained on, where it is not the paper's."""
-    corpus = next(iter(rows.values())).records[0]["config"]["params"]["corpus"]
-    return "" if corpus == artifact else f", on {corpus}"
+    corpus = next(iter(rows.values())).corpus
+    return "" if corpus == artifact else f", on {TEXTS.get(corpus, corpus)}"
 
 
-def in_training(artifact: str, scale: str, names: Sequence[str]) -> list[str]:
-    """The rows whose training is drawn: of those run (`names`) the default ones, or all where none is."""
-    default = get_artifact(artifact).default_rows(scale) if scale else ()
-    return [name for name in names if name in default] or list(names)
+def in_training(artifact: str, names: Sequence[str]) -> list[str]:
+    """The rows whose training is drawn: of `names` the default ones of the small scale, else the first few."""
+    default = get_artifact(artifact).default_rows("small")
+    return [name for name in names if name in default] or list(names[: len(default)])
 
 
 def _handles(kinds: Collection[str]) -> list[Line2D]:
@@ -120,10 +119,10 @@ def _published(artifact: str, ax: Axes, names: Sequence[str]) -> None:
     _rows_axis(ax, names, labels=False)
 
 
-def _training(ax: Axes, now: Mapping[str, RowRuns], before: Mapping[str, RowRuns]) -> None:
+def _training(ax: Axes, names: Sequence[str], now: Mapping[str, RowRuns], before: Mapping[str, RowRuns]) -> None:
     last: dict[str, list[float]] = {}
     for group, line in ((before, "--"), (now, "-")):
-        for runs in group.values():
+        for runs in (group[name] for name in names if name in group):
             colour, marker = STYLE[runs.row.kind]
             for record in runs.records:
                 points = [point for point in record["curves"]["validation"] if point[1] is not None]
@@ -144,14 +143,17 @@ def _training(ax: Axes, now: Mapping[str, RowRuns], before: Mapping[str, RowRuns
 
 
 def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Labels moved as far as is needed to lie `gap` apart, in the order of their places and about their centre."""
-    moved: dict[str, float] = {}
-    lowest = -inf
-    for name, place in sorted(places.items(), key=itemgetter(1)):
-        moved[name] = max(place, lowest)
-        lowest = moved[name] + gap
-    shift = (sum(moved.values()) - sum(places.values())) / max(len(places), 1)
-    return {name: place - shift for name, place in moved.items()}
+    """Places for labels `gap` apart, in order: those that would collide are spread about their centre."""
+    blocks: list[list[str]] = []
+
+    def end(block: list[str], side: int) -> float:
+        return fmean(places[name] for name in block) + side * (len(block) - 1) / 2 * gap
+
+    for name in sorted(places, key=places.__getitem__):
+        blocks.append([name])
+        while len(blocks) > 1 and end(blocks[-1], -1) - end(blocks[-2], 1) < gap:
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return {name: end(block, -1) + i * gap for block in blocks for i, name in enumerate(block)}
 
 
 def describe(artifact: str, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:

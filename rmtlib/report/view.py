@@ -139,7 +139,7 @@ class View:
         return Html(claims_table(self.verdicts()).to_html())
 
     def summary(self) -> list[str]:
-        """Three lines: what the runs of this machine show (the published ones where there are none)."""
+        """A few lines: what the runs of this machine show (the published ones where there are none)."""
         records = latest(self.live or self.published)
         return self.artifact.summary([dict(record) for record in records]) if records else ["No runs yet."]
 

@@ -60,6 +60,7 @@ class Trainer(Run):
             model,
             folder,
             seed=config.seed,
+            batch_size=config.batch_size,
             precision=config.precision,
             clip_norm=config.clip_norm,
             clip_value=clip_value,
@@ -71,7 +72,6 @@ class Trainer(Run):
         )
         self.config, self.sample, self.validate = config, sample, validate
         self.segment_sizes, self.enough = segment_sizes, enough
-        self.at.micro_batch = config.batch_size
 
     def fit(self) -> "Trainer":
         """Train to the end of the last stage, from the folder's checkpoint where it has one.

@@ -55,6 +55,7 @@ class Run:
         folder: Path,
         *,
         seed: int,
+        batch_size: int,
         precision: str,
         clip_norm: float,
         clip_value: float | None = None,
@@ -63,14 +64,14 @@ class Run:
         should_stop: Callable[[], bool],
     ):
         self.model, self.folder = model, folder
-        self.seed, self.precision, self.clip_norm = seed, precision, clip_norm
+        self.seed, self.batch_size, self.precision, self.clip_norm = seed, batch_size, precision, clip_norm
         self.clip_value = clip_value
         self.progress, self.should_stop = progress, should_stop
         self.device = next(model.parameters()).device
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.new_optimizer = new_optimizer
         self.optimizer = new_optimizer(model)
-        self.at = Position()
+        self.at = Position(micro_batch=batch_size)
         self.best: dict[str, Tensor] = {}
         self.metrics_path = folder / "metrics.jsonl"
         self.saved = time.monotonic()
@@ -194,6 +195,7 @@ class Run:
             wrong = ", ".join(sorted(known ^ set(state)))
             raise damaged(self.folder, f"its state lacks or adds {wrong}: other code wrote it, or it was changed")
         state["best_score"] = -math.inf if state["best_score"] is None else state["best_score"]
+        state["micro_batch"] = state["micro_batch"] or self.batch_size  # earlier code left it 0 for streams
         self.at = Position(**state)
         try:
             self.model.load_state_dict(part(tensors, "model."))

@@ -22,7 +22,7 @@ from rmtlib.training.stream_config import Replay, StreamConfig
 
 
 class StreamModel(Protocol):
-    """What training on a stream needs of a model."""
+    """What training on a stream needs of a model. Its states have `columns` and `joined`, as `XLState` does."""
 
     def initial_state(self, batch: int) -> Any: ...
     def detach(self, state: Any) -> Any: ...
@@ -108,6 +108,7 @@ class StreamTrainer(Run):
             model,
             folder,
             seed=config.seed,
+            batch_size=config.batch_size,
             precision=config.precision,
             clip_norm=config.clip_norm,
             new_optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.0),
@@ -115,7 +116,6 @@ class StreamTrainer(Run):
             should_stop=should_stop,
         )
         self.config, self.stream, self.validate = config, stream, validate
-        self.at.micro_batch = config.batch_size
         self.epoch = train_segments(stream, config.batch_size, config.segment_size)
         self.recent: deque[Read] = deque(maxlen=config.bptt + 1 if config.replay != "none" else 1)
         self.state: Any = None  # before the next segment; None: the initial state
@@ -160,15 +160,16 @@ class StreamTrainer(Run):
         segments = [self._segment(place + i) for i in range(count)]
         if c.replay != "none":
             self.recent.append(Read(segments[0], self.state))
-        reached: list[Any] = []  # the next state of every part of the batch
+        passes: list[tuple[float, Any]] = []  # loss and next state of every part of the batch
 
         def backward() -> float:
-            reached.clear()
-            return sum(self._backward(segments, which, reached) for which in self._parts())
+            passes[:] = [self._backward(segments, columns) for columns in self._parts()]
+            return sum(loss for loss, _ in passes)
 
         lr = c.learning_rate(at.step)
         loss, norm = self.update(lr, at.step, backward)
-        self.state = reached[0].joined(reached)
+        states = [state for _, state in passes]
+        self.state = type(states[0]).joined(states)
         at.step += count
         at.tokens += count * c.batch_size * c.segment_size
         return loss, norm, lr
@@ -178,8 +179,8 @@ class StreamTrainer(Run):
         B, size = self.config.batch_size, self.at.micro_batch
         return [slice(first, min(first + size, B)) for first in range(0, B, size)]
 
-    def _backward(self, segments: list[Segment], which: slice, reached: list[Any]) -> float:
-        """Add some columns' part to the gradient and their next state to `reached`; returns their part of the loss."""
+    def _backward(self, segments: list[Segment], which: slice) -> tuple[float, Any]:
+        """Add some columns' part to the gradient; returns their part of the loss, and their next state."""
         c = self.config
         part = (which.stop - which.start) / c.batch_size
         with autocast(self.device, c.precision):
@@ -190,8 +191,7 @@ class StreamTrainer(Run):
                 recent = [Read(_columns(each, which), state and state.columns(which)) for each, state in self.recent]
                 loss, mean, state = replayed_loss(self.model, recent, c.replay, c.auxiliary)
         (loss * part).backward()
-        reached.append(self.model.detach(state))
-        return mean.item() * part
+        return mean.item() * part, self.model.detach(state)
 
     def _segment(self, place: int) -> Segment:
         return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place).to(self.device)
