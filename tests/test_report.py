@@ -8,10 +8,9 @@ from itertools import pairwise
 import fakes
 import pytest
 from PIL import Image
-from scipy import stats
 
 from rmtlib.experiments.figure_5 import Figure5
-from rmtlib.report import claims, figures, tables
+from rmtlib.report import figures, tables
 from rmtlib.report.claims import FIGURE_5, RUNS_NEEDED, judge, slopes
 from rmtlib.report.curves import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
 
@@ -179,14 +178,6 @@ def test_nothing_is_claimed_at_smoke_scale_and_scales_are_not_mixed():
     assert judge("figure-5", [fakes.record(scale="smoke", seed=i) for i in range(3)]) == []
     records = [fakes.record(seed=0), fakes.record(seed=1), fakes.record(seed=0, scale="gpu")]
     assert set(outcomes(records).values()) == {"not enough runs"}
-
-
-def test_f_quantiles_are_those_of_the_distribution():
-    for freedom in (2, 4, 10, 60):
-        assert claims._f_quantile(freedom, 0.95) == pytest.approx(stats.f(freedom, freedom).ppf(0.95), rel=1e-3)
-
-
-# Tables
 
 
 def test_table_shows_spread_intervals_and_a_link_to_every_record():

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from rmtlib.errors import RmtlibError
+from rmtlib.files import unwritable
 from rmtlib.seeds import generator
 from rmtlib.segments import next_token_labels
 
@@ -126,15 +127,27 @@ class FixedSet:
 
     @classmethod
     def make(cls, path: Path, task: PairTask, pairs: int, count: int, seed: int, split: Split) -> "FixedSet":
-        """Write samples 0 .. count-1 of a stream, unless the file is there. About 20 seconds for a million."""
-        if not path.exists():
+        """Write samples 0 .. count-1 of a stream, unless the file is there. About a minute for a million.
+
+        Runs that start together may make the same file: each writes one of its own, and the last one stays.
+
+        Raises:
+            RmtlibError: the file cannot be written, or is not such a set.
+        """
+        if path.exists():
+            return cls(path, task)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
             found = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, pairs, task.key_size + task.value_size))
             for index in range(count):
                 found[index] = task.pairs(pairs, task.stream(seed, split, index))
             found.flush()
             os.replace(partial, path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
         return cls(path, task)
 
     def __len__(self) -> int:

@@ -188,7 +188,6 @@ class Figure5(Artifact):
 
     name = "figure-5"
     title = "RMT on five BABILong tasks, over training seeds"
-    settings_note = "Stages are segments / steps / learning rate."
     rows = tuple(
         Row(task, LABELS[task], task, {k: v / 100 for k, v in zip(LENGTHS, PAPER[task], strict=True)}, SOURCE)
         for task in TASKS

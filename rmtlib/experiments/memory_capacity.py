@@ -215,7 +215,7 @@ class MemoryCapacity(Artifact):
 
     name = "memory-capacity"
     title = "Pairs stored and rewritten: ARMT, RMT, PRMT and Mamba"
-    settings_note = "Stages are pairs / steps / learning rate."
+    settings_note = "A stage's segments are pairs."
     gpu_efficiency = 0.01  # models of half a million weights: launches and the traffic of states, not products
     rows = tuple(_row(model, task) for task in ("remember", "rewrite") for model in MODELS)
 

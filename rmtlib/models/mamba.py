@@ -82,7 +82,8 @@ class MambaLayer(nn.Module):
 class Mamba(nn.Module):
     """Mamba with an explicit state: ``hidden, state = model.step(input_ids, state)``, chunk after chunk.
 
-    New weights are drawn as Hugging Face draws them, the embeddings at 1/sqrt(D) of a unit normal.
+    New weights: step sizes and decays as in Gu and Dao (2023), section 3.6, embeddings N(0, 1/D), the linear maps and
+    the convolution as PyTorch draws them.
     """
 
     def __init__(self, config: MambaConfig):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.evaluation.capacity import pairs_stored
+from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import mean_std
-from rmtlib.experiments.capacity_params import Params
+from rmtlib.experiments.capacity_params import ModelConfig, Params
 from rmtlib.experiments.memory_capacity import MODELS, VALUES, MemoryCapacity
 from rmtlib.experiments.spec import Row
-from rmtlib.report.curves import Curve, Point, Record, curves, latest
+from rmtlib.report.curves import Curve, Measurement, Point, Record, curves, latest
 from rmtlib.report.figures import RC, panels
 from rmtlib.report.tables import Cell, Link, Table
 
@@ -144,6 +145,16 @@ def _text(task: str, point: Point) -> str:
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def _hint(task: str, run: Measurement, pairs: int) -> str:
+    """What one run measured, with its own interval."""
+    low, high = run.interval
+    text = f"seed {run.seed}: {run.correct} of {run.n} right, {run.accuracy:.3f} [{low:.3f}, {high:.3f}]"
+    if task == "remember":
+        low, high = pairs_stored_interval(run.correct, run.n, pairs, VALUES)
+        text += f"; {pairs_stored(run.accuracy, pairs, VALUES):.1f} [{low:.1f}, {high:.1f}] stored"
+    return text
+
+
 def remembered(records: Iterable[Record], scale: str) -> Table | None:
     """Pairs stored: a row for each number of pairs, a column for each model. None without records."""
     caption = "Remember: pairs stored, by the paper's estimate (below 0: worse than guessing)."
@@ -166,9 +177,7 @@ def _by_pairs(records: Iterable[Record], scale: str, task: str, caption: str) ->
         point = next((p for p in curve.points if pairs_of(p) == pairs), None)
         if point is None:
             return ""
-        hints = (f"seed {run.seed}: {run.correct} of {run.n} right, {run.accuracy:.3f}" for run in point.runs)
-        links = (Link(f"s{run.seed}", run.slug, hint) for run, hint in zip(point.runs, hints, strict=True))
-        return (_text(task, point), *links)
+        return (_text(task, point), *(Link(f"s{run.seed}", run.slug, _hint(task, run, pairs)) for run in point.runs))
 
     rows = tuple(
         (f"{n}" + (" (most trained)" if n in trained else ""), *(cell(curve, n) for curve in found.values()))
@@ -207,21 +216,34 @@ def compare(records: Iterable[Record], rows: Sequence[Row]) -> Table:
 
 def paper(rows: Sequence[Row]) -> Table:
     """What the paper says, and the sizes of its models as its released code makes them."""
-    body, states = [], {}
-    for row in rows:
-        if row.paper:
-            model = Params.from_json(MemoryCapacity().config(row.name, "paper", 0).to_json()["params"]).model
-            said, source = str(row.paper["said"]), row.source
-            states[row.name] = model.state_size
-            body.append((row.name, said, source, f"{model.state_size:,}", f"about {round(model.parameters, -3):,}"))
-    ratio = states["armt-remember"] / states["mamba-remember"]
+    artifact = MemoryCapacity()
+    said = [row for row in rows if row.paper]
+    params = {row.name: artifact.config(row.name, "paper", 0).to_json()["params"] for row in said}
+    models = {name: Params.from_json(each).model for name, each in params.items()}
+    body = tuple(
+        (row.name, str(row.paper["said"]), row.source, f"{model.state_size:,}", f"{_weights(model):,}")
+        for row, model in zip(said, models.values(), strict=True)
+    )
+    armt, mamba = models["armt-remember"], models["mamba-remember"].state_size
+    ratio, at_32 = armt.state_size / mamba, replace(armt, d_memory=32).state_size / mamba
     return Table(
         "What the paper says; its figures are drawn and print no numbers. State and weights are those of the released "
-        f"settings: ARMT's state has {ratio:.1f} times Mamba's floats, where the paper has them equal.",
+        f"settings: ARMT's state has {ratio:.1f} times Mamba's floats, and {at_32:.1f} times with the paper's memory "
+        "width of 32, where the paper has them equal.",
         ("row", "paper", "source", "state, floats", "weights"),
-        tuple(body),
+        body,
         prose=True,
     )
+
+
+def _weights(model: ModelConfig) -> int:
+    """How many weights the model has."""
+    import torch
+
+    from rmtlib.experiments.capacity_runs import build_model
+
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build_model(model, 0).parameters())
 
 
 FIELDS = ("source", "scale", "row", "pairs", "train_pairs", "seed", "correct", "n", "accuracy", "stored", "record")

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import sqrt
+from typing import Any, Literal, NamedTuple
+
+from rmtlib.evaluation.statistics import above_p, any_p, mean_std
 
 Outcome = Literal["holds", "fails", "not enough runs"]
 
 RUNS_NEEDED = 3  # of every task that a claim compares; what the paper has
+LEVEL = 0.05
+BY_TEST = (
+    " It fails where the seeds contradict it at 5 % in any pair (Welch's t-test; Simes's over the pairs), and holds "
+    "where they confirm it at 5 % in every pair; else there are not enough runs."
+)
+"""What `compare` does, for a claim's rule."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,33 @@ def too_few(tasks: Mapping[str, Any], needed: Sequence[str]) -> Finding | None:
         return None
     have = ", ".join(f"{task} has {runs}" for task, runs in short.items())
     return Finding("not enough runs", f"{RUNS_NEEDED} runs of each task are needed; {have}")
+
+
+class Pair(NamedTuple):
+    """Two samples over seeds, named; a claim has it that the first mean is below the second times 1 + `limit`."""
+
+    low: str
+    low_values: Sequence[float]
+    high: str
+    high_values: Sequence[float]
+    limit: float = 0.0
+
+
+def compare(pairs: Sequence[Pair]) -> Finding:
+    """Whether seeds bear out all pairs: see `BY_TEST`. The statistic has every difference with its standard error."""
+    above = [above_p(p.low_values, [value * (1 + p.limit) for value in p.high_values]) for p in pairs]
+    parts = []
+    for pair, p in zip(pairs, above, strict=True):
+        (low, low_std), (high, high_std) = mean_std(pair.low_values), mean_std(pair.high_values)
+        m, n = len(pair.low_values), len(pair.high_values)
+        error = sqrt((low_std or 0.0) ** 2 / m + (high_std or 0.0) ** 2 / n)
+        side = "above" if p < 0.5 else "below"
+        if pair.limit:  # in words: 10 % above, or below
+            more = (p < 0.5) == (pair.limit > 0)
+            side = f"{'more' if more else 'less'} than {abs(pair.limit):.0%} {'above' if pair.limit > 0 else 'below'}"
+        tested = f"{m} and {n} runs; {side}, p = {min(p, 1 - p):.2g}"
+        parts.append(f"{pair.low} - {pair.high} = {low - high:+.3f} ± {error:.3f} ({tested})")
+    text = "; ".join(parts)
+    if any_p(above) < LEVEL:
+        return Finding("fails", text)
+    return Finding("holds" if all(1 - p < LEVEL for p in above) else "not enough runs", text)

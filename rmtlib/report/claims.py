@@ -5,8 +5,6 @@ from functools import partial
 from math import log2, sqrt
 from typing import Any
 
-import numpy as np
-
 from rmtlib.evaluation.statistics import mean_std
 from rmtlib.report.capacity_claims import MEMORY_CAPACITY
 from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
@@ -97,15 +95,9 @@ def _variances(points: Sequence[tuple[float, float, int]]) -> tuple[float, float
     return max(sum(std**2 for _, std, _ in points) / len(points) - noise, 0.0), noise
 
 
-def _f_quantile(freedom: int, level: float) -> float:
-    """Quantile of the F distribution with `freedom` degrees on both sides (at least 2): F / (1 + F) is Beta."""
-    x = (np.arange(200_000) + 0.5) / 200_000
-    mass = np.cumsum((x * (1 - x)) ** (freedom / 2 - 1))
-    share = float(x[np.searchsorted(mass, level * mass[-1])])
-    return share / (1 - share)
-
-
 def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
+    from scipy import stats
+
     judged = _judged(tasks)
     if not judged:
         return too_few(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
@@ -121,7 +113,7 @@ def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
     (inside, noise), (outside, _) = _variances(within), _variances(beyond)
     freedom = sum(curve.runs - 1 for curve in judged)  # lengths of a run go together and count once
     ratio = (outside + noise) / (inside + noise) if inside + noise else float(outside > 0) * 1e9
-    needed = _f_quantile(freedom, 0.95)
+    needed = float(stats.f.ppf(0.95, freedom, freedom))
     runs = ", ".join(f"{curve.task} ({curve.runs} runs)" for curve in judged)
     return Finding(
         "holds" if ratio > needed else "not enough runs" if ratio > 1 else "fails",

@@ -3,16 +3,9 @@
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 
-from rmtlib.evaluation.statistics import above_p, any_p
 from rmtlib.experiments.language_tables import TABLES
-from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding
-from rmtlib.report.language import RowRuns, difference
-
-LEVEL = 0.05
-SPREAD = (
-    " It fails where the seeds contradict it at 5 % in any pair (Welch's t-test; Simes's over the pairs), and holds "
-    "where they confirm it at 5 % in every pair; else there are not enough runs."
-)
+from rmtlib.report.claim import BY_TEST, RUNS_NEEDED, Claim, Finding, Pair, compare
+from rmtlib.report.language import RowRuns
 
 
 def _enough(runs: RowRuns | None) -> bool:
@@ -23,22 +16,11 @@ def _pairs(rows: Mapping[str, RowRuns], pairs: Iterable[tuple[str, str]], limit:
     """Whether in every pair with enough runs the first row's mean is lower than the second's times 1 + `limit`."""
     wanted = list(pairs)
     run = [(rows[a], rows[b]) for a, b in wanted if _enough(rows.get(a)) and _enough(rows.get(b))]
-    above = [above_p(a.values, [value * (1 + limit) for value in b.values]) for a, b in run]
-    parts = []
-    for (a, b), p in zip(run, above, strict=True):
-        gap, error = difference(a, b)
-        side = ("more", "above") if p < 0.5 else ("less", "below")
-        finding = f"{side[0]} than {limit:.1%} above" if limit else side[1]
-        runs = f"{len(a.values)} and {len(b.values)} runs; {finding}, p = {min(p, 1 - p):.2g}"
-        parts.append(f"{a.row.name} - {b.row.name} = {gap:+.3f} ± {error:.3f} ({runs})")
     if not run:
         names = " and ".join(dict.fromkeys(name for pair in wanted[:1] for name in pair))
         more = " or another such pair" if len(wanted) > 1 else ""
         return Finding("not enough runs", f"{RUNS_NEEDED} runs of each are needed: {names}{more}")
-    text = "; ".join(parts)
-    if any_p(above) < LEVEL:
-        return Finding("fails", text)
-    return Finding("holds" if all(1 - p < LEVEL for p in above) else "not enough runs", text)
+    return compare([Pair(a.row.name, a.values, b.row.name, b.values, limit) for a, b in run])
 
 
 def _depths(artifact: str) -> list[tuple[str, str]]:
@@ -72,7 +54,7 @@ def _more_bptt(artifact: str) -> Claim:
         "Backpropagating through more segments makes RMT better.",
         "RMT, section 4 and appendix A",
         "Among RMT rows of equal memory and segment the deeper one has the lower mean, in every pair that was run."
-        + SPREAD,
+        + BY_TEST,
         lambda rows: _pairs(rows, _depths(artifact)),
     )
 
@@ -82,7 +64,7 @@ def _beats_equal(artifact: str) -> Claim:
         "beats-equal-memory",
         "RMT trained with BPTT is better than Transformer-XL with a cache of as many states as RMT has memory tokens.",
         "RMT, section 4 and appendix A",
-        "The RMT row has the lower mean in every pair of equal memory and segment that was run." + SPREAD,
+        "The RMT row has the lower mean in every pair of equal memory and segment that was run." + BY_TEST,
         lambda rows: _pairs(rows, _equal_memory(artifact)),
     )
 
@@ -94,7 +76,7 @@ ENWIK8_CLAIMS = (
         "RMT with 5 to 10 memory tokens and BPTT-1 or 2 is as good as Transformer-XL with a cache of 40.",
         "RMT, Table 1",
         "In every pair that was run the mean of such an RMT row is at most 1 % above that of Tr-XL 40 (in the paper "
-        "the worst is 0.9 % above)." + SPREAD,
+        "the worst is 0.9 % above)." + BY_TEST,
         lambda rows: _pairs(
             rows,
             [(f"rmt-{m}-bptt-{k}-seg128", "trxl-40-seg128") for m in (5, 10) for k in (1, 2)],
@@ -112,7 +94,7 @@ WIKITEXT_103_CLAIMS = (
         "Memory tokens that are not passed on (MT) help little.",
         "RMT, Table 2",
         "In every pair that was run the baseline's perplexity is at most 1.4 % (0.4 of the paper's 30) above that of "
-        "an MT row." + SPREAD,
+        "an MT row." + BY_TEST,
         lambda rows: _pairs(
             rows,
             [("baseline-seg150", f"mt-{m}-seg150") for m in (10, 25, 75, 150)],
@@ -124,7 +106,7 @@ WIKITEXT_103_CLAIMS = (
         "Transformer-XL with memory tokens is at least as good as Transformer-XL alone.",
         "RMT, Table 2",
         "In every pair that was run the mean of Tr-XL + RMT is below that of Tr-XL with a cache of as many states, or "
-        "of the same cache." + SPREAD,
+        "of the same cache." + BY_TEST,
         lambda rows: _pairs(
             rows,
             [
@@ -140,7 +122,7 @@ WIKITEXT_103_CLAIMS = (
         "beats-cache-50",
         "With segments of 50, RMT with 10 memory tokens and BPTT-4 is better than Transformer-XL with a cache of 50.",
         "RMT, Table 2",
-        "The mean of the RMT row is lower." + SPREAD,
+        "The mean of the RMT row is lower." + BY_TEST,
         lambda rows: _pairs(rows, [("rmt-10-bptt-4-seg50", "trxl-50-seg50")]),
     ),
 )

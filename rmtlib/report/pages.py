@@ -131,11 +131,15 @@ def scales_fragment(view: View, results: Path) -> str:
 
 
 def settings_fragment(view: View) -> str:
-    """The settings of a row at every scale: those of its record where there is one."""
+    """The settings of a row at every scale, and how other rows' differ; from records where there are any."""
     artifact, row = view.artifact, view.artifact.typical_row
     columns = {scale: config_of(view, row, scale).params for scale in artifact.scales}
     caption = f"Settings of a run of {row} at each scale. {artifact.settings_note}".rstrip()
-    return settings_table(caption, columns).to_html() + "\n"
+    tables = [settings_table(caption, columns)]
+    rows = {row: config_of(view, row, "small").params for row in artifact.default_rows("small")}
+    if len(rows) > 1:
+        tables.append(settings_table("What differs between the small scale's default rows.", rows, differing=True))
+    return "\n\n".join(table.to_html() for table in tables) + "\n"
 
 
 def scoreboard_fragment(views: Iterable[View]) -> str:

@@ -260,10 +260,16 @@ def records_table(records: Iterable[Record]) -> Table:
     return Table("Runs", ("record", "time", "tokens", "precision", "finished"), rows)
 
 
-def settings_table(caption: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Settings side by side: a row for each (dotted) name, a column for each named mapping."""
+def settings_table(caption: str, columns: Mapping[str, Mapping[str, Any]], *, differing: bool = False) -> Table:
+    """Settings side by side: a row for each (dotted) name, a column for each named mapping.
+
+    Args:
+        differing: leave out what is the same in all columns.
+    """
     flat = {name: _flat(settings) for name, settings in columns.items()}
-    keys = dict.fromkeys(key for column in flat.values() for key in column)
+    keys = list(dict.fromkeys(key for column in flat.values() for key in column))
+    if differing:
+        keys = [key for key in keys if len({column.get(key, "") for column in flat.values()}) > 1]
     body = tuple((key, *(column.get(key, "") for column in flat.values())) for key in keys)
     return Table(caption, ("setting", *columns), body, prose=True)
 
