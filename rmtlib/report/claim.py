@@ -11,11 +11,13 @@ Outcome = Literal["holds", "fails", "not enough runs"]
 
 RUNS_NEEDED = 3  # of every task that a claim compares; what the paper has
 LEVEL = 0.05
-BY_TEST = (
-    " It fails where the seeds contradict it at 5 % in any pair (Welch's t-test; Simes's over the pairs), and holds "
-    "where they confirm it at 5 % in every pair; else there are not enough runs."
+BY_TEST = " Decided by tests."
+ABOUT_TESTS = (
+    "Decided by tests: a claim fails where the seeds contradict it at 5 % in any pair that it compares (Welch's "
+    "t-test, Simes's over the pairs), and holds where they confirm it at 5 % in every pair; else there are not enough "
+    "runs."
 )
-"""What `compare` does, for a claim's rule."""
+"""What `compare` does, in a claim's rule and under a table of claims."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Pair(NamedTuple):
 
 
 def compare(pairs: Sequence[Pair]) -> Finding:
-    """Whether seeds bear out all pairs: see `BY_TEST`. The statistic has every difference with its standard error."""
+    """Whether seeds bear out all pairs (see `ABOUT_TESTS`), with every difference and its standard error."""
     above = [above_p(p.low_values, [value * (1 + p.limit) for value in p.high_values]) for p in pairs]
     parts = []
     for pair, p in zip(pairs, above, strict=True):

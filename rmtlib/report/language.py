@@ -47,14 +47,13 @@ class RowRuns:
         return tuple(slug(record) for record in self.records)
 
     @property
-    def sizes(self) -> str:
-        """What the model carried and read here: cache + memory tokens, segment."""
-        m = self.records[0]["metrics"]
-        text = f"cache {m['cache']}, memory {m['memory_tokens']}, segment {m['segment']}"
-        tested = self.records[0]["config"]["params"]["evaluation"]
-        if (tested["segment"], tested["cache"]) != (m["segment"], m["cache"]):
-            text += f"; tested with cache {tested['cache']}, segment {tested['segment']}"
-        return text
+    def sizes(self) -> tuple[str, str, str]:
+        """Cache, memory tokens and segment here, with what the test had where that is another."""
+        m, tested = self.records[0]["metrics"], self.records[0]["config"]["params"]["evaluation"]
+        cache, segment = (
+            f"{m[name]}" + f", tested with {tested[name]}" * (tested[name] != m[name]) for name in ("cache", "segment")
+        )
+        return cache, str(m["memory_tokens"]), segment
 
     @property
     def divisor(self) -> float:
@@ -125,13 +124,14 @@ class LanguageParts:
         if not found:
             return None
         body = tuple(
-            (runs.row.name, runs.sizes, str(runs.records[0]["metrics"]["state_size"]), self._value(runs))
+            (runs.row.name, *runs.sizes, str(runs.records[0]["metrics"]["state_size"]), self._value(runs))
             for runs in found.values()
         )
+        note = corpus_note(self.artifact, next(iter(found.values())))
         return Table(
-            f"Test {self.unit} at {scale} scale: mean ± standard deviation over seeds. State: floats carried from "
-            f"segment to segment, per stream.{corpus_note(self.artifact, next(iter(found.values())))}",
-            ("row", "sizes in tokens", "state", self.unit),
+            f"Test {self.unit} at {scale} scale: mean ± standard deviation over seeds. Cache, memory and segment are "
+            f"in tokens; state is floats carried from segment to segment, per stream.{note}",
+            ("row", "cache", "memory", "segment", "state", self.unit),
             body,
         )
 

@@ -22,6 +22,7 @@ from rmtlib.experiments.records import find_records
 from rmtlib.experiments.spec import ARTIFACTS, SCALES, RunConfig
 from rmtlib.notebooks import execute
 from rmtlib.report import figures, speed
+from rmtlib.report.claim import ABOUT_TESTS, BY_TEST
 from rmtlib.report.claims import CLAIMS
 from rmtlib.report.curves import Record, latest, slug
 from rmtlib.report.tables import settings_table
@@ -64,9 +65,10 @@ def claims_fragment(view: View) -> str:
             )
         if not found:
             rows.append(f"<tr>{about}<td></td><td>{badge('not enough runs')}</td><td>not run</td></tr>")
-    return _html_table(
-        "The paper's claims as checks over the records.", ("claim", "scale", "verdict", "statistic"), rows
-    )
+    caption = "The paper's claims as checks over the records."
+    if any(BY_TEST in claim.rule for claim in CLAIMS.get(view.artifact.name, ())):
+        caption += f" {ABOUT_TESTS}"
+    return _html_table(caption, ("claim", "scale", "verdict", "statistic"), rows)
 
 
 def _html_table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str:
