@@ -267,7 +267,7 @@ def checkpointed(rounds: int) -> Iterator[Row]:
     yield Row(
         "RMT training with recomputed segments: growth of the peak a segment",
         "4 layers of 256, segments of 256, batch 1; {1} segments, peer: {0}".format(*CHECKPOINTED),
-        *(f"{many / 1e6:.0f} MB", f"{few / 1e6:.0f} MB", many / few, "<= 2% a segment", growth <= 0.02),
+        *(f"{many / 1e6:.0f} MB", f"{few / 1e6:.0f} MB", many / few, "<= 2%", growth <= 0.02),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Row:
     ratio: float | None
     target: str
     reached: bool | None
-    floor: str = "none stated"
+    floor: str = ""
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -73,7 +73,7 @@ def speed(
     case: str, what: str, ours: float, peer: float, ratio: float, target: float, floor: float | None = None
 ) -> Row:
     """A row of two times and a target for their ratio; `floor`: seconds."""
-    share = "none stated" if floor is None else f"{floor / ours:.0%}"
+    share = "" if floor is None else f"{floor / ours:.0%}"
     return Row(case, what, _time(ours), _time(peer), ratio, f">= {target:g}x", ratio >= target, share)
 
 

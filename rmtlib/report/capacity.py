@@ -210,7 +210,7 @@ def compare(records: Iterable[Record], rows: Sequence[Row]) -> Table:
         "The paper in words, and ours: pairs stored (remember) or exact match (rewrite).",
         ("row", "paper", "scale", "state, floats", "weights", "as trained", "most tested"),
         tuple(body),
-        prose=True,
+        prose=("paper", "as trained", "most tested"),
     )
 
 
@@ -232,7 +232,7 @@ def paper(rows: Sequence[Row]) -> Table:
         "width of 32, where the paper has them equal.",
         ("row", "paper", "source", "state, floats", "weights"),
         body,
-        prose=True,
+        prose=("paper", "source"),
     )
 
 

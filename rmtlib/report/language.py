@@ -207,7 +207,7 @@ class LanguageParts:
             f"The paper's {self.unit}, and each run of the authors in their published file of experiment results.",
             ("model", "memory", "segment", "paper", "the authors' runs", "note"),
             body,
-            prose=True,
+            prose=("the authors' runs", "note"),
         )
 
     def csv(self, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.storage import digest, read_json, write_json
 from rmtlib.report.tables import Table
 
-HEADER = ("case", "what", "ours", "peer", "ratio", "to reach", "reached", "of the floor")
+HEADER = ("case", "what", "ours", "peer", "ratio", "to reach", "reached", "of floor")
 REACHED = {None: "not measured", True: "yes", False: "no"}
 REMEDY = "write it anew with make bench BENCH_ARGS=--record"
 _KEYS = {"machine", "commit", "date", "packages", "rounds", "rows", "sha256"}
@@ -58,7 +58,7 @@ def fragment(path: Path, extra: Path, cases: str = "") -> str:
     extra.mkdir(parents=True, exist_ok=True)
     write_json(extra / "bench.json", record)
     rows = tuple(cells(row) for row in record["rows"] if row["case"].startswith(cases))
-    table = Table("Speed and memory against straightforward peers.", HEADER, rows, prose=True)
+    table = Table("Speed and memory against straightforward peers.", HEADER, rows, prose=("case", "what"))
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     return (
         f"{table.to_html()}\n<p>{escape(about(record))}; {escape(versions)}. "

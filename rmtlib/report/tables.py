@@ -39,7 +39,7 @@ class Table:
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    prose: bool = False  # cells of running text: lines may break
+    prose: tuple[str, ...] = ()  # columns of running text, whose lines may break
 
     def to_html(self, records_page: str | None = None) -> str:
         """An HTML table; links lead to anchors of `records_page`, or are plain text without one."""
@@ -59,10 +59,12 @@ class Table:
             links = " ".join(part(item) for item in content if isinstance(item, Link))
             return f'{plain}<br><span class="runs">{links}</span>' if plain and links else plain or links
 
-        td = '<td class="prose">' if self.prose else "<td>"
+        kinds = [' class="prose"' * (name in self.prose) for name in self.header]
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
         body = "\n".join(
-            f'<tr><th scope="row">{cell(first)}</th>' + "".join(f"{td}{cell(c)}</td>" for c in rest) + "</tr>"
+            f'<tr><th scope="row"{kinds[0]}>{cell(first)}</th>'
+            + "".join(f"<td{kind}>{cell(c)}</td>" for kind, c in zip(kinds[1:], rest, strict=True))
+            + "</tr>"
             for first, *rest in self.rows
         )
         return (
@@ -271,7 +273,7 @@ def settings_table(caption: str, columns: Mapping[str, Mapping[str, Any]], *, di
     if differing:
         keys = [key for key in keys if len({column.get(key, "") for column in flat.values()}) > 1]
     body = tuple((key, *(column.get(key, "") for column in flat.values())) for key in keys)
-    return Table(caption, ("setting", *columns), body, prose=True)
+    return Table(caption, ("setting", *columns), body, prose=tuple(columns))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Cell]:
