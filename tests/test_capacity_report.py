@@ -94,7 +94,7 @@ def test_claims_fail_where_it_is_not(claim, records):
             rewrite(learned=0.6),
             "armt-rewrite has not learned the task: 0.60 after 10 updates, as trained",
         ),
-        ("prmt-no-better", remember(prmt=4.42), "more than 10% above, p = 0.36"),
+        ("prmt-no-better", remember(prmt=4.42), "more than 10 % above, p = 0.36"),
     ],
 )
 def test_claims_are_open_where_runs_do_not_tell(claim, records, reason):

@@ -276,7 +276,7 @@ def test_a_claim_with_a_limit_is_tested_against_the_limit():
     """Within 1 % of Tr-XL 40, however surely above it."""
     near = {v.claim.name: v for v in judge("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))}
     verdict = near["matches-cache-40"]
-    assert verdict.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1% above, p" in verdict.statistic
+    assert verdict.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1 % above, p" in verdict.statistic
     far = outcomes("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.53))
     assert far["matches-cache-40"] == "fails"
 
