@@ -83,7 +83,8 @@ def compare(pairs: Sequence[Pair]) -> Finding:
         side = "above" if p < 0.5 else "below"
         if pair.limit:  # in words: 10 % above, or below
             more = (p < 0.5) == (pair.limit > 0)
-            side = f"{'more' if more else 'less'} than {100 * abs(pair.limit):g} % {'above' if pair.limit > 0 else 'below'}"
+            limit = f"{100 * abs(pair.limit):g} % {'above' if pair.limit > 0 else 'below'}"
+            side = f"{'more' if more else 'less'} than {limit}"
         tested = f"{m} and {n} runs; {side}, p = {min(p, 1 - p):.2g}"
         parts.append(f"{pair.low} - {pair.high} = {low - high:+.3f} ± {error:.3f} ({tested})")
     text = "; ".join(parts)
