@@ -187,6 +187,7 @@ def _by_pairs(records: Iterable[Record], scale: str, task: str, caption: str) ->
         f"{scale.capitalize()} scale. {caption} Mean ± standard deviation over seeds; of one run its 95 % interval.",
         ("pairs", *(f"{model} ({curve.runs} run{'s' * (curve.runs != 1)})" for model, curve in found.items())),
         rows,
+        prose=("pairs",),
     )
 
 

@@ -142,6 +142,7 @@ def accuracy_table(records: Iterable[Record], scale: str) -> Table | None:
         "run its 95 % binomial interval in brackets.",
         header,
         rows,
+        prose=("segments",),
     )
 
 
