@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from rmtlib.evaluation import statistics
-from rmtlib.evaluation.statistics import above_p, any_p, binomial_interval, bootstrap_interval, mean_std
+from rmtlib.evaluation.statistics import (
+    above_p,
+    any_p,
+    binomial_interval,
+    bootstrap_interval,
+    mean_difference,
+    mean_std,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +26,11 @@ from rmtlib.evaluation.statistics import above_p, any_p, binomial_interval, boot
 )
 def test_binomial_interval_is_wilsons(correct, n, level, expected):
     assert binomial_interval(correct, n, level) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_difference_of_means_has_the_error_of_both():
+    assert mean_difference([2.0, 3.0, 4.0], [1.0, 3.0]) == pytest.approx((1.0, (1 / 3 + 2 / 2) ** 0.5))
+    assert mean_difference([2.0], [1.0]) == (1.0, 0.0)
 
 
 def test_above_p():

@@ -45,6 +45,12 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None
 
 
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Mean of `a` less mean of `b`, and its standard error from the spread of both (a single value has none)."""
+    (a_mean, a_std), (b_mean, b_std) = mean_std(a), mean_std(b)
+    return a_mean - b_mean, math.sqrt((a_std or 0.0) ** 2 / len(a) + (b_std or 0.0) ** 2 / len(b))
+
+
 def above_p(a: Sequence[float], b: Sequence[float]) -> float:
     """p-value of Welch's one-sided t-test that `a` has a higher mean than `b`, whose variances may differ (Welch 1947).
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, Literal, NamedTuple
 
-from rmtlib.evaluation.statistics import above_p, any_p, mean_std
+from rmtlib.evaluation.statistics import above_p, any_p, mean_difference
 
 Outcome = Literal["holds", "fails", "not enough runs"]
 
@@ -77,16 +76,15 @@ def compare(pairs: Sequence[Pair]) -> Finding:
     above = [above_p(p.low_values, [value * (1 + p.limit) for value in p.high_values]) for p in pairs]
     parts = []
     for pair, p in zip(pairs, above, strict=True):
-        (low, low_std), (high, high_std) = mean_std(pair.low_values), mean_std(pair.high_values)
+        gap, error = mean_difference(pair.low_values, pair.high_values)
         m, n = len(pair.low_values), len(pair.high_values)
-        error = sqrt((low_std or 0.0) ** 2 / m + (high_std or 0.0) ** 2 / n)
         side = "above" if p < 0.5 else "below"
         if pair.limit:  # in words: 10 % above, or below
             more = (p < 0.5) == (pair.limit > 0)
             limit = f"{100 * abs(pair.limit):g} % {'above' if pair.limit > 0 else 'below'}"
             side = f"{'more' if more else 'less'} than {limit}"
         tested = f"{m} and {n} runs; {side}, p = {min(p, 1 - p):.2g}"
-        parts.append(f"{pair.low} - {pair.high} = {low - high:+.3f} ± {error:.3f} ({tested})")
+        parts.append(f"{pair.low} - {pair.high} = {gap:+.3f} ± {error:.3f} ({tested})")
     text = "; ".join(parts)
     if any_p(above) < LEVEL:
         return Finding("fails", text)

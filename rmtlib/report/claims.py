@@ -5,7 +5,7 @@ from functools import partial
 from math import log2, sqrt
 from typing import Any
 
-from rmtlib.evaluation.statistics import mean_std
+from rmtlib.evaluation.statistics import mean_difference, mean_std
 from rmtlib.report.capacity_claims import MEMORY_CAPACITY
 from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
 from rmtlib.report.curves import Curve, Record, curves, short_count
@@ -83,9 +83,8 @@ def _facts_steepen(tasks: Mapping[str, Curve]) -> Finding:
         mean, std = mean_std(values)
         parts.append(f"{task} {mean:+.3f} ± {std or 0.0:.3f} ({len(values)} runs)")
         if task != "qa1":
-            base, base_std = mean_std(found["qa1"])
-            error = sqrt((std or 0.0) ** 2 / len(values) + (base_std or 0.0) ** 2 / len(found["qa1"]))
-            holds &= base - mean > 2 * error
+            gap, error = mean_difference(found["qa1"], values)
+            holds &= gap > 2 * error
     return Finding("holds" if holds else "fails", "accuracy per doubling of the context: " + ", ".join(parts))
 
 

@@ -7,10 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import sqrt
 
 from rmtlib.errors import RmtlibError
-from rmtlib.evaluation.statistics import mean_std
+from rmtlib.evaluation.statistics import mean_difference, mean_std
 from rmtlib.experiments.language_params import Params, work
 from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
 from rmtlib.experiments.spec import SCALES, Row
@@ -74,11 +73,6 @@ def mean_text(artifact: str, runs: RowRuns) -> str:
     """Mean ± standard deviation over seeds, with the digits that the paper prints."""
     digits = DIGITS[artifact]
     return f"{runs.mean:.{digits}f}" + ("" if runs.std is None else f" ± {runs.std:.{digits}f}")
-
-
-def difference(a: RowRuns, b: RowRuns) -> tuple[float, float]:
-    """Mean of a less mean of b, and its standard error from the spread between seeds (0 where there is one each)."""
-    return a.mean - b.mean, sqrt(sum((x.std or 0.0) ** 2 / len(x.values) for x in (a, b)))
 
 
 def rows_by_scale(artifact: str, records: Iterable[Record]) -> dict[str, dict[str, RowRuns]]:
@@ -148,7 +142,7 @@ class LanguageParts:
         several = {runs.row.plain for runs in found.values() if runs.row.variant and runs.row.plain in found}
         body = []
         for runs in (runs for runs in found.values() if runs.row.plain in several):
-            gap, error = difference(runs, found[runs.row.plain])
+            gap, error = mean_difference(runs.values, found[runs.row.plain].values)
             shown = f"{gap:+.{self.digits}f}" if runs.row.variant else ""
             if shown and min(len(each.values) for each in (runs, found[runs.row.plain])) > 1:
                 shown += f" ± {error:.{self.digits}f}"
