@@ -631,3 +631,17 @@ def test_synthetic_text_is_seeded_and_zipfian():
     assert all(10 <= len(sentence.split()) <= 24 and sentence[0].isupper() for sentence in text)
     expected = len(words) / sum(1 / rank for rank in range(1, 401))
     assert counts[0] == pytest.approx(expected, rel=0.15) and counts[9] == pytest.approx(expected / 10, rel=0.5)
+
+
+def test_a_folder_that_the_client_deletes_meanwhile_counts_nothing(monkeypatch, tmp_path):
+    (tmp_path / "kept.whl").write_bytes(b"12345")
+    (tmp_path / "pip-unpack").mkdir()
+    scandir = os.scandir
+
+    def deleted_before_it_is_read(path):
+        if Path(path).name == "pip-unpack":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deleted_before_it_is_read)
+    assert places._bytes_below(tmp_path) == 5

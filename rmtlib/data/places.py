@@ -327,10 +327,12 @@ def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
 
 
 def _bytes_below(folder: Path) -> int:
+    """Size of what the client has downloaded so far. It deletes files and folders as it likes, also during the walk."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # the client deletes its files as it likes
-            total += path.lstat().st_size
+    for parent, _, names in os.walk(folder):  # passes over folders that are gone, which rglob does not
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 
