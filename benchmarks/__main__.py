@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks import cases
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments import provenance
-from rmtlib.experiments.records import write_record
 from rmtlib.report.speed import HEADER, about, cells
+from rmtlib.runs import provenance
+from rmtlib.runs.records import write_record
 
 RECORD = Path(__file__).with_name("record.json")
 

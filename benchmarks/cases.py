@@ -13,12 +13,12 @@ import transformers
 
 from benchmarks import naive
 from benchmarks.measure import Row, compare, growth_bytes, in_new_process, memory, peak_bytes, seconds, speed
-from rmtlib import memory_update
 from rmtlib.data.associative import VOCABULARY, PairTask
 from rmtlib.errors import RmtlibError
-from rmtlib.memory_update import Association, DeltaRule
+from rmtlib.models import delta_rule
 from rmtlib.models.armt import ARMT
 from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.delta_rule import Association, DeltaRule
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.mamba import Mamba, MambaConfig
 from rmtlib.models.rmt import RMT
@@ -119,18 +119,18 @@ def update(rounds: int) -> Iterator[Row]:
     """One segment's memory update with its gradient, batch 16 at the paper's small size."""
     B, K, D, M = 16, 384, 128, 4
     torch.manual_seed(0)
-    keys, old = memory_update.dpfp(torch.randn(B, M, 64)), memory_update.dpfp(torch.randn(B, 8, 64))
+    keys, old = delta_rule.dpfp(torch.randn(B, M, 64)), delta_rule.dpfp(torch.randn(B, 8, 64))
     values, betas = torch.randn(B, M, D), torch.rand(B, M)
     with torch.no_grad():
-        memory = memory_update.empty((B,), K, D, keys)
-        memory = memory_update.add(
-            memory, memory_update.write(memory, old, torch.randn(B, 8, D), torch.rand(B, 8), RELEASED)
+        memory = delta_rule.empty((B,), K, D, keys)
+        memory = delta_rule.add(
+            memory, delta_rule.write(memory, old, torch.randn(B, 8, D), torch.rand(B, 8), RELEASED)
         )
     for leaf in (keys, values, betas):
         leaf.requires_grad_()
 
     def fast(rule: DeltaRule) -> Association:
-        after = memory_update.add(memory, memory_update.write(memory, keys, values, betas, rule))
+        after = delta_rule.add(memory, delta_rule.write(memory, keys, values, betas, rule))
         (after.matrix_BKD.sum() + after.norm_BK.sum()).backward()
         return after
 
@@ -140,7 +140,7 @@ def update(rounds: int) -> Iterator[Row]:
         return A, z
 
     def token_by_token() -> None:
-        after = memory_update.write_token_by_token(memory, keys, values, betas, DeltaRule())
+        after = delta_rule.write_token_by_token(memory, keys, values, betas, DeltaRule())
         (after.matrix_BKD.sum() + after.norm_BK.sum()).backward()
 
     torch.testing.assert_close(fast(RELEASED).matrix_BKD, slow()[0], rtol=1e-3, atol=1e-4)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from rmtlib.experiments.provenance import peak_memory
+from rmtlib.runs.provenance import peak_memory
 
 
 @dataclass(frozen=True)

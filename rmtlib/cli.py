@@ -113,7 +113,7 @@ def _worker_parser() -> argparse.ArgumentParser:
 
 
 def _selected(options: argparse.Namespace, *, prepare: bool = False) -> list[Any]:
-    from rmtlib.experiments.spec import select
+    from rmtlib.runs.spec import select
 
     chosen = (options.scale, options.seeds, options.rows, options.tasks)
     return select(options.artifact, *chosen, prepare=prepare)
@@ -124,9 +124,9 @@ def _print_json(value: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.plan import without_gpu
-    from rmtlib.experiments.runner import run, run_folder
-    from rmtlib.experiments.spec import get_artifact
+    from rmtlib.runs.plan import without_gpu
+    from rmtlib.runs.scheduler import run, run_folder
+    from rmtlib.runs.spec import get_artifact
 
     configs = _selected(options, prepare=True)
     if warning := without_gpu(configs, options.jobs, fresh=options.fresh):
@@ -147,13 +147,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.plan import plan
+    from rmtlib.runs.plan import plan
 
     found = plan(_selected(options), jobs=options.jobs)
     if options.json:
         _print_json(found)
         return 0
-    from rmtlib.experiments.progress import amount, duration, size
+    from rmtlib.runs.progress import amount, duration, size
 
     print(f"{found['artifact']}: {found['title']}; scale {found['scale']}")
     table = [["row", "seed", "state", "tokens", "time", "memory", "disk", "time is"]]
@@ -196,8 +196,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.plan import status
-    from rmtlib.experiments.spec import ARTIFACTS, get_artifact
+    from rmtlib.runs.plan import status
+    from rmtlib.runs.spec import ARTIFACTS, get_artifact
 
     if options.artifact:
         get_artifact(options.artifact)
@@ -208,7 +208,7 @@ def _status(options: argparse.Namespace) -> int:
     elif not found:
         print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
     else:
-        from rmtlib.experiments.progress import duration
+        from rmtlib.runs.progress import duration
 
         table = [["artifact", "row", "scale", "seed", "state", "took", "where it is", "published"]]
         for run in found:
@@ -235,8 +235,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.records import publish
-    from rmtlib.experiments.spec import get_artifact
+    from rmtlib.runs.records import publish
+    from rmtlib.runs.spec import get_artifact
 
     get_artifact(options.artifact)
     chosen = options.scale or options.seeds or options.rows or options.tasks
@@ -259,7 +259,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.records import verify
+    from rmtlib.runs.records import verify
 
     if not Path(options.folder).is_dir():
         raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
@@ -280,7 +280,7 @@ def _data(options: argparse.Namespace) -> int:
     from fnmatch import filter as matching
 
     from rmtlib.data.sources import SOURCES, fetch, provenance, state
-    from rmtlib.experiments.progress import size
+    from rmtlib.runs.progress import size
 
     if not options.names:
         found: list[dict[str, Any]] = [
@@ -341,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["worker"]:
-            from rmtlib.experiments import worker
+            from rmtlib.runs import worker
 
             given = _worker_parser().parse_args(arguments[1:])
             return worker.main(given.folder, given.artifact, given.parent)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.display import PROGRESS, Display, make_display
+from rmtlib.runs.display import PROGRESS, Display, make_display
 
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict}
 

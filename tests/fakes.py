@@ -5,9 +5,9 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
-from rmtlib.experiments.figure_5 import Figure5
-from rmtlib.experiments.records import record_path, write_record
-from rmtlib.experiments.spec import RunConfig
+from rmtlib.experiments.babilong.artifact import Figure5
+from rmtlib.runs.records import record_path, write_record
+from rmtlib.runs.spec import RunConfig
 
 COMPLETE = Figure5()
 # 128-token segments, trained up to 4 of them, tested up to 64: the shape of the small scale.

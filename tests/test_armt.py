@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_rmt import ids
 from test_training import S, batch, gradients
 
-from rmtlib import memory_update as mu
-from rmtlib.memory_update import Association, DeltaRule
+from rmtlib.models import delta_rule as mu
 from rmtlib.models.armt import ARMT, PRMT
 from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.delta_rule import Association, DeltaRule
 from rmtlib.models.generation import generate
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.layered import LayeredModel

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from rmtlib.errors import RmtlibError
-from rmtlib.memory_update import DeltaRule
 from rmtlib.models.armt import ARMT
+from rmtlib.models.delta_rule import DeltaRule
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.rmt import RMT
 from rmtlib.report import speed

@@ -8,10 +8,11 @@ import pytest
 
 from rmtlib.data.associative import PairTask
 from rmtlib.evaluation.capacity import expected_accuracy
-from rmtlib.experiments.memory_capacity import VALUES, MemoryCapacity
-from rmtlib.report import capacity, pages
+from rmtlib.experiments.capacity import report as capacity
+from rmtlib.experiments.capacity.artifact import VALUES, MemoryCapacity
+from rmtlib.report import pages
 from rmtlib.report.claims import MEMORY_CAPACITY, judge
-from rmtlib.report.curves import curves
+from rmtlib.report.measurements import curves
 from rmtlib.report.view import View
 
 REMEMBER, REWRITE = (1, 5, 10, 16), (1, 10, 100, 500)

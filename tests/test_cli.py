@@ -13,11 +13,11 @@ import pytest
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments import plan as plan_module
-from rmtlib.experiments import provenance, spec
-from rmtlib.experiments.records import load_record, write_record
-from rmtlib.experiments.spec import ARTIFACTS, RunConfig, select
 from rmtlib.notebooks import execute, parse_parameters, read_parameters
+from rmtlib.runs import plan as plan_module
+from rmtlib.runs import provenance, spec
+from rmtlib.runs.records import load_record, write_record
+from rmtlib.runs.spec import ARTIFACTS, RunConfig, select
 
 TESTS = Path(__file__).parent
 
@@ -102,7 +102,7 @@ def test_help_lists_the_commands_and_not_the_workers(capsys):
 
 def test_an_error_from_the_disk_is_one_line(rmtlib, monkeypatch):
     Path("notebooks").mkdir()
-    monkeypatch.setattr("rmtlib.experiments.plan.status", lambda *_: os.listdir("/nowhere/at/all"))
+    monkeypatch.setattr("rmtlib.runs.plan.status", lambda *_: os.listdir("/nowhere/at/all"))
     status, _, err = rmtlib("status")
     assert (status, err) == (2, "error: No such file or directory: /nowhere/at/all\n")
 
@@ -290,7 +290,7 @@ def test_status_names_a_damaged_run_and_still_shows_the_others(rmtlib):
 
 def make_clean(folder):
     """Re-seal the records of this (perhaps dirty) checkout as clean ones."""
-    from rmtlib.experiments.records import write_record
+    from rmtlib.runs.records import write_record
 
     for path in Path(folder).rglob("record.json"):
         write_record(path, load_record(path) | {"git": {"commit": "c" * 40, "dirty": False}})
@@ -431,7 +431,7 @@ def test_the_source_is_never_overwritten(rmtlib):
     assert path.read_bytes() == before
 
 
-RUN = "from rmtlib.experiments.runner import run\nfrom rmtlib.experiments.spec import ARTIFACTS, select\n" + (
+RUN = "from rmtlib.runs.scheduler import run\nfrom rmtlib.runs.spec import ARTIFACTS, select\n" + (
     'ARTIFACTS["fake"] = "fake_artifact:Fake"\nrecords = run(select("fake", SCALE, SEEDS))'
 )
 

@@ -80,7 +80,7 @@ from rmtlib.evaluation.question_answering import exact_match
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.rmt import RMT
 from pathlib import Path
-from rmtlib.experiments.provenance import peak_memory
+from rmtlib.runs.provenance import peak_memory
 torch.set_num_threads(1)
 builder = SampleBuilder(QUESTIONS, Background.build(TEXTS, TOKENIZER, Path({folder!r})), TOKENIZER, "test", 42)
 model = RMT(Decoder(DecoderConfig(TOKENIZER.vocab_size, 16, 1, 2, positions="rotary")), 2).eval()

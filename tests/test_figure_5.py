@@ -7,12 +7,12 @@ import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments import figure_5
-from rmtlib.experiments.babilong_params import Params
-from rmtlib.experiments.babilong_runs import build_model, open_data
-from rmtlib.experiments.figure_5 import Figure5
-from rmtlib.experiments.spec import RunConfig
-from rmtlib.experiments.worker import RunFolder
+from rmtlib.experiments.babilong import artifact as figure_5
+from rmtlib.experiments.babilong.artifact import Figure5
+from rmtlib.experiments.babilong.run import build_model, open_data
+from rmtlib.experiments.babilong.settings import Params
+from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.worker import RunFolder
 
 FIGURE = Figure5()
 

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from rmtlib.data.streams import LANGUAGES
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.language_params import SPLIT_TOKENS, VOCABULARIES, Params
-from rmtlib.experiments.language_runs import build_model
-from rmtlib.experiments.language_tables import ENWIK8, TABLES, WIKITEXT_103, table_row
-from rmtlib.experiments.spec import RunConfig, get_artifact, select
-from rmtlib.experiments.transformer_xl_tables import Enwik8, WikiText103, shrunk
-from rmtlib.experiments.worker import RunFolder
+from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
+from rmtlib.experiments.language_modelling.figure import apart
+from rmtlib.experiments.language_modelling.report import LanguageParts, rows_by_scale
+from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
+from rmtlib.experiments.language_modelling.run import build_model
+from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params
 from rmtlib.report.claims import judge
-from rmtlib.report.language import LanguageParts, rows_by_scale
-from rmtlib.report.language_figure import apart
 from rmtlib.report.pages import claims_fragment, record_section, scoreboard_fragment, settings_fragment
 from rmtlib.report.view import View
+from rmtlib.runs.spec import RunConfig, get_artifact, select
+from rmtlib.runs.worker import RunFolder
 
 ARTIFACTS = (Enwik8(), WikiText103())
 

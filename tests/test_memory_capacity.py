@@ -6,11 +6,11 @@ import pytest
 from test_figure_5 import Interrupted
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.capacity_params import Params
-from rmtlib.experiments.capacity_runs import build_model, execute
-from rmtlib.experiments.memory_capacity import MemoryCapacity
-from rmtlib.experiments.spec import RunConfig, select
-from rmtlib.experiments.worker import RunFolder
+from rmtlib.experiments.capacity.artifact import MemoryCapacity
+from rmtlib.experiments.capacity.run import build_model, execute
+from rmtlib.experiments.capacity.settings import Params
+from rmtlib.runs.spec import RunConfig, select
+from rmtlib.runs.worker import RunFolder
 
 CAPACITY = MemoryCapacity()
 ROWS = [row.name for row in CAPACITY.rows]

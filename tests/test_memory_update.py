@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmtlib import memory_update as mu
-from rmtlib.memory_update import Association, DeltaRule
+from rmtlib.models import delta_rule as mu
+from rmtlib.models.delta_rule import Association, DeltaRule
 
 B, E, D = 2, 3, 5
 K = 2 * mu.NU * E

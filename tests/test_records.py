@@ -13,8 +13,10 @@ import pytest
 from fakes import record as new_record
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments import provenance
-from rmtlib.experiments.records import (
+from rmtlib.files import write_atomically
+from rmtlib.runs import provenance
+from rmtlib.runs.checks import impossible
+from rmtlib.runs.records import (
     KEYS,
     find_records,
     load_record,
@@ -24,10 +26,8 @@ from rmtlib.experiments.records import (
     verify,
     write_record,
 )
-from rmtlib.experiments.sanity import impossible
-from rmtlib.experiments.spec import Result, RunConfig
-from rmtlib.experiments.storage import canonical, digest, write_json
-from rmtlib.files import write_atomically
+from rmtlib.runs.spec import Result, RunConfig
+from rmtlib.runs.storage import canonical, digest, write_json
 
 CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
 
@@ -465,6 +465,6 @@ def test_hardware_and_packages_are_filled_in():
 
 
 def test_records_module_and_runner_start_without_torch(root):
-    modules = "sys, rmtlib.cli, rmtlib.experiments.runner, rmtlib.experiments.plan"
+    modules = "sys, rmtlib.cli, rmtlib.runs.scheduler, rmtlib.runs.plan"
     code = f"import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([os.sys.executable, "-c", code], check=True, cwd=root)

@@ -9,10 +9,10 @@ import fakes
 import pytest
 from PIL import Image
 
-from rmtlib.experiments.figure_5 import Figure5
+from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.report import figures, tables
 from rmtlib.report.claims import FIGURE_5, RUNS_NEEDED, judge, slopes
-from rmtlib.report.curves import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
+from rmtlib.report.measurements import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
 
 ROWS = Figure5.rows
 

@@ -14,16 +14,17 @@ import pytest
 from fake_artifact import STEPS
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments import progress as progress_module
-from rmtlib.experiments import provenance, runner
-from rmtlib.experiments.babilong_params import Params, work
-from rmtlib.experiments.display import Lines, Terminal
-from rmtlib.experiments.progress import Track, amount, describe, duration, makespan, share, size, time_left
-from rmtlib.experiments.records import load_record
-from rmtlib.experiments.runner import run, run_folder
-from rmtlib.experiments.spec import ARTIFACTS, Cost, get_artifact, select
-from rmtlib.experiments.storage import Lock, is_locked, write_json
-from rmtlib.experiments.worker import RunFolder, read_progress, read_slices
+from rmtlib.experiments.babilong.settings import Params, work
+from rmtlib.runs import progress as progress_module
+from rmtlib.runs import provenance
+from rmtlib.runs import scheduler as runner
+from rmtlib.runs.display import Lines, Terminal
+from rmtlib.runs.progress import Track, amount, describe, duration, makespan, share, size, time_left
+from rmtlib.runs.records import load_record
+from rmtlib.runs.scheduler import run, run_folder
+from rmtlib.runs.spec import ARTIFACTS, Cost, get_artifact, select
+from rmtlib.runs.storage import Lock, is_locked, write_json
+from rmtlib.runs.worker import RunFolder, read_progress, read_slices
 
 TESTS = Path(__file__).parent
 
@@ -409,7 +410,7 @@ def test_records_by_other_code_are_pointed_out(capsys, monkeypatch):
 def test_progress_is_written_whole_and_seldom(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     writes = []
-    monkeypatch.setattr("rmtlib.experiments.worker.write_json", lambda path, value, **_: writes.append(value))
+    monkeypatch.setattr("rmtlib.runs.worker.write_json", lambda path, value, **_: writes.append(value))
     for step in range(1000):
         folder.progress("one", step, 1000, loss=float("nan"))
     folder.progress("two", 0, 10)

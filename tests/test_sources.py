@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 import rmtlib.data
-from rmtlib.data import books, catalogue, places, sources
-from rmtlib.data.places import Archive, Member, Npm, Pip, Url
+from rmtlib.data import books, catalogue, sources
+from rmtlib.data import mirrors as places
+from rmtlib.data.mirrors import Archive, Member, Npm, Pip, Url
 from rmtlib.data.sources import SOURCES, Source
 from rmtlib.errors import RmtlibError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rmtlib.data.places import Archive, Hub, Member, Npm, Pip, Place, Url
+from rmtlib.data.mirrors import Archive, Hub, Member, Npm, Pip, Place, Url
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from rmtlib.data.catalogue import SOURCES, Source
-from rmtlib.data.places import Archive, Member, Place, PlaceError, Url, first_line
+from rmtlib.data.mirrors import Archive, Member, Place, PlaceError, Url, first_line
 from rmtlib.errors import RmtlibError
 from rmtlib.files import is_full, sync, write_atomically
 

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rmtlib import memory_update
-from rmtlib.memory_update import NU, Association, DeltaRule, Written
+from rmtlib.models import delta_rule
 from rmtlib.models.decoder import Decoder
+from rmtlib.models.delta_rule import NU, Association, DeltaRule, Written
 from rmtlib.models.layered import Frame, LayeredModel, join_layers
 from rmtlib.models.stacked import linear
 
@@ -73,7 +73,7 @@ class ARMT(LayeredModel):
     def initial_state(self, batch: int) -> ARMTState:
         """Nothing stored."""
         L, E, D = self.query_LED.shape
-        return ARMTState(*memory_update.empty((L, batch), 2 * NU * E, D, self.query_LED))
+        return ARMTState(*delta_rule.empty((L, batch), 2 * NU * E, D, self.query_LED))
 
     def memory_block(self, batch: int) -> Tensor:
         """The learned memory tokens, once per sample."""
@@ -82,11 +82,11 @@ class ARMT(LayeredModel):
     def enter(self, x_lBTD: Tensor, state: ARMTState, layers: slice, frame: Frame) -> Tensor:
         """Add to every position, memory tokens included, what its query finds (equation 4)."""
         queries = self._features(x_lBTD, self.query_LED[layers], state)
-        return x_lBTD + memory_update.read(Association(*state), queries).to(x_lBTD.dtype)
+        return x_lBTD + delta_rule.read(Association(*state), queries).to(x_lBTD.dtype)
 
     def leave(self, x_lBTD: Tensor, state: ARMTState, layers: slice, frame: Frame) -> ARMTState:
         """Write the memory tokens (equations 1 to 3)."""
-        return ARMTState(*memory_update.add(Association(*state), self._written(x_lBTD, state, layers, frame)))
+        return ARMTState(*delta_rule.add(Association(*state), self._written(x_lBTD, state, layers, frame)))
 
     def step_to_rebuild(
         self, input_ids_BS: Tensor, state: ARMTState, lengths_B: Tensor | None = None
@@ -100,7 +100,7 @@ class ARMT(LayeredModel):
     @staticmethod
     def rebuild(state: ARMTState, written: Written) -> ARMTState:
         """The state after a segment from that before it, bitwise as `step_to_rebuild` gave it."""
-        return ARMTState(*memory_update.add(Association(*state), written))
+        return ARMTState(*delta_rule.add(Association(*state), written))
 
     def _written(self, x_lBTD: Tensor, state: ARMTState, layers: slice, frame: Frame) -> Written:
         memory_lBMD = self.write_block(x_lBTD, frame)
@@ -109,10 +109,10 @@ class ARMT(LayeredModel):
             keys = keys * (frame.lengths_lB > 0)[..., None, None]
         values = linear(memory_lBMD, self.value_LDD[layers]).to(keys.dtype)
         betas = linear(memory_lBMD, self.beta_L1D[layers], self.beta_bias_L1[layers])[..., 0].to(keys.dtype).sigmoid()
-        return memory_update.write(Association(*state), keys, values, betas, self.rule)
+        return delta_rule.write(Association(*state), keys, values, betas, self.rule)
 
     def _features(self, x_lBTD: Tensor, weight_lED: Tensor, state: ARMTState) -> Tensor:
-        return memory_update.dpfp(linear(x_lBTD, weight_lED).to(state.norm_LBK.dtype), normalised=self.normalised)
+        return delta_rule.dpfp(linear(x_lBTD, weight_lED).to(state.norm_LBK.dtype), normalised=self.normalised)
 
 
 class PRMTState(NamedTuple):

@@ -6,11 +6,11 @@ from math import log2, sqrt
 from typing import Any
 
 from rmtlib.evaluation.statistics import mean_difference, mean_std
-from rmtlib.report.capacity_claims import MEMORY_CAPACITY
+from rmtlib.experiments.capacity.claims import MEMORY_CAPACITY
+from rmtlib.experiments.language_modelling.claims import ENWIK8_CLAIMS, WIKITEXT_103_CLAIMS
+from rmtlib.experiments.language_modelling.report import rows_by_scale
 from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
-from rmtlib.report.curves import Curve, Record, curves, short_count
-from rmtlib.report.language import rows_by_scale
-from rmtlib.report.language_claims import ENWIK8_CLAIMS, WIKITEXT_103_CLAIMS
+from rmtlib.report.measurements import Curve, Record, curves, short_count
 
 __all__ = ["CLAIMS", "FIGURE_5", "RUNS_NEEDED", "Claim", "Finding", "Verdict", "judge", "slopes"]
 

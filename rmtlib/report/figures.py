@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.experiments.spec import SCALES, Row
-from rmtlib.report.curves import (
+from rmtlib.report.measurements import (
     PAPER_TRAIN_TOKENS,
     Curve,
     Record,
@@ -15,6 +14,7 @@ from rmtlib.report.curves import (
     paper_points,
     short_count,
 )
+from rmtlib.runs.spec import SCALES, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

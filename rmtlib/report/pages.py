@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.plan import plan
-from rmtlib.experiments.progress import amount, duration, size
-from rmtlib.experiments.records import find_records
-from rmtlib.experiments.spec import ARTIFACTS, SCALES, RunConfig
 from rmtlib.notebooks import execute
 from rmtlib.report import figures, speed
 from rmtlib.report.claim import ABOUT_TESTS, BY_TEST
 from rmtlib.report.claims import CLAIMS
-from rmtlib.report.curves import Record, latest, slug
+from rmtlib.report.measurements import Record, latest, slug
 from rmtlib.report.tables import settings_table
 from rmtlib.report.view import View
+from rmtlib.runs.plan import plan
+from rmtlib.runs.progress import amount, duration, size
+from rmtlib.runs.records import find_records
+from rmtlib.runs.spec import ARTIFACTS, SCALES, RunConfig
 
 RECORDS_PAGE = "records.html"
 

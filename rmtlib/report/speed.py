@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.storage import digest, read_json, write_json
 from rmtlib.report.tables import Table
+from rmtlib.runs.storage import digest, read_json, write_json
 
 HEADER = ("case", "what", "ours", "peer", "ratio", "to reach", "reached", "of floor")
 REACHED = {None: "not measured", True: "yes", False: "no"}

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from rmtlib.experiments.spec import Row
-from rmtlib.report.curves import (
+from rmtlib.report.measurements import (
     PAPER_TRAIN_TOKENS,
     Point,
     Record,
@@ -18,6 +17,7 @@ from rmtlib.report.curves import (
     short_count,
     slug,
 )
+from rmtlib.runs.spec import Row
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.spec import SCALES, Artifact, Row, get_artifact
-from rmtlib.report import capacity, figures, language_figure, tables
+from rmtlib.experiments.capacity import report as capacity
+from rmtlib.experiments.language_modelling import figure as language_figure
+from rmtlib.experiments.language_modelling.report import LanguageParts
+from rmtlib.report import figures, tables
 from rmtlib.report.claims import Verdict, judge
-from rmtlib.report.curves import Record, latest
-from rmtlib.report.language import LanguageParts
+from rmtlib.report.measurements import Record, latest
 from rmtlib.report.tables import Table
+from rmtlib.runs.spec import SCALES, Artifact, Row, get_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import mean_std
-from rmtlib.experiments.capacity_params import ModelConfig, Params
-from rmtlib.experiments.memory_capacity import MODELS, VALUES, MemoryCapacity
-from rmtlib.experiments.spec import Row
-from rmtlib.report.curves import Curve, Measurement, Point, Record, curves, latest
+from rmtlib.experiments.capacity.artifact import MODELS, VALUES, MemoryCapacity
+from rmtlib.experiments.capacity.settings import ModelConfig, Params
 from rmtlib.report.figures import RC, panels
+from rmtlib.report.measurements import Curve, Measurement, Point, Record, curves, latest
 from rmtlib.report.tables import Cell, Link, Table
+from rmtlib.runs.spec import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -241,7 +241,7 @@ def _weights(model: ModelConfig) -> int:
     """How many weights the model has."""
     import torch
 
-    from rmtlib.experiments.capacity_runs import build_model
+    from rmtlib.experiments.capacity.run import build_model
 
     with torch.device("meta"):
         return sum(weight.numel() for weight in build_model(model, 0).parameters())

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rmtlib.experiments.spec import Cost
-from rmtlib.experiments.storage import strict
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.runs.spec import Cost
+from rmtlib.runs.storage import strict
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 

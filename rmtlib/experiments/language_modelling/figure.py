@@ -7,10 +7,10 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.experiments.language_tables import TABLES
-from rmtlib.experiments.spec import SCALES, Row, get_artifact
-from rmtlib.report.curves import Record
-from rmtlib.report.language import TEXTS, UNITS, RowRuns, mean_text, rows_by_scale
+from rmtlib.experiments.language_modelling.report import TEXTS, UNITS, RowRuns, mean_text, rows_by_scale
+from rmtlib.experiments.language_modelling.rows import TABLES
+from rmtlib.report.measurements import Record
+from rmtlib.runs.spec import SCALES, Row, get_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

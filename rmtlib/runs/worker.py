@@ -27,10 +27,10 @@ from types import NoneType
 from typing import Any
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments import provenance
-from rmtlib.experiments.records import make_record, write_record
-from rmtlib.experiments.spec import RunConfig, load_artifact
-from rmtlib.experiments.storage import finite, plain, read_json, write_json
+from rmtlib.runs import provenance
+from rmtlib.runs.records import make_record, write_record
+from rmtlib.runs.spec import RunConfig, load_artifact
+from rmtlib.runs.storage import finite, plain, read_json, write_json
 
 PROGRESS_EVERY = 0.5
 """Seconds between two writes of progress.json."""

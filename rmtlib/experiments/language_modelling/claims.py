@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 
-from rmtlib.experiments.language_tables import TABLES
+from rmtlib.experiments.language_modelling.report import RowRuns
+from rmtlib.experiments.language_modelling.rows import TABLES
 from rmtlib.report.claim import BY_TEST, RUNS_NEEDED, Claim, Finding, Pair, compare
-from rmtlib.report.language import RowRuns
 
 
 def _enough(runs: RowRuns | None) -> bool:

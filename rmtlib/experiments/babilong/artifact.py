@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.data import sources
 from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong_params import Params, cost
-from rmtlib.experiments.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.models.config import DecoderConfig
+from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 LABELS = {
     "qa1": "qa1: single supporting fact",
@@ -235,7 +235,7 @@ class Figure5(Artifact):
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
-        from rmtlib.experiments.babilong_runs import execute
+        from rmtlib.experiments.babilong.run import execute
 
         return execute(config.row, Params.from_json(config.to_json()["params"]), folder)
 

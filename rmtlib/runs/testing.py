@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.progress import share
-from rmtlib.experiments.storage import read_json
+from rmtlib.runs.progress import share
+from rmtlib.runs.storage import read_json
 from rmtlib.files import write_atomically
 from rmtlib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 TOKENS_BETWEEN_STOPS = 30_000_000
 """Batches of very long samples are smaller: a stop never waits for more, half a minute on a GPU as fast as aimed at."""

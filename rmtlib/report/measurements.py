@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, mean_std
-from rmtlib.experiments.spec import SCALES, Row
+from rmtlib.runs.spec import SCALES, Row
 
 Record = Mapping[str, Any]
 

@@ -8,22 +8,22 @@ import torch
 from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
 from rmtlib.evaluation.question_answering import count_right
-from rmtlib.experiments.capacity_params import ModelConfig, Params, work
-from rmtlib.experiments.progress import share
-from rmtlib.experiments.resumable import Test, count_right_answers
-from rmtlib.experiments.spec import Result
+from rmtlib.experiments.capacity.settings import ModelConfig, Params, work
 from rmtlib.models.armt import ARMT, PRMT
 from rmtlib.models.config import MambaConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
+from rmtlib.runs.progress import share
+from rmtlib.runs.spec import Result
+from rmtlib.runs.testing import Test, count_right_answers
 from rmtlib.seeds import torch_seed
 from rmtlib.training.curriculum import Stage
 from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 TEST_SEED = 42  # validation and test samples are the same for all runs
 

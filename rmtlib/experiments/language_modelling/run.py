@@ -10,16 +10,16 @@ import torch
 from rmtlib.data.streams import LANGUAGES, Language
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
-from rmtlib.experiments.language_params import Params, work
-from rmtlib.experiments.progress import share
-from rmtlib.experiments.spec import Result
+from rmtlib.experiments.language_modelling.settings import Params, work
 from rmtlib.models.transformer_xl import TransformerXL
+from rmtlib.runs.progress import share
+from rmtlib.runs.spec import Result
 from rmtlib.seeds import torch_seed
 from rmtlib.training.run import autocast
 from rmtlib.training.streams import StreamTrainer
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 
 def open_language(params: Params) -> Language:

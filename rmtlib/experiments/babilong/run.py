@@ -13,20 +13,20 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
-from rmtlib.experiments.babilong_params import Params, context_tokens, work
-from rmtlib.experiments.progress import share
-from rmtlib.experiments.resumable import Test, count_right_answers
-from rmtlib.experiments.spec import Result
+from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
+from rmtlib.runs.progress import share
+from rmtlib.runs.spec import Result
+from rmtlib.runs.testing import Test, count_right_answers
 from rmtlib.seeds import torch_seed
 from rmtlib.training.curriculum import Stage, draw_segments
 from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 

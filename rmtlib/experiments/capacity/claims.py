@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.evaluation.statistics import mean_std
-from rmtlib.experiments.memory_capacity import VALUES
+from rmtlib.experiments.capacity.artifact import VALUES
 from rmtlib.report.claim import BY_TEST, Claim, Finding, Pair, compare, too_few
-from rmtlib.report.curves import Curve, Point
+from rmtlib.report.measurements import Curve, Point
 
 BEYOND = 10  # times the trained updates: 50 and 500 in the paper
 LEARNED = 0.9  # exact match at the trained number of updates, of a model whose forgetting is to be judged

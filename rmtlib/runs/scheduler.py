@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments import provenance
-from rmtlib.experiments.display import Display, Notebook, make_display
-from rmtlib.experiments.progress import Track, describe, duration, fraction, time_left
-from rmtlib.experiments.records import load_record
-from rmtlib.experiments.spec import ARTIFACTS, Cost, RunConfig, get_artifact
-from rmtlib.experiments.storage import Lock, write_json
-from rmtlib.experiments.worker import RunFolder, read_config, read_notes, read_progress, read_slices
+from rmtlib.runs import provenance
+from rmtlib.runs.display import Display, Notebook, make_display
+from rmtlib.runs.progress import Track, describe, duration, fraction, time_left
+from rmtlib.runs.records import load_record
+from rmtlib.runs.spec import ARTIFACTS, Cost, RunConfig, get_artifact
+from rmtlib.runs.storage import Lock, write_json
+from rmtlib.runs.worker import RunFolder, read_config, read_notes, read_progress, read_slices
 from rmtlib.files import unwritable
 
 __all__ = ["RunFolder", "default_jobs", "run", "run_folder"]

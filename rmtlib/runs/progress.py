@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rmtlib.experiments.spec import Cost
+from rmtlib.runs.spec import Cost
 
 WINDOW = 90.0
 """Seconds of the past that the present speed is measured over."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.statistics import mean_difference, mean_std
-from rmtlib.experiments.language_params import Params, work
-from rmtlib.experiments.language_tables import REFERENCES, TABLES, TableRow
-from rmtlib.experiments.spec import SCALES, Row
-from rmtlib.report.curves import Record, latest, slug
+from rmtlib.experiments.language_modelling.rows import REFERENCES, TABLES, TableRow
+from rmtlib.experiments.language_modelling.settings import Params, work
+from rmtlib.report.measurements import Record, latest, slug
 from rmtlib.report.tables import Cell, Link, Table
+from rmtlib.runs.spec import SCALES, Row
 
 UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
 TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from rmtlib.experiments.spec import Row
+from rmtlib.runs.spec import Row
 
 CSV = "the authors' results_wt103_enwik8_all_parameters.csv (booydar/LM-RMT)"
 

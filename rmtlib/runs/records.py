@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments import provenance
-from rmtlib.experiments.sanity import impossible
-from rmtlib.experiments.spec import Result, RunConfig
-from rmtlib.experiments.storage import digest, finite, plain, read_json, write_json
+from rmtlib.runs import provenance
+from rmtlib.runs.checks import impossible
+from rmtlib.runs.spec import Result, RunConfig
+from rmtlib.runs.storage import digest, finite, plain, read_json, write_json
 
 SCHEMA = 1
 _TYPES: dict[str, type | tuple[type, ...]] = {

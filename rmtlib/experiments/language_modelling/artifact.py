@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.language_params import VOCABULARIES, Params, cost
-from rmtlib.experiments.language_tables import TABLES, TableRow, as_rows, table_row
-from rmtlib.experiments.spec import SCALES, Artifact, Cost, Result, RunConfig
+from rmtlib.experiments.language_modelling.rows import TABLES, TableRow, as_rows, table_row
+from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost
 from rmtlib.models.config import TransformerXLConfig
+from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, RunConfig
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 REPLAY: dict[str, Replay] = {"": "stored", "newest": "newest", "released": "newest", "window": "none"}
 
@@ -74,7 +74,7 @@ class LanguageTable(Artifact):
                 sources.fetch(name)
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
-        from rmtlib.experiments.language_runs import execute
+        from rmtlib.experiments.language_modelling.run import execute
 
         return execute(Params.from_json(config.to_json()["params"]), folder, self.unit)
 

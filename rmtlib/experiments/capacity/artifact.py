@@ -9,13 +9,13 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.capacity import pairs_stored
-from rmtlib.experiments.capacity_params import ModelConfig, Params, cost
-from rmtlib.experiments.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 MODELS = {
     "armt": "ARMT",
@@ -235,7 +235,7 @@ class MemoryCapacity(Artifact):
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
-        from rmtlib.experiments.capacity_runs import execute
+        from rmtlib.experiments.capacity.run import execute
 
         return execute(Params.from_json(config.to_json()["params"]), folder)
 

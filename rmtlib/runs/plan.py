@@ -25,14 +25,14 @@ from statistics import median
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments import provenance
-from rmtlib.experiments.progress import duration, fraction, makespan
-from rmtlib.experiments.progress import size as size_text
-from rmtlib.experiments.records import find_records, load_record, record_path
-from rmtlib.experiments.runner import default_jobs, run_folder
-from rmtlib.experiments.spec import Artifact, RunConfig, get_artifact
-from rmtlib.experiments.storage import is_locked
-from rmtlib.experiments.worker import read_config, read_progress
+from rmtlib.runs import provenance
+from rmtlib.runs.progress import duration, fraction, makespan
+from rmtlib.runs.progress import size as size_text
+from rmtlib.runs.records import find_records, load_record, record_path
+from rmtlib.runs.scheduler import default_jobs, run_folder
+from rmtlib.runs.spec import Artifact, RunConfig, get_artifact
+from rmtlib.runs.storage import is_locked
+from rmtlib.runs.worker import read_config, read_progress
 
 GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""

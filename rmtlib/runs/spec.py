@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.provenance import has_gpu
-from rmtlib.experiments.storage import digest, plain
+from rmtlib.runs.provenance import has_gpu
+from rmtlib.runs.storage import digest, plain
 
 if TYPE_CHECKING:
-    from rmtlib.experiments.worker import RunFolder
+    from rmtlib.runs.worker import RunFolder
 
 SCALES = ("smoke", "small", "gpu", "paper")
 MAX_SEEDS = 1000  # more is a slip of the keyboard
@@ -181,10 +181,10 @@ class Artifact(ABC):
 
 
 ARTIFACTS: dict[str, str] = {
-    "figure-5": "rmtlib.experiments.figure_5:Figure5",
-    "enwik8": "rmtlib.experiments.transformer_xl_tables:Enwik8",
-    "wikitext-103": "rmtlib.experiments.transformer_xl_tables:WikiText103",
-    "memory-capacity": "rmtlib.experiments.memory_capacity:MemoryCapacity",
+    "figure-5": "rmtlib.experiments.babilong.artifact:Figure5",
+    "enwik8": "rmtlib.experiments.language_modelling.artifact:Enwik8",
+    "wikitext-103": "rmtlib.experiments.language_modelling.artifact:WikiText103",
+    "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
 }
 """Name -> "module:class". Modules are imported when asked for; workers get the same reference."""
 
