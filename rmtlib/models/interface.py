@@ -1,0 +1,76 @@
+"""The one contract of every model: an explicit state, and five calls.
+
+    state = model.initial_state(batch)
+    for segment in segments:
+        hidden, state = model.step(segment, state)
+
+A state is a NamedTuple of tensors, immutable; nothing recurrent hides in a module. Each field's name ends with its shape
+(`memory_BMD`, `cache_LBPD`), so that the functions below find the batch axis of any state: the B of that suffix.
+
+Shapes: B batch, S segment length, D width, N chosen rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+State = Any
+"""A NamedTuple of tensors, each named by its shape."""
+
+
+class RecurrentModel(Protocol):
+    """What training, evaluation, streaming and generation need of a model. Every model of the package has it."""
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first segment."""
+        ...
+
+    def step(
+        self, input_ids_BS: Tensor, state: State, lengths_B: Tensor | None = None, *, write: bool = True
+    ) -> tuple[Tensor, State]:
+        """Read one segment: the outputs at its positions (B, S, D), and the next state.
+
+        `lengths_B` counts each sample's real tokens (None: all are real); padding changes neither outputs nor state.
+        `write=False` says that the next state will not be read: the work for it may be left out.
+        """
+        ...
+
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """Negative log-likelihood (N) in nats of one target a row of `hidden`."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of chosen rows of `hidden` (..., D)."""
+        ...
+
+    def state_size(self) -> int:
+        """Floats that pass from segment to segment, per sample."""
+        ...
+
+
+def batch_axis(field: str) -> int:
+    """The axis of the batch in a field of a state: 1 for "cache_LBPD"."""
+    return field.rsplit("_", 1)[1].index("B")
+
+
+def detach(state: State) -> State:
+    """The same state, cut from its graph: no gradient passes to earlier segments."""
+    return type(state)(*(x.detach() for x in state))
+
+
+def select(state: State, samples: slice | Tensor) -> State:
+    """The state of some samples of the batch, in that order: a slice, or a tensor of indices."""
+    axes = [batch_axis(field) for field in state._fields]
+    if isinstance(samples, slice):
+        return type(state)(*(x[(slice(None),) * axis + (samples,)] for x, axis in zip(state, axes, strict=True)))
+    return type(state)(*(x.index_select(axis, samples) for x, axis in zip(state, axes, strict=True)))
+
+
+def join(states: Sequence[State]) -> State:
+    """The state of a batch from those of its parts, in order."""
+    if len(states) == 1:
+        return states[0]
+    axes = [batch_axis(field) for field in states[0]._fields]
+    return type(states[0])(*(torch.cat(xs, dim=axis) for axis, *xs in zip(axes, *states, strict=True)))
