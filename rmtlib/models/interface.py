@@ -4,8 +4,8 @@
     for segment in segments:
         hidden, state = model.step(segment, state)
 
-A state is a NamedTuple of tensors, immutable; nothing recurrent hides in a module. Each field's name ends with its shape
-(`memory_BMD`, `cache_LBPD`), so that the functions below find the batch axis of any state: the B of that suffix.
+A state is an immutable NamedTuple of tensors; nothing recurrent hides in a module. The name of each field ends with its
+shape (`memory_BMD`, `cache_LBPD`), so that the functions below find the batch axis of any state: the B of that suffix.
 
 Shapes: B batch, S segment length, D width, N chosen rows, V vocabulary.
 """
