@@ -19,7 +19,8 @@ from rmtlib.evaluation.decisions import (
     runs_needed,
 )
 
-BETTER = Rule((Contrast({"memory": 1, "baseline": -1}),), paper={"memory": 0.98, "baseline": 1.0}, spread=0.004)
+SPREAD = {"memory": 0.004, "baseline": 0.004}
+BETTER = Rule((Contrast({"memory": 1, "baseline": -1}),), paper={"memory": 0.98, "baseline": 1.0}, spread=SPREAD)
 ARMS = {"memory": [1.0, 1.1, 1.2], "baseline": [2.0, 2.1, 2.3]}
 
 
@@ -102,7 +103,7 @@ def test_equal_means_are_decided_as_seldom_as_promised():
 
 
 def test_power_rises_with_effect_and_runs_and_falls_with_the_number_of_claims():
-    weak = Rule(BETTER.contrasts, paper={"memory": 0.995, "baseline": 1.0}, spread=0.004)
+    weak = Rule(BETTER.contrasts, paper={"memory": 0.995, "baseline": 1.0}, spread=SPREAD)
     assert power({"weak": weak}, "weak", 3)["holds"] < power({"weak": weak}, "weak", 8)["holds"]
     assert power({"weak": weak}, "weak", 3)["holds"] < power({"better": BETTER}, "better", 3)["holds"]
     three = {"weak": weak, "two": BETTER, "three": BETTER}
@@ -117,6 +118,6 @@ def test_what_is_simulated_is_the_rule():
     rng = np.random.default_rng(0)
     holds = 0
     for _ in range(300):
-        arms = {name: rng.normal(mean, 0.004 * mean, 3) for name, mean in BETTER.paper.items()}
+        arms = {name: rng.normal(mean, SPREAD[name], 3) for name, mean in BETTER.paper.items()}
         holds += decide({"better": BETTER}, arms)["better"].outcome == "holds"
     assert holds / 300 == pytest.approx(power({"better": BETTER}, "better", 3)["holds"], abs=0.08)

@@ -56,15 +56,14 @@ class Rule:
     """What decides a claim.
 
     Attributes:
-        paper: means of the arms if the paper were exactly true, in the paper's own units.
-        spread: standard deviation between seeds, as a part of the mean (`relative`) or in the arms' unit.
+        paper: means of the arms if the paper is exactly true.
+        spread: standard deviations between the seeds of the arms.
     """
 
     contrasts: tuple[Contrast, ...]
     gates: tuple[Gate, ...] = ()
     paper: Mapping[str, float] = field(default_factory=dict)
-    spread: float = 0.0
-    relative: bool = True
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -161,9 +160,8 @@ def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = F
     """How often the rule `name` holds, fails and stays undecided with `runs` seeds an arm, by simulation.
 
     Args:
-        boundary: False: the paper is exactly true, for all rules of the artifact. True: this rule's first contrast is
-            exactly at its limit (no effect, for a difference), by a shift of its first arm; the other rules see the
-            paper.
+        boundary: False: the paper is exactly true, for all rules of the artifact. True: of this rule one contrast is
+            exactly at its limit (no effect, for a difference): that for which its first arm has to shift least.
 
     The other rules share Holm's correction, so they are simulated too. Gates are taken as passed.
     """
@@ -171,16 +169,10 @@ def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = F
     confirmed = np.ones((len(rules), DRAWS))
     contradicted = np.ones((len(rules), DRAWS))
     for i, (other, rule) in enumerate(rules.items()):
-        means = dict(rule.paper)
-        if boundary and other == name:
-            first = rule.contrasts[0]
-            arm = next(iter(first.weights))
-            rest = sum(weight * means[each] for each, weight in first.weights.items() if each != arm)
-            means[arm] = (first.limit - rest) / first.weights[arm]
+        means = _at_limit(rule) if boundary and other == name else rule.paper
         drawn = {}
         for arm in dict.fromkeys(each for contrast in rule.contrasts for each in contrast.weights):
-            deviation = rule.spread * (abs(means[arm]) if rule.relative else 1.0)
-            drawn[arm] = means[arm] + deviation * rng.standard_normal((DRAWS, runs))
+            drawn[arm] = means[arm] + rule.spread[arm] * rng.standard_normal((DRAWS, runs))
         ps = []
         for contrast in rule.contrasts:
             values = [drawn[arm] for arm in contrast.weights]
@@ -201,6 +193,17 @@ def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = F
     fails = _holm_rows(contradicted)[chosen] < LEVEL
     holds = (_holm_rows(confirmed)[chosen] < LEVEL) & ~fails
     return {"holds": float(holds.mean()), "fails": float(fails.mean()), "undecided": float((~holds & ~fails).mean())}
+
+
+def _at_limit(rule: Rule) -> Mapping[str, float]:
+    """The paper's means with the first arm of a contrast shifted, so that the contrast is exactly at its limit."""
+    shifts = []
+    for contrast in rule.contrasts:
+        arm, weight = next(iter(contrast.weights.items()))
+        effect = sum(w * rule.paper[each] for each, w in contrast.weights.items()) - contrast.limit
+        shifts.append((arm, -effect / weight))
+    arm, shift = min(shifts, key=lambda pair: abs(pair[1]))
+    return {**rule.paper, arm: rule.paper[arm] + shift}
 
 
 def runs_needed(rules: Mapping[str, Rule], name: str, most: int = 30) -> int | None:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "tiktoken")
 NOT_RESULTS = (  # parts of the package that no result depends on
     *("report", "cli.py", "notebooks.py"),
-    *("experiments/*/claims.py", "experiments/*/report.py", "experiments/*/figure.py"),
+    *("experiments/*/claims.py", "experiments/*/rules.py", "experiments/*/report.py", "experiments/*/figure.py"),
 )
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu")
 

@@ -17,7 +17,7 @@ from rmtlib.runs.storage import digest, plain
 if TYPE_CHECKING:
     from rmtlib.runs.worker import RunFolder
 
-SCALES = ("smoke", "small", "gpu", "paper")
+SCALES = ("smoke", "small", "medium", "gpu", "paper")
 MAX_SEEDS = 1000  # more is a slip of the keyboard
 
 
@@ -131,7 +131,7 @@ class Artifact(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     rows: ClassVar[tuple[Row, ...]]
-    scales: ClassVar[tuple[str, ...]] = SCALES
+    scales: ClassVar[tuple[str, ...]] = tuple(scale for scale in SCALES if scale != "medium")
     note: ClassVar[str] = ""
     """What has to stand beside the title wherever results are shown."""
     settings_note: ClassVar[str] = ""

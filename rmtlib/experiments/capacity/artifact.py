@@ -4,14 +4,14 @@ One row per model and task, one run per row and seed: train with the curriculum,
 than training had.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
-from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, Row, RunConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ MODELS = {
     "mamba": "Mamba",
     "armt-released": "ARMT, update as in the released code",
     "armt-nogamma": "ARMT without gamma correction",
+    "armt-attached": "ARMT with gradients through gamma",
+    "armt-fixed": "ARMT, always the most pairs in training",
+    "armt-equal": "ARMT with a state as large as Mamba's",
+    "rmt-equal": "RMT with a state as large as Mamba's",
 }
 VALUES = 16  # of one symbol
 FIGURES = {"remember": "Figure 2a", "rewrite": "Figure 2b", "armt-nogamma": "Figure 4a", "prmt": "Figure 4b"}
@@ -43,16 +47,24 @@ RULES = {
     "armt": DeltaRule("sequential", "paper"),
     "armt-released": DeltaRule("batched", "released"),
     "armt-nogamma": DeltaRule("sequential", "off"),
+    "armt-attached": DeltaRule("sequential", "paper", detach_gamma=False),
+}
+EQUAL = {  # width of ARMT's memory, RMT's memory tokens: the states nearest to Mamba's
+    "smoke": (4, 44),
+    "small": (6, 76),
+    "medium": (6, 76),
+    "gpu": (12, 280),
+    "paper": (12, 280),
 }
 VOCABULARY = 128
 
 
 def _model(model: str, scale: str) -> ModelConfig:
     """The paper's kind of models: GPT-NeoX with an MLP as wide as the model, and Mamba."""
-    kind = model.split("-")[0]
-    width, layers = {"smoke": (32, 2), "small": (64, 2)}.get(scale, (128, 4))
+    kind, _, variant = model.partition("-")
+    width, layers = {"smoke": (32, 2), "small": (64, 2), "medium": (64, 2)}.get(scale, (128, 4))
     if kind == "mamba":
-        states = {"smoke": 8, "small": 16}.get(scale, 32)
+        states = {"smoke": 8, "small": 16, "medium": 16}.get(scale, 32)
         return ModelConfig(kind, MambaConfig(VOCABULARY, width, layers, states))
     released = scale in ("gpu", "paper")
     decoder = DecoderConfig(
@@ -68,11 +80,13 @@ def _model(model: str, scale: str) -> ModelConfig:
         tied=False,
         conv_taps=0 if released else 4,
     )
-    if kind != "armt":
-        return ModelConfig(kind, decoder, (32 if kind == "rmt" else 4) if released else 4)
-    if released:
-        return ModelConfig(kind, decoder, 4, 64, RULES[model])
-    return ModelConfig(kind, decoder, 4, 16 if scale == "small" else 8, RULES[model], normalised=True)
+    d_memory, tokens = EQUAL[scale] if variant == "equal" else (64 if released else 8 if scale == "smoke" else 16, 4)
+    if kind == "prmt":
+        return ModelConfig(kind, decoder, 4)
+    if kind == "rmt":
+        return ModelConfig(kind, decoder, 32 if released and not variant else tokens)
+    rule = RULES.get(model, RULES["armt"])
+    return ModelConfig(kind, decoder, 4, d_memory, rule, normalised=not released)
 
 
 def _smoke(model: str, task: str, seed: int) -> Params:
@@ -114,7 +128,7 @@ def _small(model: str, task: str, seed: int) -> Params:
             patience=100,
         ),
         key_sizes=(1,) * len(stages),
-        vary_pairs=True,
+        vary_pairs=model != "armt-fixed",
         enough=0.98,
         clip_value=None,
         train_samples=None,
@@ -122,6 +136,20 @@ def _small(model: str, task: str, seed: int) -> Params:
         test_pairs=(1, 2, 4, 6, 8, 10, 12, 14, 16) if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 500),
         test_samples=500,
         evaluation_batch=250,
+    )
+
+
+def _medium(model: str, task: str, seed: int) -> Params:
+    """The models of `small` in smaller batches, each stage until its level is reached or 3,000 steps, for all alike."""
+    small = _small(model, task, seed)
+    pairs = (3, 10) if task == "remember" else (3, 10, 30)
+    return replace(
+        small,
+        model=_model(model, "medium"),
+        train=replace(small.train, stages=tuple(Stage(n, 3000, 3e-3) for n in pairs), batch_size=64),
+        enough=0.995,
+        test_pairs=small.test_pairs if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 1500),
+        test_samples=1000,
     )
 
 
@@ -160,7 +188,7 @@ def _gpu(model: str, task: str, seed: int) -> Params:
             recompute=True,
         ),
         key_sizes=key_sizes,
-        vary_pairs=True,
+        vary_pairs=model != "armt-fixed",
         enough=1.0,
         clip_value=None,
         train_samples=None,
@@ -193,7 +221,7 @@ def _paper(model: str, task: str, seed: int) -> Params:
             recompute=True,
         ),
         key_sizes=key_sizes,
-        vary_pairs=kind != "prmt",
+        vary_pairs=kind != "prmt" and model != "armt-fixed",
         enough=1.0,
         clip_value=1.0,
         train_samples=1_000_000,
@@ -216,11 +244,15 @@ class MemoryCapacity(Artifact):
     name = "memory-capacity"
     title = "Pairs stored and rewritten: ARMT, RMT, PRMT and Mamba"
     settings_note = "A stage's segments are pairs."
+    scales = SCALES
     gpu_efficiency = 0.01  # models of half a million weights: launches and the traffic of states, not products
     rows = tuple(_row(model, task) for task in ("remember", "rewrite") for model in MODELS)
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
         models = ("armt", "rmt", "prmt", "mamba")
+        if scale == "medium":
+            remember = ("armt", "armt-equal", "mamba", "rmt", "prmt", "rmt-equal")
+            return tuple(f"{model}-remember" for model in remember) + tuple(f"{model}-rewrite" for model in models)
         return tuple(f"{model}-remember" for model in models) + (
             () if scale == "smoke" else ("armt-rewrite", "armt-nogamma-rewrite")
         )
@@ -231,7 +263,8 @@ class MemoryCapacity(Artifact):
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config of a run."""
         model, _, task = row.rpartition("-")
-        params = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}[scale](model, task, seed)
+        make = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}[scale]
+        params = make(model, task, seed)
         return RunConfig(self.name, row, scale, seed, asdict(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:

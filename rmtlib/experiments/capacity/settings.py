@@ -39,6 +39,7 @@ class ModelConfig:
             inner = b.d_inner
             return L * (3 * D * inner + inner * (2 * b.rank + 3 * b.state_size + 8)) + b.vocab_size * D
         weights = L * (4 * D * D + 2 * D * (b.d_ff or 4 * D)) + 2 * b.vocab_size * D + b.conv_taps * D * D
+        weights += self.memory_tokens * D * (L if self.kind == "prmt" else 1)
         return weights + (L * (D * D + 2 * D * self.d_memory) if self.kind == "armt" else 0)
 
     @property
