@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmtlib.models.armt import ARMT, PRMT
+    from rmtlib.models.armt import ARMT
     from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig, TransformerXLConfig
     from rmtlib.models.decoder import Decoder
     from rmtlib.models.hf_weights import decoder_from_hf
     from rmtlib.models.hub import RMTConfig, RMTForCausalLM
     from rmtlib.models.mamba import Mamba, mamba_from_hf
+    from rmtlib.models.prmt import PRMT
     from rmtlib.models.rmt import RMT, RMTState
     from rmtlib.models.transformer_xl import TransformerXL
 
@@ -17,7 +18,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ARMT": "rmtlib.models.armt",
-    "PRMT": "rmtlib.models.armt",
+    "PRMT": "rmtlib.models.prmt",
     "DeltaRule": "rmtlib.models.config",
     "Decoder": "rmtlib.models.decoder",
     "DecoderConfig": "rmtlib.models.config",

@@ -67,7 +67,7 @@ def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
     )
     out = {
         "tokens.weight": w["transformer.wte.weight"],
-        "places.weight": w["transformer.wpe.weight"],
+        "position_embedding.weight": w["transformer.wpe.weight"],
         **_pair("norm", w, "transformer.ln_f"),
     }
     for i in range(c.n_layer):

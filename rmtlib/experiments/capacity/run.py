@@ -9,10 +9,11 @@ from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
 from rmtlib.evaluation.question_answering import count_right
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, work
-from rmtlib.models.armt import ARMT, PRMT
+from rmtlib.models.armt import ARMT
 from rmtlib.models.config import MambaConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
+from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
