@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -17,6 +16,7 @@ from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate, greedy, sampler
 from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.interface import select
 from rmtlib.models.rmt import RMT, MemoryMask, RMTState
 from rmtlib.segments import IGNORE, cut, next_token_labels
 
@@ -115,10 +115,9 @@ class RMTForCausalLM(PreTrainedModel):
         """See `RMT.step`."""
         return self.rmt.step(input_ids_BS, state, lengths_B, write=write)
 
-    @staticmethod
-    def detach(state: RMTState) -> RMTState:
-        """See `RMT.detach`."""
-        return RMT.detach(state)
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """See `RMT.nll`."""
+        return self.rmt.nll(hidden_ND, targets_N)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `RMT.logits`."""
@@ -167,8 +166,7 @@ class RMTForCausalLM(PreTrainedModel):
                 continue
             at = segment.labels_BS != IGNORE
             if at.any():
-                scores = self.logits(hidden_BSD[at]).float()
-                losses.append(F.cross_entropy(scores, segment.labels_BS[at], reduction="sum"))
+                losses.append(self.nll(hidden_BSD[at], segment.labels_BS[at]).sum())
                 count += int(at.sum())
         if labels is not None:
             return RMTOutput(loss=torch.stack(losses).sum() / count if count else None, state=state)
@@ -207,7 +205,7 @@ class RMTForCausalLM(PreTrainedModel):
         for length in sorted(set(lengths)):  # rows of equal length together: no row sees another's padding
             rows = [b for b, n in enumerate(lengths) if n == length]
             prompts = torch.stack([input_ids[b, keep[b]] for b in rows])
-            part = RMTState(state.memory_BMD[rows])
+            part = select(state, torch.tensor(rows, device=input_ids.device))
             made = generate(
                 self.rmt, prompts, part, self.config.segment_size, max_new_tokens, eos_id=eos, choose=choose
             )
