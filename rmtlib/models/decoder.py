@@ -151,8 +151,7 @@ def _norm(config: DecoderConfig) -> nn.Module:
 class Decoder(nn.Module):
     """Embedding table, blocks and final norm.
 
-    Weights start as GPT-2's: N(0, 0.02) at its width of 768 and in proportion to 1/sqrt(width) at others,
-    residual outputs scaled down by the depth.
+    New weights are normal, biases zero; `DecoderConfig.init_std` says with which deviation.
     """
 
     def __init__(self, config: DecoderConfig):
@@ -172,14 +171,14 @@ class Decoder(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        std = 0.02 * (768 / self.config.d_model) ** 0.5
+        std = self.config.init_std or 0.02 * (768 / self.config.d_model) ** 0.5
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Conv1d):  # starts as the identity: the embeddings alone
             nn.init.zeros_(module.weight)
-        if isinstance(module, Block):
+        if isinstance(module, Block) and self.config.init_std is None:
             for last in (module.attention.out, module.feed_forward.down):
                 nn.init.normal_(last.weight, std=std / (2 * self.config.n_layers) ** 0.5)
 

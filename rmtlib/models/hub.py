@@ -21,7 +21,7 @@ from rmtlib.models.rmt import RMT, MemoryMask, RMTState
 from rmtlib.segments import IGNORE, cut, next_token_labels
 
 
-class RMTConfig(PretrainedConfig):
+class RMTHubConfig(PretrainedConfig):
     """`decoder` holds the fields of a `DecoderConfig`; the others are those of `RMT` and of segmentation."""
 
     model_type = "rmtlib-rmt"
@@ -62,10 +62,10 @@ class RMTForCausalLM(PreTrainedModel):
         model.save_pretrained("my-rmt"); RMTForCausalLM.from_pretrained("my-rmt")
     """
 
-    config_class = RMTConfig
+    config_class = RMTHubConfig
     base_model_prefix = "rmt"
 
-    def __init__(self, config: RMTConfig, decoder: Decoder | None = None):
+    def __init__(self, config: RMTHubConfig, decoder: Decoder | None = None):
         super().__init__(config)
         decoder = decoder or Decoder(DecoderConfig(**config.decoder))
         places, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
@@ -100,7 +100,7 @@ class RMTForCausalLM(PreTrainedModel):
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
         decoder = decoder_from_hf(source)
         special = {key: source.config.to_dict().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        config = RMTConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask, **special)
+        config = RMTHubConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask, **special)
         model = cls(config, decoder)
         model.rmt.to(decoder.tokens.weight)
         return model.eval()  # as `from_pretrained` does
