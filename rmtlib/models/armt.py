@@ -90,7 +90,7 @@ class ARMT(LayeredModel):
     def step_to_rebuild(
         self, input_ids_BS: Tensor, state: ARMTState, lengths_B: Tensor | None = None
     ) -> tuple[ARMTState, Written]:
-        """The next state, and what leads to it: small, where the state is large (see `rebuild`)."""
+        """The next state, and what leads to it, which is far smaller (see `rebuild`)."""
         blocks = self._blocks(input_ids_BS, lengths_B)
         x_BTD = self._embed(input_ids_BS, blocks)
         written = join_layers(self.run_layers(x_BTD, state, stack([blocks]), write_memory=self._written)[1])

@@ -50,7 +50,7 @@ class DecoderConfig:
 class TransformerXLConfig:
     """Shape and memory of a Transformer-XL with memory tokens (RMT paper, appendix A).
 
-    Where the released code is broken or the paper silent, the default is named first.
+    If the released code is broken or the paper silent, the default is named first.
 
     Attributes:
         recurrent: False drops the write block: the Memory Transformer, whose prefix is the same in every segment.

@@ -62,7 +62,7 @@ def dpfp(x_BTE: Tensor, *, normalised: bool = False) -> Tensor:
 
 
 def empty(lead: tuple[int, ...], features: int, width: int, like: Tensor) -> Association:
-    """A memory with nothing stored, on `like`'s device: float32, or float64 where `like` is."""
+    """A memory with nothing stored, on `like`'s device: float32, or float64 if `like` is."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     zero = torch.zeros((), dtype=dtype, device=like.device)
     return Association(zero.expand(*lead, features, width), zero.expand(*lead, features))

@@ -43,7 +43,7 @@ class RMTHubConfig(PretrainedConfig):
 
 @dataclass
 class RMTOutput(ModelOutput):
-    """`loss` (mean nats a label) where labels were given, else `logits` (B, T, V); `state` after the last segment."""
+    """`loss` (mean nats a label) if labels were given, else `logits` (B, T, V); `state` after the last segment."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -68,11 +68,11 @@ class RMTForCausalLM(PreTrainedModel):
     def __init__(self, config: RMTHubConfig, decoder: Decoder | None = None):
         super().__init__(config)
         decoder = decoder or Decoder(DecoderConfig(**config.decoder))
-        places, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
-        if decoder.config.positions == "learned" and needed > places:
+        positions, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
+        if decoder.config.positions == "learned" and needed > positions:
             raise RmtlibError(
                 f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} "
-                f"positions; the backbone has {places}. Use a shorter segment"
+                f"positions; the backbone has {positions}. Use a shorter segment"
             )
         self.rmt = RMT(decoder, config.memory_tokens, config.memory_mask)
         self.post_init()
@@ -217,7 +217,7 @@ class RMTForCausalLM(PreTrainedModel):
 
 
 def _kept(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """(B, T), True where there is a token. Raises RmtlibError where the input is no batch of token ids."""
+    """(B, T), True where there is a token. Raises RmtlibError if the input is no batch of token ids."""
     shape, kind = tuple(input_ids.shape), input_ids.dtype
     if len(shape) != 2:
         raise RmtlibError(f"input_ids have shape {shape}, not (batch, tokens); for one text give input_ids[None]")

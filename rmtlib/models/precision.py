@@ -1,4 +1,4 @@
-"""Where rounding would hurt, autocast is off."""
+"""Autocast is off in arithmetic that rounding would spoil."""
 
 import torch
 from torch import Tensor

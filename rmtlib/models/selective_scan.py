@@ -2,7 +2,7 @@
 
 Tokens are scanned chunk by chunk, and in a chunk pairs of steps are joined into one, recursively. Only the states
 between chunks are kept; the backward pass computes those inside a chunk again. A chunk is as long as its numbers fit
-into fast memory: on a CPU a single token where the batch is large, since a step is then long enough by itself.
+into fast memory: on a CPU a single token if the batch is large, since a step is then long enough by itself.
 
 Shapes: B batch, S tokens, T tokens of a chunk, I channels, N state size of a channel.
 """
@@ -25,7 +25,7 @@ def selective_scan(
     """Outputs y (B, S, I) and the state after the last token (B, I, N).
 
     Args:
-        dt_BSI: step sizes, 0 where no time passes.
+        dt_BSI: step sizes, 0 if no time passes.
         decay_IN: A, negative.
         state_BIN: h before the first token.
     """

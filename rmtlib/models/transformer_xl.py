@@ -194,7 +194,7 @@ class TransformerXL(nn.Module):
             The outputs at the text positions (B, S, D), undefined in rows of padding, and the next state.
 
         Raises:
-            ValueError: `lengths_B` with memory_positions="released".
+            ValueError: `lengths_B` with memory_positions="released" and more than two memory tokens.
         """
         c, M = self.config, self.config.memory_tokens
         if lengths_B is not None:
@@ -208,8 +208,8 @@ class TransformerXL(nn.Module):
             return blocks.text_rows(hidden_BTD), state
         return blocks.text_rows(hidden_BTD), self._next_state(state, blocks, hidden_BTD, inputs)
 
-    # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step. As of
-    # the cache, every layer's inputs are kept, not its keys and values.
+    # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step. Like
+    # the cache, an open segment keeps every layer's inputs, not keys and values.
 
     def open_segment(self, state: XLState) -> OpenSegment:
         """Start a segment: run the read block, if there is one."""
@@ -251,6 +251,7 @@ class TransformerXL(nn.Module):
         return state.memory_BMD if self.config.recurrent else self.memory_MD.expand(state.cache_LBPD.shape[1], -1, -1)
 
     def _need_exact_positions(self, what: str) -> None:
+        """Refuse what the released positions make impossible; up to two memory tokens look no more than one ahead."""
         if self.config.memory_positions == "released" and self.config.memory_tokens > 2:
             raise ValueError(
                 f"memory_positions is 'released', whose positions depend on the segment's length; {what} needs "
