@@ -17,10 +17,11 @@ from rmtlib.data.associative import VOCABULARY, PairTask
 from rmtlib.errors import RmtlibError
 from rmtlib.models import delta_rule
 from rmtlib.models.armt import ARMT
-from rmtlib.models.decoder import Decoder, DecoderConfig
-from rmtlib.models.delta_rule import Association, DeltaRule
+from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.models.decoder import Decoder
+from rmtlib.models.delta_rule import Association
 from rmtlib.models.hf_weights import decoder_from_hf
-from rmtlib.models.mamba import Mamba, MambaConfig
+from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import IGNORE, Segment, cut
 from rmtlib.training.bptt import backward, read
@@ -228,8 +229,8 @@ def wavefront(rounds: int) -> Iterator[Row]:
         model = ARMT(Decoder(DecoderConfig(64, width, layers, 4, positions="rotary")), 4, 16, RELEASED).eval()
         ids = [torch.randint(0, 64, (1, length)) for _ in range(count)]
 
-        def sweep(model: ARMT = model, ids: list[torch.Tensor] = ids) -> torch.Tensor:
-            return list(model.sweep([(x, None) for x in ids], model.initial_state(1)))[-1]
+        def diagonal(model: ARMT = model, ids: list[torch.Tensor] = ids) -> torch.Tensor:
+            return list(model.forward_diagonal([(x, None) for x in ids], model.initial_state(1)))[-1]
 
         def loop(model: ARMT = model, ids: list[torch.Tensor] = ids) -> torch.Tensor:
             state = model.initial_state(1)
@@ -241,12 +242,12 @@ def wavefront(rounds: int) -> Iterator[Row]:
         case = f"wavefront where it is {'taken' if taken else 'not taken'}, {layers} layers of {width}"
         what = f"ARMT, {count} segments of {length}, batch 1; peer: the loop"
         with torch.no_grad():
-            torch.testing.assert_close(sweep(), loop(), rtol=1e-3, atol=1e-4)
-            a, b, ratio = compare(sweep, loop, rounds)
+            torch.testing.assert_close(diagonal(), loop(), rtol=1e-3, atol=1e-4)
+            a, b, ratio = compare(diagonal, loop, rounds)
         row = speed(case, what, a, b, ratio, 1.0)
         yield row if taken else replace(row, target="<= 1.1x", reached=ratio <= 1.1)
         if taken:
-            a, b, ratio = compare(_trained(sweep), _trained(loop), rounds)
+            a, b, ratio = compare(_trained(diagonal), _trained(loop), rounds)
             yield speed(f"{case}, training", what, a, b, ratio, 1.0)
 
 

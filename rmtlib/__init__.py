@@ -4,12 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmtlib.models.armt import ARMT, PRMT
-    from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig, TransformerXLConfig
+    from rmtlib.models.armt import ARMT
+    from rmtlib.models.config import (
+        ARMTConfig,
+        DecoderConfig,
+        DeltaRule,
+        MambaConfig,
+        PRMTConfig,
+        RMTConfig,
+        TransformerXLConfig,
+    )
     from rmtlib.models.decoder import Decoder
     from rmtlib.models.hf_weights import decoder_from_hf
-    from rmtlib.models.hub import RMTConfig, RMTForCausalLM
+    from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
     from rmtlib.models.mamba import Mamba, mamba_from_hf
+    from rmtlib.models.prmt import PRMT
+    from rmtlib.models.registry import build
     from rmtlib.models.rmt import RMT, RMTState
     from rmtlib.models.transformer_xl import TransformerXL
 
@@ -17,7 +27,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ARMT": "rmtlib.models.armt",
-    "PRMT": "rmtlib.models.armt",
+    "ARMTConfig": "rmtlib.models.config",
+    "PRMT": "rmtlib.models.prmt",
+    "PRMTConfig": "rmtlib.models.config",
     "DeltaRule": "rmtlib.models.config",
     "Decoder": "rmtlib.models.decoder",
     "DecoderConfig": "rmtlib.models.config",
@@ -27,7 +39,9 @@ _HOMES = {
     "mamba_from_hf": "rmtlib.models.mamba",
     "RMT": "rmtlib.models.rmt",
     "RMTState": "rmtlib.models.rmt",
-    "RMTConfig": "rmtlib.models.hub",
+    "RMTConfig": "rmtlib.models.config",
+    "RMTHubConfig": "rmtlib.models.hub",
+    "build": "rmtlib.models.registry",
     "RMTForCausalLM": "rmtlib.models.hub",
     "TransformerXL": "rmtlib.models.transformer_xl",
     "TransformerXLConfig": "rmtlib.models.config",
@@ -35,7 +49,9 @@ _HOMES = {
 
 __all__ = [
     "ARMT",
+    "ARMTConfig",
     "PRMT",
+    "PRMTConfig",
     "RMT",
     "Decoder",
     "DecoderConfig",
@@ -44,9 +60,11 @@ __all__ = [
     "MambaConfig",
     "RMTConfig",
     "RMTForCausalLM",
+    "RMTHubConfig",
     "RMTState",
     "TransformerXL",
     "TransformerXLConfig",
+    "build",
     "decoder_from_hf",
     "mamba_from_hf",
 ]

@@ -1,7 +1,7 @@
 """Cut token sequences into aligned, right-padded segments, one batch of segments at a time.
 
 A sequence is anything with a length whose slices are arrays of token ids: an array, or a sample that is
-assembled only where it is read. So a batch of 10-million-token samples is never held as a whole.
+assembled only when it is read. So a batch of 10-million-token samples is never held as a whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Segment(NamedTuple):
     """One segment of every sample of a batch.
 
     `labels_BS` holds at each position the token that follows it (also across the segment's border), or IGNORE.
-    `lengths_B` counts each sample's real tokens; None where all are full.
+    `lengths_B` counts each sample's real tokens; None if all are full.
     """
 
     input_ids_BS: Tensor

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from test_rmt import ids
 from test_training import S, batch, gradients
 
-from rmtlib.models import delta_rule as mu
-from rmtlib.models.armt import ARMT, PRMT
+from rmtlib.models import delta_rule
+from rmtlib.models.armt import ARMT
+from rmtlib.models.config import DeltaRule
 from rmtlib.models.decoder import Decoder, DecoderConfig
-from rmtlib.models.delta_rule import Association, DeltaRule
+from rmtlib.models.delta_rule import Association
 from rmtlib.models.generation import generate
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.layered import LayeredModel
+from rmtlib.models.prmt import PRMT
 from rmtlib.training import bptt
 
 V, D, L, M = 37, 24, 3, 3
@@ -55,11 +57,11 @@ def run(model: LayeredModel, segments, state=None):
     return outputs, state
 
 
-def swept(model: LayeredModel, segments, state=None):
-    sweep, outputs = model.sweep(segments, state or model.initial_state(len(segments[0][0]))), []
+def diagonal(model: LayeredModel, segments, state=None):
+    generator, outputs = model.forward_diagonal(segments, state or model.initial_state(len(segments[0][0]))), []
     while True:
         try:
-            outputs.append(next(sweep))
+            outputs.append(next(generator))
         except StopIteration as end:
             return outputs, end.value
 
@@ -110,20 +112,20 @@ def test_untrained_armt_equals_its_backbone(kind):
 def naive_armt(model: ARMT, segments):
     """The paper's equations, layer by layer and token by token, with dictionaries for a state."""
     decoder, outputs = model.decoder, []
-    memories = [mu.empty((len(segments[0][0]),), 24, D, model.query_LED) for _ in range(L)]
+    memories = [delta_rule.empty((len(segments[0][0]),), 24, D, model.query_LED) for _ in range(L)]
     for input_ids, _ in segments:
         tokens = model.memory_MD.expand(len(input_ids), -1, -1)
-        x = decoder.place(torch.cat([decoder.embed(input_ids), tokens], dim=1))
+        x = decoder.add_positions(torch.cat([decoder.embed(input_ids), tokens], dim=1))
         angles = decoder.angles(0, x.shape[1], x.device)
         for i, block in enumerate(decoder.blocks):
             A, z = memories[i]
-            phi = mu.dpfp(x @ model.query_LED[i].T)
-            y = torch.einsum("btk,bkd->btd", phi, A) / (torch.einsum("btk,bk->bt", phi, z) + mu.EPS)[..., None]
+            phi = delta_rule.dpfp(x @ model.query_LED[i].T)
+            y = torch.einsum("btk,bkd->btd", phi, A) / (torch.einsum("btk,bk->bt", phi, z) + delta_rule.EPS)[..., None]
             x, _ = block(x + y, angles)
             m = x[:, -M:]
             beta = torch.sigmoid(m @ model.beta_L1D[i, 0] + model.beta_bias_L1[i])
-            keys = mu.dpfp(m @ model.key_LED[i].T)
-            memories[i] = mu.write_token_by_token(memories[i], keys, m @ model.value_LDD[i].T, beta, model.rule)
+            keys = delta_rule.dpfp(m @ model.key_LED[i].T)
+            memories[i] = delta_rule.write_token_by_token(memories[i], keys, m @ model.value_LDD[i].T, beta, model.rule)
         outputs.append(decoder.norm(x)[:, : input_ids.shape[1]])
     return outputs
 
@@ -141,7 +143,7 @@ def test_prmt_layer_memory_is_the_layers_own_last_output():
     expected = []
     for input_ids, _ in segments:
         blank = torch.zeros(2, M, D, dtype=torch.float64)
-        x = decoder.place(torch.cat([blank, decoder.embed(input_ids), blank], dim=1))
+        x = decoder.add_positions(torch.cat([blank, decoder.embed(input_ids), blank], dim=1))
         for i, block in enumerate(decoder.blocks):
             x = torch.cat([memories[i], x[:, M:-M], memories[i]], dim=1)
             x, _ = block(x, decoder.angles(0, x.shape[1], x.device))
@@ -205,7 +207,7 @@ def test_wavefront_equals_the_loop(count, cls, kind, ragged, seed):
     lengths = [torch.randint(0, 6, (2,), generator=random) if ragged and s % 2 else None for s in range(count)]
     segments = [(ids(2, 5, seed=seed + s), n) for s, n in enumerate(lengths)]
     found = []
-    for way in (run, swept):
+    for way in (run, diagonal):
         model.zero_grad(set_to_none=True)
         outputs, state = way(model, segments)
         real = [
@@ -229,7 +231,7 @@ def test_wavefront_takes_segments_one_at_a_time():
             yield ids(1, 5, seed=s), None
 
     with torch.no_grad():
-        for done, _ in enumerate(model.sweep(source(), model.initial_state(1))):
+        for done, _ in enumerate(model.forward_diagonal(source(), model.initial_state(1))):
             assert taken <= done + L
 
 
@@ -342,7 +344,7 @@ def test_state_stays_float32_under_bf16_autocast():
     torch.nn.init.normal_(model.value_LDD)
     segments = [(ids(2, 6, seed=s), None) for s in range(3)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for way in (run, swept):
+        for way in (run, diagonal):
             outputs, state = way(model, segments)
             assert {x.dtype for x in state} == {torch.float32} and bool(outputs[-1].isfinite().all())
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from rmtlib.data.associative import VOCABULARY, PairTask
 from rmtlib.evaluation.capacity import expected_accuracy, pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.question_answering import exact_match, exact_match_by_generation
-from rmtlib.models.armt import ARMT, PRMT
+from rmtlib.models.armt import ARMT
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.mamba import Mamba, MambaConfig
+from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import cut
 from rmtlib.training.bptt import backward

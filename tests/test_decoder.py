@@ -1,5 +1,7 @@
 """The lean decoder equals Hugging Face's GPT-2, GPT-NeoX and Llama, and its cache equals one pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -8,6 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.rmt import RMT
 
 V, T = 101, 40
 SPECIAL = dict(bos_token_id=0, eos_token_id=0)
@@ -94,7 +97,7 @@ def test_convolution_is_causal_and_starts_as_the_identity():
     changed = ids.clone()
     changed[0, 5] = (ids[0, 5] + 1) % V
     moved = (decoder.embed(ids) - decoder.embed(changed)).abs().sum(-1)[0] > 1e-9
-    assert moved.tolist() == [5 <= t <= 8 for t in range(12)]  # its own place and the three after it
+    assert moved.tolist() == [5 <= t <= 8 for t in range(12)]  # itself and the three after it
 
 
 def test_positions_beyond_the_table_are_refused():
@@ -115,3 +118,35 @@ def test_unsupported_backbones_are_named():
     scaled.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
     with pytest.raises(RmtlibError, match="scales its rotary positions"):
         decoder_from_hf(scaled)
+
+
+def test_dropouts_that_differ_are_refused():
+    backbone = hf_model("gpt2")
+    backbone.config.attn_pdrop = 0.0
+    with pytest.raises(RmtlibError, match="resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.0; the lean decoder has one"):
+        decoder_from_hf(backbone)
+    neox, llama = hf_model("neox-parallel"), hf_model("llama-tied")
+    neox.config.hidden_dropout = llama.config.attention_dropout = 0.1
+    for model in (neox, llama):
+        with pytest.raises(RmtlibError, match="dropout=0.1"):
+            decoder_from_hf(model)
+    neox.config.attention_dropout = 0.1
+    assert decoder_from_hf(neox).config.dropout == 0.1
+
+
+def test_new_weights_are_those_of_gpt2_at_its_width_or_have_one_deviation_as_hugging_faces_neox():
+    shape = DecoderConfig(vocab_size=400, d_model=96, n_layers=4, n_heads=4, positions="rotary", tied=False)
+    gpt2, neox = Decoder(shape), Decoder(replace(shape, init_std=0.02))
+    config = transformers.GPTNeoXConfig(
+        vocab_size=400, hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=384, **SPECIAL
+    )
+    theirs = decoder_from_hf(transformers.GPTNeoXForCausalLM(config))
+    for (name, ours), (_, peer) in zip(neox.named_parameters(), theirs.named_parameters(), strict=True):
+        assert ours.std().item() == pytest.approx(peer.std().item(), rel=0.05), name
+        assert ours.mean().item() == pytest.approx(peer.mean().item(), abs=0.002), name
+    std = 0.02 * 8**0.5  # the width is an eighth of GPT-2's
+    block = gpt2.blocks[0]
+    for weight, expected in ((gpt2.tokens.weight, std), (block.feed_forward.down.weight, std / 8**0.5)):
+        assert weight.std().item() == pytest.approx(expected, rel=0.05)
+    memory = RMT(neox, 200).memory_MD
+    assert memory.std().item() == pytest.approx(0.02, rel=0.05)  # the initial memory is drawn at the embeddings' scale

@@ -45,7 +45,7 @@ def test_loss_is_that_of_the_logits_across_segment_borders(model):
     labels = x.clone()
     labels[:, ::4] = -100
     logits = model(x).logits
-    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(model(x, labels=labels).loss, expected)
 
 

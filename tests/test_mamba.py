@@ -1,5 +1,7 @@
 """Mamba: equal to Hugging Face's, chunks equal to the whole forward and backward, padding, generation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -73,6 +75,23 @@ def test_state_and_size_of_the_papers_small_model():
     model = Mamba(MambaConfig(128, 128, 4, state_size=32))
     assert model.state_size() == sum(x.numel() for x in model.initial_state(1)) == 4 * 256 * 32 + 4 * 256 * 3
     assert 500_000 < sum(p.numel() for p in model.parameters()) < 560_000
+
+
+@pytest.mark.parametrize("options", [{}, {"use_bias": True, "tie_word_embeddings": False}])
+def test_new_weights_start_as_hugging_faces_if_asked(options):
+    """Mean and deviation of every weight; PyTorch's own differ in the projections in and the convolution's bias."""
+    torch.manual_seed(0)
+    shape = transformers.MambaConfig(vocab_size=400, hidden_size=128, num_hidden_layers=2, state_size=32, **options)
+    theirs = mamba_from_hf(transformers.MambaForCausalLM(shape))
+    close: dict[str, bool] = {}
+    for init in ("huggingface", "torch"):
+        ours = Mamba(replace(theirs.config, init=init))
+        for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+            error = max(abs(a.std() - b.std()), abs(a.mean() - b.mean()))
+            close[f"{init} {name}"] = bool(error <= 0.25 * b.std() + 1e-6)
+    assert [name for name, near in close.items() if not near and name.startswith("huggingface")] == []
+    other = {name.rsplit("layers.0.")[-1] for name, near in close.items() if not near and "layers.1" not in name}
+    assert other >= {"into.weight", "select.weight", "conv.bias"} and "conv.weight" not in other
 
 
 def test_other_models_are_refused():

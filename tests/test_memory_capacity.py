@@ -7,8 +7,9 @@ from test_figure_5 import Interrupted
 
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.capacity.artifact import MemoryCapacity
-from rmtlib.experiments.capacity.run import build_model, execute
+from rmtlib.experiments.capacity.run import execute
 from rmtlib.experiments.capacity.settings import Params
+from rmtlib.models.registry import build, count_parameters
 from rmtlib.runs.spec import RunConfig, select
 from rmtlib.runs.worker import RunFolder
 
@@ -39,7 +40,7 @@ def test_configs_are_complete_json_and_give_trainable_settings(row, scale):
 def test_estimated_sizes_are_those_of_the_models(row):
     for scale in ("small", "gpu"):
         settings = params(row, scale).model
-        model = build_model(settings, 0)
+        model = build(settings.model())
         assert settings.state_size == model.state_size()
         assert settings.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.05)
 
@@ -47,8 +48,7 @@ def test_estimated_sizes_are_those_of_the_models(row):
 def test_the_papers_models_and_state_sizes():
     """As the released scripts make them: about 500k parameters; ARMT's state is 3 or 6 times Mamba's, not the same."""
     count = {
-        row: sum(p.numel() for p in build_model(params(f"{row}-remember", "paper").model, 0).parameters())
-        for row in ("armt", "rmt", "mamba")
+        row: count_parameters(params(f"{row}-remember", "paper").model.model()) for row in ("armt", "rmt", "mamba")
     }
     assert count == {"armt": 563_460, "rmt": 431_360 + 32 * 128, "mamba": pytest.approx(532_000, rel=0.02)}
     states = {row: params(f"{row}-remember", "paper").model.state_size for row in ("armt", "rmt", "mamba", "prmt")}

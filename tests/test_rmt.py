@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmtlib.models.blocks import Blocks
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate
 from rmtlib.models.rmt import RMT, RMTState
@@ -81,7 +82,7 @@ def reach(model: RMT, S: int) -> list[list[bool]]:
     M = model.memory_tokens
     T = 2 * M + S
     x = torch.randn(1, T, D, dtype=torch.float64)
-    mask = model._mask(None, S, True, x.device) if model.memory_mask == "bidirectional" else None
+    mask = model._mask(Blocks(M, S, M))
     base = model.decoder(x, mask=mask)[0]
     rows = []
     for column in range(T):

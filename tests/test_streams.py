@@ -19,6 +19,7 @@ from rmtlib.data.streams import (
 )
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import Likelihood, likelihood
+from rmtlib.models import interface
 from rmtlib.segments import IGNORE
 from rmtlib.training.stream_config import StreamConfig
 from rmtlib.training.streams import Read, StreamTrainer, replayed_loss, window_loss
@@ -143,7 +144,7 @@ def reads(model, count, text=None):
             segment = train_segment(text, 2, S, i)
             found.append(Read(segment, state))
             state = model.initial_state(2) if state is None else state
-            state = model.detach(model.step(segment.input_ids_BS, state)[1])
+            state = interface.detach(model.step(segment.input_ids_BS, state)[1])
     return found
 
 

@@ -10,6 +10,7 @@ import torch
 from test_rmt import V, make
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.models import interface
 from rmtlib.segments import Segment, cut, next_token_labels
 from rmtlib.training import bptt, checkpoint, loop
 from rmtlib.training import run as run_module
@@ -40,7 +41,7 @@ def replayed(model, segments, k):
     """BPTT-k by its definition: for every loss, run segments s-k .. s from the detached state before them."""
     states = [model.initial_state(len(segments[0].input_ids_BS))]
     for segment in segments:
-        states.append(model.detach(model.step(segment.input_ids_BS, states[-1], segment.lengths_B)[1]))
+        states.append(interface.detach(model.step(segment.input_ids_BS, states[-1], segment.lengths_B)[1]))
     for s in range(len(segments)):
         state = states[max(s - k, 0)]  # states[0] is the initial state, with its graph
         for segment in segments[max(s - k, 0) : s + 1]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rmtlib.models import interface
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
 from rmtlib.models.transformer_xl import (
     TransformerXL,
@@ -233,7 +234,7 @@ def test_the_cache_has_no_gradient_and_the_memory_has():
     model = make(memory_tokens=2, cache=4)
     _, state = model.step(ids(), model.initial_state(2))
     assert state.memory_BMD.requires_grad and not state.cache_LBPD.requires_grad
-    assert not any(x.requires_grad for x in model.detach(state))
+    assert not any(x.requires_grad for x in interface.detach(state))
 
 
 def test_memory_carries_what_a_segment_said_and_mt_carries_nothing():
@@ -330,10 +331,12 @@ def test_bad_settings_are_refused(bad):
         replace(TINY, **bad)
 
 
-def test_padding_is_refused():
-    model = make()
-    with pytest.raises(ValueError, match="full segments"):
+def test_released_positions_refuse_what_they_cannot_do_exactly():
+    model = make(memory_tokens=3, memory_positions="released")
+    with pytest.raises(ValueError, match="padding needs 'signed' or 'content'"):
         model.step(ids(), model.initial_state(2), torch.tensor([5, 3]))
+    with pytest.raises(ValueError, match="reading token by token needs"):
+        model.open_segment(model.initial_state(2))
 
 
 # Adaptive softmax

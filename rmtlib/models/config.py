@@ -4,10 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rmtlib.settings import added
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds."""
+    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds.
+
+    `init_std`: standard deviation of all new weights; 0.02 is that of Hugging Face's GPT-NeoX. None: as GPT-2's at its
+    width of 768 and in proportion to 1/sqrt(width) at others, residual outputs scaled down by the depth.
+    """
 
     vocab_size: int
     d_model: int
@@ -27,6 +33,7 @@ class DecoderConfig:
     tied: bool = True  # the output projection is the embedding table
     conv_taps: int = 0  # causal convolution over this many token embeddings; 0: none
     dropout: float = 0.0
+    init_std: float | None = added(since=2, default=None)
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -43,7 +50,7 @@ class DecoderConfig:
 class TransformerXLConfig:
     """Shape and memory of a Transformer-XL with memory tokens (RMT paper, appendix A).
 
-    Where the released code is broken or the paper silent, the default is named first.
+    If the released code is broken or the paper silent, the default is named first.
 
     Attributes:
         recurrent: False drops the write block: the Memory Transformer, whose prefix is the same in every segment.
@@ -118,8 +125,41 @@ class DeltaRule:
 
 
 @dataclass(frozen=True)
+class RMTConfig:
+    """An RMT around a new decoder; see `models.rmt.RMT`."""
+
+    backbone: DecoderConfig
+    memory_tokens: int
+    memory_mask: Literal["causal", "bidirectional"] = "causal"
+
+
+@dataclass(frozen=True)
+class ARMTConfig:
+    """An ARMT around a new decoder; see `models.armt.ARMT`."""
+
+    backbone: DecoderConfig
+    memory_tokens: int
+    d_memory: int = 64
+    rule: DeltaRule = DeltaRule()
+    normalised: bool = False
+
+
+@dataclass(frozen=True)
+class PRMTConfig:
+    """A PRMT around a new decoder; see `models.prmt.PRMT`."""
+
+    backbone: DecoderConfig
+    memory_tokens: int
+
+
+@dataclass(frozen=True)
 class MambaConfig:
-    """Shape of a Mamba model; the defaults are Hugging Face's."""
+    """Shape of a Mamba model; the defaults are Hugging Face's.
+
+    `init`: how new weights are drawn. "torch": embeddings N(0, 1/D), linear maps and convolution as PyTorch draws them.
+    "huggingface": as MambaForCausalLM; embeddings, head, `into` and `select` N(0, 0.1^2), no bias at first. Step sizes,
+    decays, the convolution's weights and the projection out are the same in both.
+    """
 
     vocab_size: int
     d_model: int
@@ -132,6 +172,11 @@ class MambaConfig:
     conv_bias: bool = True
     norm_eps: float = 1e-5
     tied: bool = True
+    init: Literal["torch", "huggingface"] = added(since=2, default="torch")
+
+    def __post_init__(self) -> None:
+        if self.init not in ("torch", "huggingface"):
+            raise ValueError(f"init is {self.init!r}; it must be 'torch' or 'huggingface'")
 
     @property
     def d_inner(self) -> int:

@@ -7,7 +7,7 @@ Shapes: B batch, T positions (memory and text), S text tokens, D width, H heads,
 E width of a head, P positions already in the key-value cache, V vocabulary, N chosen rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,14 @@ class KeyValues(NamedTuple):
     @property
     def length(self) -> int:
         return self.keys[0].shape[2]
+
+
+class OpenSegment(NamedTuple):
+    """A segment that is being read token by token: the state before it, key-value cache and tokens so far (B, n)."""
+
+    state: Any
+    cache: KeyValues | None
+    input_ids_Bn: Tensor
 
 
 def rotary_angles(first: int, count: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -67,11 +75,12 @@ class Attention(nn.Module):
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         B, T, D = x_BTD.shape
-        heads = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)
-        qk, v_BGTE = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        # One projection for query, key and value; query and key are rotated together: one call instead of two.
+        qkv_BNTE = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)  # N = H+2G
+        qk_BNTE, v_BGTE = qkv_BNTE.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         if angles is not None:
-            qk = rotate(qk, angles)
-        q_BHTE, k_BGTE = qk.split([self.heads, self.kv_heads], dim=1)
+            qk_BNTE = rotate(qk_BNTE, angles)
+        q_BHTE, k_BGTE = qk_BNTE.split([self.heads, self.kv_heads], dim=1)
         if past is not None:
             k_BGTE, v_BGTE = torch.cat([past[0], k_BGTE], dim=2), torch.cat([past[1], v_BGTE], dim=2)
             if mask is None and T > 1:
@@ -142,15 +151,16 @@ def _norm(config: DecoderConfig) -> nn.Module:
 class Decoder(nn.Module):
     """Embedding table, blocks and final norm.
 
-    Weights start as GPT-2's: N(0, 0.02) at its width of 768 and in proportion to 1/sqrt(width) at others,
-    residual outputs scaled down by the depth.
+    New weights are normal, biases zero; `DecoderConfig.init_std` says with which deviation.
     """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.places = nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
+        self.position_embedding = (
+            nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
+        )
         self.conv = (
             nn.Conv1d(config.d_model, config.d_model, config.conv_taps, bias=False) if config.conv_taps else None
         )
@@ -161,14 +171,14 @@ class Decoder(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        std = 0.02 * (768 / self.config.d_model) ** 0.5
+        std = self.config.init_std or 0.02 * (768 / self.config.d_model) ** 0.5
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Conv1d):  # starts as the identity: the embeddings alone
             nn.init.zeros_(module.weight)
-        if isinstance(module, Block):
+        if isinstance(module, Block) and self.config.init_std is None:
             for last in (module.attention.out, module.feed_forward.down):
                 nn.init.normal_(last.weight, std=std / (2 * self.config.n_layers) ** 0.5)
 
@@ -183,6 +193,11 @@ class Decoder(nn.Module):
         padded_BDS = F.pad(x_BSD.transpose(1, 2), (self.config.conv_taps - 1, 0))
         return x_BSD + self.conv(padded_BDS).transpose(1, 2)
 
+    def embed_last(self, input_ids_BS: Tensor, count: int) -> Tensor:
+        """The last `count` rows of `embed`, at the cost of these alone."""
+        reach = count + max(self.config.conv_taps - 1, 0)
+        return self.embed(input_ids_BS[:, -reach:])[:, -count:]
+
     def angles(self, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Rotary angles of positions first .. first+count-1, or None for learned positions."""
         c = self.config
@@ -190,15 +205,15 @@ class Decoder(nn.Module):
             return None
         return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device)
 
-    def place(self, x_BTD: Tensor, first: int = 0) -> Tensor:
+    def add_positions(self, x_BTD: Tensor, first: int = 0) -> Tensor:
         """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout."""
-        if self.places is not None:
+        if self.position_embedding is not None:
             last = first + x_BTD.shape[1]
             if last > self.config.max_positions:
                 raise ValueError(
                     f"{last} positions (memory and segment) exceed the table of {self.config.max_positions}"
                 )
-            x_BTD = x_BTD + self.places.weight[first:last]
+            x_BTD = x_BTD + self.position_embedding.weight[first:last]
         return self.dropout(x_BTD)
 
     def forward(
@@ -215,7 +230,7 @@ class Decoder(nn.Module):
             The final norm's output (B, T, D), and the cache grown by T.
         """
         first = cache.length if cache is not None else 0
-        x_BTD = self.place(x_BTD, first)
+        x_BTD = self.add_positions(x_BTD, first)
         angles = self.angles(first, x_BTD.shape[1], x_BTD.device)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
@@ -226,5 +241,5 @@ class Decoder(nn.Module):
         return self.norm(x_BTD), KeyValues(tuple(keys), tuple(values))
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Vocabulary scores (..., V) of the rows given; select rows first, the projection is the dearest part."""
+        """Vocabulary scores (..., V) of the rows given: select first, this is the most expensive step."""
         return F.linear(hidden_ND, self.tokens.weight if self.head is None else self.head.weight)

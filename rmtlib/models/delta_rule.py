@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rmtlib.models.config import DeltaRule
+from rmtlib.models.precision import full_precision
 
 NU = 3
 EPS = 1e-5
@@ -48,7 +49,7 @@ class Written(NamedTuple):
 def dpfp(x_BTE: Tensor, *, normalised: bool = False) -> Tensor:
     """phi: deterministic parameter-free projection with nu = 3 (Schlag et al. 2021, section 5.3): (B, T, K).
 
-    With x' = [relu(x), relu(-x)] the features are x' times itself rolled by 1, 2 and 3 places: all non-negative.
+    With x' = [relu(x), relu(-x)] the features are x' times itself rolled by 1, 2 and 3: all non-negative.
 
     Args:
         normalised: divide by the Euclidean length, as in the experimental branch of the released code.
@@ -61,7 +62,7 @@ def dpfp(x_BTE: Tensor, *, normalised: bool = False) -> Tensor:
 
 
 def empty(lead: tuple[int, ...], features: int, width: int, like: Tensor) -> Association:
-    """A memory with nothing stored, on `like`'s device: float32, or float64 where `like` is."""
+    """A memory with nothing stored, on `like`'s device: float32, or float64 if `like` is."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     zero = torch.zeros((), dtype=dtype, device=like.device)
     return Association(zero.expand(*lead, features, width), zero.expand(*lead, features))
@@ -70,7 +71,7 @@ def empty(lead: tuple[int, ...], features: int, width: int, like: Tensor) -> Ass
 def read(memory: Association, queries_BTK: Tensor) -> Tensor:
     """Equation (4): the values (B, T, D) stored under `queries_BTK` (features, in the memory's dtype)."""
     values_BTD = queries_BTK @ memory.matrix_BKD
-    with _full_precision(queries_BTK):
+    with full_precision(queries_BTK):
         presence_BT1 = queries_BTK @ memory.norm_BK[..., None]
     return values_BTD / _away_from_zero(presence_BT1)
 
@@ -91,7 +92,7 @@ def write_sequential(
 
         w_i + sum_{j<i} (beta_j G_ij / s_i) w_j = v_i - A_0' k_i / s_i.
     """
-    with _full_precision(keys_BMK):
+    with full_precision(keys_BMK):
         gram_BMM = keys_BMK @ keys_BMK.mT
         earlier_BMM = gram_BMM.tril(-1)
         start_BM = (keys_BMK @ memory.norm_BK[..., None])[..., 0]
@@ -109,7 +110,7 @@ def write_batched(
     memory: Association, keys_BMK: Tensor, values_BMD: Tensor, betas_BM: Tensor, rule: DeltaRule
 ) -> Written:
     """Every token against the memory before the segment; overlapping keys add up."""
-    with _full_precision(keys_BMK):
+    with full_precision(keys_BMK):
         start_BM = (keys_BMK @ memory.norm_BK[..., None])[..., 0]
         gammas_BM = _gammas(start_BM, keys_BMK.square().sum(-1), None, memory, rule)
         recalled_BMD = (keys_BMK @ memory.matrix_BKD) / _away_from_zero(start_BM)[..., None]
@@ -133,7 +134,7 @@ def write_token_by_token(
 def add(memory: Association, written: Written) -> Association:
     """The memory after a write."""
     keys_BKM, lead = written.keys_BMK.mT, memory.matrix_BKD.shape[:-2]
-    with _full_precision(keys_BKM):
+    with full_precision(keys_BKM):
         matrix_BKD = torch.baddbmm(
             memory.matrix_BKD.flatten(0, -3), keys_BKM.flatten(0, -3), written.rows_BMD.flatten(0, -3)
         ).unflatten(0, lead)
@@ -152,13 +153,13 @@ def _gammas(
             system_BMM = earlier_BMM / (squares_BM + EPS)[..., None]
             right_BM1 = _gamma(start_BM, squares_BM, memory, rule)[..., None]
             return torch.linalg.solve_triangular(system_BMM, right_BM1, upper=False, unitriangular=True)[..., 0]
-        found: list[Tensor] = []
+        gammas: list[Tensor] = []
         for i in range(start_BM.shape[-1]):
             presence_B = start_BM[..., i]
-            if found:
-                presence_B = presence_B + (earlier_BMM[..., i, :i] * torch.stack(found, dim=-1)).sum(-1)
-            found.append(_gamma(presence_B[..., None], squares_BM[..., i, None], memory, rule)[..., 0])
-        return torch.stack(found, dim=-1)
+            if gammas:
+                presence_B = presence_B + (earlier_BMM[..., i, :i] * torch.stack(gammas, dim=-1)).sum(-1)
+            gammas.append(_gamma(presence_B[..., None], squares_BM[..., i, None], memory, rule)[..., 0])
+        return torch.stack(gammas, dim=-1)
 
 
 def _gamma(presence: Tensor, square: Tensor, memory: Association, rule: DeltaRule) -> Tensor:
@@ -177,8 +178,3 @@ def _gamma(presence: Tensor, square: Tensor, memory: Association, rule: DeltaRul
 
 def _away_from_zero(x: Tensor) -> Tensor:
     return x + torch.where(x < 0, -EPS, EPS)
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    """No bf16 in here, also under autocast."""
-    return torch.autocast(x.device.type, enabled=False)

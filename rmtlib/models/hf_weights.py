@@ -36,6 +36,15 @@ def _refuse(config: Any, **wanted: Any) -> None:
             raise RmtlibError(f"the backbone has {name}={getattr(config, name)!r}; the lean decoder only has {value!r}")
 
 
+def _dropout(config: Any, *names: str) -> float:
+    """The one probability of all dropouts of the backbone: `Decoder` has no others."""
+    probabilities = {name: getattr(config, name) for name in names}
+    if len(set(probabilities.values())) > 1:
+        said = ", ".join(f"{name}={p}" for name, p in probabilities.items())
+        raise RmtlibError(f"the backbone has {said}; the lean decoder has one dropout: make them equal in its config")
+    return float(probabilities[names[0]])
+
+
 def _activation(name: str) -> Any:
     if name not in GELU:
         raise RmtlibError(f"the backbone's activation {name!r} is not supported; use one of {', '.join(GELU)}")
@@ -63,11 +72,11 @@ def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
         norm_eps=c.layer_norm_epsilon,
         activation=_activation(c.activation_function),
         tied=c.tie_word_embeddings,
-        dropout=c.resid_pdrop,
+        dropout=_dropout(c, "resid_pdrop", "embd_pdrop", "attn_pdrop"),
     )
     out = {
         "tokens.weight": w["transformer.wte.weight"],
-        "places.weight": w["transformer.wpe.weight"],
+        "position_embedding.weight": w["transformer.wpe.weight"],
         **_pair("norm", w, "transformer.ln_f"),
     }
     for i in range(c.n_layer):
@@ -103,7 +112,7 @@ def _read_neox(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
         activation=_activation(c.hidden_act),
         parallel_residual=c.use_parallel_residual,
         tied=c.tie_word_embeddings,
-        dropout=c.hidden_dropout,
+        dropout=_dropout(c, "hidden_dropout", "attention_dropout"),
     )
     out = {"tokens.weight": w["gpt_neox.embed_in.weight"], **_pair("norm", w, "gpt_neox.final_layer_norm")}
     for i in range(c.num_hidden_layers):
@@ -124,7 +133,7 @@ def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, 
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     if head_dim * c.num_attention_heads != c.hidden_size:
         raise RmtlibError(f"the backbone's heads of width {head_dim} do not add up to its width {c.hidden_size}")
-    _refuse(c, attention_bias=False, mlp_bias=False, hidden_act="silu")
+    _refuse(c, attention_bias=False, mlp_bias=False, hidden_act="silu", attention_dropout=0.0)
     theta, _ = _rope(c)
     config = DecoderConfig(
         vocab_size=c.vocab_size,

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -17,11 +16,12 @@ from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate, greedy, sampler
 from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.interface import select
 from rmtlib.models.rmt import RMT, MemoryMask, RMTState
 from rmtlib.segments import IGNORE, cut, next_token_labels
 
 
-class RMTConfig(PretrainedConfig):
+class RMTHubConfig(PretrainedConfig):
     """`decoder` holds the fields of a `DecoderConfig`; the others are those of `RMT` and of segmentation."""
 
     model_type = "rmtlib-rmt"
@@ -43,7 +43,7 @@ class RMTConfig(PretrainedConfig):
 
 @dataclass
 class RMTOutput(ModelOutput):
-    """`loss` (mean nats a label) where labels were given, else `logits` (B, T, V); `state` after the last segment."""
+    """`loss` (mean nats a label) if labels were given, else `logits` (B, T, V); `state` after the last segment."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -62,17 +62,17 @@ class RMTForCausalLM(PreTrainedModel):
         model.save_pretrained("my-rmt"); RMTForCausalLM.from_pretrained("my-rmt")
     """
 
-    config_class = RMTConfig
+    config_class = RMTHubConfig
     base_model_prefix = "rmt"
 
-    def __init__(self, config: RMTConfig, decoder: Decoder | None = None):
+    def __init__(self, config: RMTHubConfig, decoder: Decoder | None = None):
         super().__init__(config)
         decoder = decoder or Decoder(DecoderConfig(**config.decoder))
-        places, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
-        if decoder.config.positions == "learned" and needed > places:
+        positions, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
+        if decoder.config.positions == "learned" and needed > positions:
             raise RmtlibError(
                 f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} "
-                f"positions; the backbone has {places}. Use a shorter segment"
+                f"positions; the backbone has {positions}. Use a shorter segment"
             )
         self.rmt = RMT(decoder, config.memory_tokens, config.memory_mask)
         self.post_init()
@@ -100,7 +100,7 @@ class RMTForCausalLM(PreTrainedModel):
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
         decoder = decoder_from_hf(source)
         special = {key: source.config.to_dict().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        config = RMTConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask, **special)
+        config = RMTHubConfig(asdict(decoder.config), memory_tokens, segment_size, memory_mask, **special)
         model = cls(config, decoder)
         model.rmt.to(decoder.tokens.weight)
         return model.eval()  # as `from_pretrained` does
@@ -115,10 +115,9 @@ class RMTForCausalLM(PreTrainedModel):
         """See `RMT.step`."""
         return self.rmt.step(input_ids_BS, state, lengths_B, write=write)
 
-    @staticmethod
-    def detach(state: RMTState) -> RMTState:
-        """See `RMT.detach`."""
-        return RMT.detach(state)
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """See `RMT.nll`."""
+        return self.rmt.nll(hidden_ND, targets_N)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `RMT.logits`."""
@@ -167,8 +166,7 @@ class RMTForCausalLM(PreTrainedModel):
                 continue
             at = segment.labels_BS != IGNORE
             if at.any():
-                scores = self.logits(hidden_BSD[at]).float()
-                losses.append(F.cross_entropy(scores, segment.labels_BS[at], reduction="sum"))
+                losses.append(self.nll(hidden_BSD[at], segment.labels_BS[at]).sum())
                 count += int(at.sum())
         if labels is not None:
             return RMTOutput(loss=torch.stack(losses).sum() / count if count else None, state=state)
@@ -207,7 +205,7 @@ class RMTForCausalLM(PreTrainedModel):
         for length in sorted(set(lengths)):  # rows of equal length together: no row sees another's padding
             rows = [b for b, n in enumerate(lengths) if n == length]
             prompts = torch.stack([input_ids[b, keep[b]] for b in rows])
-            part = RMTState(state.memory_BMD[rows])
+            part = select(state, torch.tensor(rows, device=input_ids.device))
             made = generate(
                 self.rmt, prompts, part, self.config.segment_size, max_new_tokens, eos_id=eos, choose=choose
             )
@@ -219,7 +217,7 @@ class RMTForCausalLM(PreTrainedModel):
 
 
 def _kept(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """(B, T), True where there is a token. Raises RmtlibError where the input is no batch of token ids."""
+    """(B, T), True where there is a token. Raises RmtlibError if the input is no batch of token ids."""
     shape, kind = tuple(input_ids.shape), input_ids.dtype
     if len(shape) != 2:
         raise RmtlibError(f"input_ids have shape {shape}, not (batch, tokens); for one text give input_ids[None]")

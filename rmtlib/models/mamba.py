@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.config import MambaConfig
+from rmtlib.models.interface import LanguageModel
 from rmtlib.models.selective_scan import selective_scan
 
 
@@ -79,11 +80,10 @@ class MambaLayer(nn.Module):
         return seen_BTI.gather(1, at_BW[..., None].expand(-1, -1, seen_BTI.shape[2]))
 
 
-class Mamba(nn.Module):
+class Mamba(LanguageModel):
     """Mamba with an explicit state: ``hidden, state = model.step(input_ids, state)``, chunk after chunk.
 
-    New weights: step sizes and decays as in Gu and Dao (2023), section 3.6, embeddings N(0, 1/D), the linear maps and
-    the convolution as PyTorch draws them.
+    New step sizes and decays are as in Gu and Dao (2023), section 3.6; for the others see `MambaConfig.init`.
     """
 
     def __init__(self, config: MambaConfig):
@@ -94,6 +94,22 @@ class Mamba(nn.Module):
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         nn.init.normal_(self.tokens.weight, std=config.d_model**-0.5)
+        if config.init == "huggingface":
+            self._initialise_as_hugging_face()
+
+    @torch.no_grad()
+    def _initialise_as_hugging_face(self) -> None:
+        """What MambaPreTrainedModel._init_weights draws otherwise than PyTorch (transformers 5.23)."""
+        for module in (self.tokens, self.head):
+            if module is not None:
+                nn.init.normal_(module.weight, std=0.1)
+        layer: Any
+        for layer in self.layers:
+            for module in (layer.into, layer.select):
+                nn.init.normal_(module.weight, std=0.1)
+            for module in (layer.into, layer.conv, layer.out):
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def initial_state(self, batch: int) -> MambaState:
         """Zeros: nothing read yet."""
@@ -103,11 +119,6 @@ class Mamba(nn.Module):
             like.new_zeros(c.n_layers, batch, c.conv_taps - 1, c.d_inner),
             like.new_zeros(c.n_layers, batch, c.d_inner, c.state_size, dtype=dtype),
         )
-
-    @staticmethod
-    def detach(state: MambaState) -> MambaState:
-        """The same state, cut from its graph."""
-        return MambaState(*(x.detach() for x in state))
 
     def state_size(self) -> int:
         """Floats carried from chunk to chunk, per sample: scans and convolutions."""

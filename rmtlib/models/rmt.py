@@ -11,8 +11,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rmtlib.models.decoder import Decoder, KeyValues
+from rmtlib.models.blocks import Blocks
+from rmtlib.models.decoder import Decoder, OpenSegment
+from rmtlib.models.interface import LanguageModel
 
 MemoryMask = Literal["causal", "bidirectional"]
 
@@ -23,15 +26,7 @@ class RMTState(NamedTuple):
     memory_BMD: Tensor
 
 
-class OpenSegment(NamedTuple):
-    """A segment that is being read token by token: its starting state, key-value cache and tokens so far (B, n)."""
-
-    state: RMTState
-    cache: KeyValues
-    input_ids_Bn: Tensor
-
-
-class RMT(nn.Module):
+class RMT(LanguageModel):
     """RMT around a decoder, with an explicit state: ``hidden, state = model.step(input_ids, state)``.
 
     The same memory vectors enter at both ends of the segment; the outputs at the right end are the next
@@ -70,11 +65,6 @@ class RMT(nn.Module):
         """The learned memory, once per sample."""
         return RMTState(self.memory_MD.expand(batch, -1, -1))
 
-    @staticmethod
-    def detach(state: RMTState) -> RMTState:
-        """The same state, cut from its graph: no gradient passes to earlier segments."""
-        return RMTState(state.memory_BMD.detach())
-
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of chosen rows of `hidden`."""
         return self.decoder.logits(hidden)
@@ -87,79 +77,55 @@ class RMT(nn.Module):
         Args:
             input_ids_BS: token ids, right-padded.
             state: memory before the segment.
-            lengths_B: real tokens of each sample, 0 to S; None where every sample is full. A sample of length 0
+            lengths_B: real tokens of each sample, 0 to S; None if every sample is full. A sample of length 0
                 keeps its state; padding never changes a sample's outputs or state.
             write: False leaves out the write block and returns the state as it was (for the last segment).
 
         Returns:
             The decoder's outputs at the text positions (B, S, D), undefined in rows of padding, and the next state.
         """
-        M, S = self.memory_tokens, input_ids_BS.shape[1]
-        write = write and M > 0
-        x_BTD, order_BT = self._layout(self.decoder.embed(input_ids_BS), state.memory_BMD, lengths_B, write)
-        mask = self._mask(order_BT, S, write, x_BTD.device) if self.memory_mask == "bidirectional" and M else None
-        hidden_BTD, _ = self.decoder(x_BTD, mask=mask)
-        text_BSD = hidden_BTD[:, M : M + S]
-        if not write:
-            return text_BSD, state
-        if lengths_B is None:
-            return text_BSD, RMTState(hidden_BTD[:, M + S :].clone())  # a view would keep the whole segment alive
-        at_BM = M + lengths_B[:, None] + torch.arange(M, device=x_BTD.device)
-        written_BMD = hidden_BTD.gather(1, at_BM[..., None].expand(-1, -1, hidden_BTD.shape[-1]))
-        return text_BSD, RMTState(torch.where(lengths_B[:, None, None] > 0, written_BMD, state.memory_BMD))
-
-    def _layout(
-        self, text_BSD: Tensor, memory_BMD: Tensor, lengths_B: Tensor | None, write: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """[read | text | write | padding]: the write block follows each sample's last real token.
-
-        Padding thus stands behind everything, where causal attention never looks and no position is shifted.
-        Also returns which column of [read | text and padding | write] stands at each position (B, T).
-        """
-        memory_BMD = memory_BMD.to(text_BSD.dtype)
-        x_BTD = torch.cat([memory_BMD, text_BSD] + [memory_BMD] * write, dim=1)
-        if lengths_B is None or not write:
-            return x_BTD, None
-        M, S = self.memory_tokens, text_BSD.shape[1]
-        t_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        end_B1 = M + lengths_B[:, None]
-        order_BT = torch.where(t_T < end_B1, t_T, torch.where(t_T < end_B1 + M, t_T - end_B1 + M + S, t_T - M))
-        return x_BTD.gather(1, order_BT[..., None].expand_as(x_BTD)), order_BT
-
-    def _mask(self, order_BT: Tensor | None, S: int, write: bool, device: torch.device) -> Tensor:
-        """Causal, but all-to-all inside the read and inside the write block: (1 or B, 1, T, T), True = may look."""
         M = self.memory_tokens
-        T = M + S + M * write
-        block_T = torch.zeros(T, dtype=torch.long, device=device)
-        block_T[:M], block_T[M + S :] = 1, 2
-        block_BT = block_T[None] if order_BT is None else block_T[order_BT]
-        same_BTT = (block_BT[:, :, None] == block_BT[:, None, :]) & (block_BT[:, :, None] > 0)
-        return (same_BTT | torch.ones(T, T, dtype=torch.bool, device=device).tril())[:, None]
+        blocks = Blocks(M, input_ids_BS.shape[1], M * write, lengths_B)
+        text_BSD = self.decoder.embed(input_ids_BS)
+        memory_BMD = state.memory_BMD.to(text_BSD.dtype)
+        x_BTD = blocks.arrange(torch.cat([memory_BMD, text_BSD] + [memory_BMD] * write, dim=1))
+        hidden_BTD, _ = self.decoder(x_BTD, mask=self._mask(blocks))
+        text_BSD = blocks.text_rows(hidden_BTD)
+        if not blocks.write:
+            return text_BSD, state
+        written_BMD = blocks.write_rows(hidden_BTD).clone()  # a view would keep the whole segment alive
+        return text_BSD, RMTState(blocks.unless_empty(written_BMD, state.memory_BMD))
+
+    def _mask(self, blocks: Blocks, past: int = 0) -> Tensor | None:
+        """The attention mask (1 or B, 1, T, P+T), True = may look, of these blocks after `past` positions.
+
+        None: the decoder's own causal mask.
+        """
+        if self.memory_mask == "causal" or not self.memory_tokens:
+            return None
+        return F.pad(blocks.mask(self.memory_MD.device), (past, 0), value=True)[:, None]
 
     # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step.
 
     def open_segment(self, state: RMTState) -> OpenSegment:
         """Start a segment: put the read block into a key-value cache."""
         memory_BMD = state.memory_BMD
-        M = self.memory_tokens
-        mask = memory_BMD.new_ones(M, M, dtype=torch.bool) if self.memory_mask == "bidirectional" else None
-        _, cache = self.decoder(memory_BMD, mask=mask)
-        return OpenSegment(
-            state, cache, torch.empty(memory_BMD.shape[0], 0, dtype=torch.long, device=memory_BMD.device)
-        )
+        _, cache = self.decoder(memory_BMD, mask=self._mask(Blocks(self.memory_tokens, 0, 0)))
+        ids_B0 = torch.empty(memory_BMD.shape[0], 0, dtype=torch.long, device=memory_BMD.device)
+        return OpenSegment(state, cache, ids_B0)
 
     def extend(self, segment: OpenSegment, input_ids_Bn: Tensor) -> tuple[Tensor, OpenSegment]:
         """Read n more tokens of an open segment; returns their outputs (B, n, D) and the grown segment."""
-        seen = torch.cat([segment.input_ids_Bn, input_ids_Bn], dim=1)
-        reach = input_ids_Bn.shape[1] + max(self.decoder.config.conv_taps - 1, 0)
-        x_BnD = self.decoder.embed(seen[:, -reach:])[:, -input_ids_Bn.shape[1] :]
+        seen_Bn = torch.cat([segment.input_ids_Bn, input_ids_Bn], dim=1)
+        x_BnD = self.decoder.embed_last(seen_Bn, input_ids_Bn.shape[1])
         hidden_BnD, cache = self.decoder(x_BnD, cache=segment.cache)
-        return hidden_BnD, OpenSegment(segment.state, cache, seen)
+        return hidden_BnD, OpenSegment(segment.state, cache, seen_Bn)
 
     def close_segment(self, segment: OpenSegment) -> RMTState:
         """Append the write block and return the next state."""
-        memory_BMD = segment.state.memory_BMD
-        M, P = self.memory_tokens, segment.cache.length
-        mask = memory_BMD.new_ones(M, P + M, dtype=torch.bool) if self.memory_mask == "bidirectional" else None
-        hidden_BMD, _ = self.decoder(memory_BMD, mask=mask, cache=segment.cache)
+        if not segment.input_ids_Bn.shape[1]:
+            return segment.state
+        assert segment.cache is not None
+        mask = self._mask(Blocks(0, 0, self.memory_tokens), segment.cache.length)
+        hidden_BMD, _ = self.decoder(segment.state.memory_BMD, mask=mask, cache=segment.cache)
         return RMTState(hidden_BMD)

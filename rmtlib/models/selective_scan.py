@@ -2,7 +2,7 @@
 
 Tokens are scanned chunk by chunk, and in a chunk pairs of steps are joined into one, recursively. Only the states
 between chunks are kept; the backward pass computes those inside a chunk again. A chunk is as long as its numbers fit
-into fast memory: on a CPU a single token where the batch is large, since a step is then long enough by itself.
+into fast memory: on a CPU a single token if the batch is large, since a step is then long enough by itself.
 
 Shapes: B batch, S tokens, T tokens of a chunk, I channels, N state size of a channel.
 """
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
+from rmtlib.models.precision import full_precision
+
+CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24, "meta": 2**24}
 """Numbers (B * T * I * N) a chunk has at most, and 256 tokens: what a CPU's cache holds, what fills a GPU."""
 
 
@@ -23,7 +25,7 @@ def selective_scan(
     """Outputs y (B, S, I) and the state after the last token (B, I, N).
 
     Args:
-        dt_BSI: step sizes, 0 where no time passes.
+        dt_BSI: step sizes, 0 if no time passes.
         decay_IN: A, negative.
         state_BIN: h before the first token.
     """
@@ -62,8 +64,8 @@ class _SelectiveScan(torch.autograd.Function):
     def forward(ctx: Any, x, dt, decay, B, C, state):
         size = max(1, min(256, CHUNK_ELEMENTS[x.device.type] // max(state.numel(), 1)))
         starts, outputs = [], []
-        with torch.autocast(x.device.type, enabled=False):
-            for x_c, dt_c, B_c, C_c in zip(*(each.split(size, dim=1) for each in (x, dt, B, C)), strict=True):
+        with full_precision(x):
+            for x_c, dt_c, B_c, C_c in zip(*(y.split(size, dim=1) for y in (x, dt, B, C)), strict=True):
                 starts.append(state)
                 _, h = _states(x_c, dt_c, decay, B_c, state)
                 outputs.append((h @ C_c[..., None])[..., 0])
@@ -77,8 +79,8 @@ class _SelectiveScan(torch.autograd.Function):
     def backward(ctx: Any, dy, dstate):
         x, dt, decay, B, C, *starts = ctx.saved_tensors
         parts, ddecay = [], torch.zeros_like(decay)
-        chunks = list(zip(*(each.split(ctx.size, dim=1) for each in (x, dt, B, C, dy)), starts, strict=True))
-        with torch.autocast(x.device.type, enabled=False):
+        chunks = list(zip(*(y.split(ctx.size, dim=1) for y in (x, dt, B, C, dy)), starts, strict=True))
+        with full_precision(x):
             for x_c, dt_c, B_c, C_c, dy_c, start in reversed(chunks):
                 if not x_c.shape[1]:
                     parts.append((x_c, dt_c, B_c, C_c))
@@ -98,7 +100,7 @@ class _SelectiveScan(torch.autograd.Function):
                 dB = ((dt_c * x_c)[:, :, None] @ dh)[:, :, 0]
                 dC = (dy_c[:, :, None] @ h)[:, :, 0]
                 parts.append((dinput * dt_c, ddt, dB, dC))
-        dx, ddt, dB, dC = (torch.cat(each, dim=1) for each in zip(*reversed(parts), strict=True))
+        dx, ddt, dB, dC = (torch.cat(pieces, dim=1) for pieces in zip(*reversed(parts), strict=True))
         return dx, ddt, ddecay, dB, dC, dstate
 
 

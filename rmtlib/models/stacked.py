@@ -50,9 +50,10 @@ class StackedBlocks:
     def _attention(self, x_lBTD: Tensor, w: dict[str, Tensor]) -> Tensor:
         c, (count, B, T, D) = self.config, x_lBTD.shape
         H, G = c.n_heads, c.n_kv_heads or c.n_heads
+        # Layers and batch as one axis N = l B; query and key are rotated together, as in `decoder.Attention`.
         qkv = linear(x_lBTD, w["attention.qkv.weight"], w.get("attention.qkv.bias"))
-        heads = qkv.view(count * B, T, H + 2 * G, c.d_head).transpose(1, 2)
-        qk, v_NGTE = heads.split([H + G, G], dim=1)
+        qkv_NHTE = qkv.view(count * B, T, H + 2 * G, c.d_head).transpose(1, 2)
+        qk, v_NGTE = qkv_NHTE.split([H + G, G], dim=1)
         angles = self.decoder.angles(0, T, x_lBTD.device)
         if angles is not None:
             qk = rotate(qk, angles)

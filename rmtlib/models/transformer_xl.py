@@ -23,29 +23,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
+from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import TransformerXLConfig
 
 
 class XLState(NamedTuple):
     """All that passes from one segment to the next: written memory (B, M, D), each layer's cached inputs (L, B, P, D).
 
-    The cache never carries a gradient. It grows from nothing to its full length over the first segments.
+    The cache never carries a gradient. It grows from nothing to its full length over the first segments. A sample that
+    has read less than others of its batch has its inputs at the end; `absent_BP` is 1 at the positions before them.
+    While all texts are full it is empty: (B, 0).
     """
 
     memory_BMD: Tensor
     cache_LBPD: Tensor
+    absent_BP: Tensor
 
-    def columns(self, which: slice) -> "XLState":
-        """The state of some samples of the batch."""
-        return XLState(self.memory_BMD[which], self.cache_LBPD[:, which])
 
-    @staticmethod
-    def joined(states: "Sequence[XLState]") -> "XLState":
-        """The state of a batch from those of its parts, in order."""
-        if len(states) == 1:
-            return states[0]
-        memories, caches = zip(*states, strict=True)
-        return XLState(torch.cat(memories), torch.cat(caches, dim=1))
+class OpenSegment(NamedTuple):
+    """A segment that is being read token by token: the state before it, each layer's inputs (L, B, M + n, D) so far."""
+
+    state: XLState
+    inputs_LBQD: Tensor
 
 
 def sinusoids(distances_R: Tensor, width: int) -> Tensor:
@@ -98,7 +97,7 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(inner, config.d_model, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask_TK: Tensor, biases: tuple[Tensor, Tensor]
+        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask: Tensor, biases: tuple[Tensor, Tensor]
     ) -> Tensor:
         q_BHTE = self._heads(self.query(x_BTD))
         k_BHKE, v_BHKE = self._heads(self.key_value(torch.cat([past_BPD, x_BTD], dim=1))).chunk(2, dim=-1)
@@ -106,7 +105,7 @@ class RelativeAttention(nn.Module):
         content_HE, position_HE = (bias.to(q_BHTE.dtype)[:, None] for bias in biases)
         score_BHTK = (q_BHTE + content_HE) @ k_BHKE.transpose(-1, -2)
         score_BHTK = score_BHTK + relative_scores(q_BHTE + position_HE, r_HRE, k_BHKE.shape[2])
-        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask_TK, -torch.inf)
+        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask, -torch.inf)
         mixed_BHTE = score_BHTK.softmax(-1).to(v_BHKE.dtype) @ v_BHKE
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
@@ -127,9 +126,9 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask_TK: Tensor, biases: tuple[Tensor, Tensor]
+        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask: Tensor, biases: tuple[Tensor, Tensor]
     ) -> Tensor:
-        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask_TK, biases)
+        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask, biases)
         x_BTD = self.attention_norm(x_BTD + self.dropout(mixed_BTD))
         fed_BTD = self.down(self.dropout(F.relu(self.up(x_BTD))))
         return self.feed_forward_norm(x_BTD + self.dropout(fed_BTD))
@@ -174,14 +173,10 @@ class TransformerXL(nn.Module):
 
     def initial_state(self, batch: int) -> XLState:
         """The learned memory, once per sample, and an empty cache."""
-        c = self.config
+        c, like = self.config, self.memory_MD
         memory_MD = self.memory_MD if c.recurrent else self.memory_MD[:0]
-        return XLState(memory_MD.expand(batch, -1, -1), self.memory_MD.new_empty(c.n_layers, batch, 0, c.d_model))
-
-    @staticmethod
-    def detach(state: XLState) -> XLState:
-        """The same state, cut from its graph: no gradient passes to earlier segments."""
-        return XLState(state.memory_BMD.detach(), state.cache_LBPD.detach())
+        cache_LBPD = like.new_empty(c.n_layers, batch, 0, c.d_model)
+        return XLState(memory_MD.expand(batch, -1, -1), cache_LBPD, like.new_empty(batch, 0))
 
     def step(
         self, input_ids_BS: Tensor, state: XLState, lengths_B: Tensor | None = None, *, write: bool = True
@@ -189,49 +184,103 @@ class TransformerXL(nn.Module):
         """Read one segment.
 
         Args:
-            input_ids_BS: token ids; every sample is full.
+            input_ids_BS: token ids, right-padded.
             state: memory and cache before the segment.
-            lengths_B: must be None: a stream has no padding.
+            lengths_B: real tokens of each sample, 0 to S; None if every sample is full. A sample of length 0
+                keeps its state; padding never changes a sample's outputs or state.
             write: False leaves out the write block and returns the state as it was (for the last segment).
 
         Returns:
-            The outputs at the text positions (B, S, D), and the next state.
-        """
-        if lengths_B is not None:
-            raise ValueError("TransformerXL reads full segments only; pad or trim the samples to one length")
-        c, (B, S) = self.config, input_ids_BS.shape
-        M = c.memory_tokens
-        text_BSD = self.tokens(input_ids_BS) * math.sqrt(c.d_model)
-        memory_BMD = state.memory_BMD if c.recurrent else self.memory_MD.expand(B, -1, -1)
-        memory_BMD = memory_BMD.to(text_BSD.dtype)
-        x_BTD = torch.cat([memory_BMD, text_BSD] + [memory_BMD] * (write and c.recurrent), dim=1)
-        x_BTD = self.dropout(x_BTD)
-        T, P = x_BTD.shape[1], state.cache_LBPD.shape[2]
-        mask_TK = self._mask(P, S, T, x_BTD.device)
-        positions_RD = self.dropout(self._positions(P + T, x_BTD))
-        inputs = []
-        for layer, past_BPD in zip(self.layers, state.cache_LBPD, strict=True):
-            inputs.append(x_BTD)
-            x_BTD = layer(
-                x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask_TK, (self.content_bias_HE, self.position_bias_HE)
-            )
-        hidden_BTD = self.dropout(x_BTD)
-        text_BSD = hidden_BTD[:, M : M + S]
-        if not write:
-            return text_BSD, state
-        memory_BMD = hidden_BTD[:, M + S :] if c.recurrent else state.memory_BMD
-        return text_BSD, XLState(memory_BMD, self._grow(state.cache_LBPD, inputs, S))
+            The outputs at the text positions (B, S, D), undefined in rows of padding, and the next state.
 
-    def _mask(self, P: int, S: int, T: int, device: torch.device) -> Tensor:
-        """(T, K), True = may look: text is causal, inside a memory block all see all (RMT paper, Figure 6d)."""
+        Raises:
+            ValueError: `lengths_B` with memory_positions="released" and more than two memory tokens.
+        """
+        c, M = self.config, self.config.memory_tokens
+        if lengths_B is not None:
+            self._need_exact_positions("padding")
+        blocks = Blocks(M, input_ids_BS.shape[1], M * (write and c.recurrent), lengths_B)
+        text_BSD = self.tokens(input_ids_BS) * math.sqrt(c.d_model)
+        memory_BMD = self._memory(state).to(text_BSD.dtype)
+        x_BTD = torch.cat([memory_BMD, text_BSD] + [memory_BMD] * (write and c.recurrent), dim=1)
+        hidden_BTD, inputs = self._run_layers(blocks.arrange(x_BTD), state.cache_LBPD, self._mask(blocks, state))
+        if not write:
+            return blocks.text_rows(hidden_BTD), state
+        return blocks.text_rows(hidden_BTD), self._next_state(state, blocks, hidden_BTD, inputs)
+
+    # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step. Like
+    # the cache, an open segment keeps every layer's inputs, not keys and values.
+
+    def open_segment(self, state: XLState) -> OpenSegment:
+        """Start a segment: run the read block, if there is one."""
+        self._need_exact_positions("reading token by token")
         M = self.config.memory_tokens
-        mask_TK = torch.ones(T, P + T, dtype=torch.bool, device=device).tril(P)
-        if M:
-            for block in (slice(0, M), slice(M + S, T)):
-                mask_TK[block, P + block.start : P + block.stop] = True
-                if not self.config.memory_sees_cache:
-                    mask_TK[block, :P] = False
-        return mask_TK
+        if not M:
+            return OpenSegment(state, state.cache_LBPD[:, :, :0])
+        _, inputs = self._run_layers(self._memory(state), state.cache_LBPD, self._mask(Blocks(M, 0, 0), state))
+        return OpenSegment(state, torch.stack(inputs))
+
+    def extend(self, segment: OpenSegment, input_ids_Bn: Tensor) -> tuple[Tensor, OpenSegment]:
+        """Read n more tokens of an open segment; returns their outputs (B, n, D) and the grown segment."""
+        x_BnD = self.tokens(input_ids_Bn) * math.sqrt(self.config.d_model)
+        hidden_BnD, inputs_LBQD = self._continue(segment, x_BnD, Blocks(0, x_BnD.shape[1], 0))
+        return hidden_BnD, OpenSegment(segment.state, inputs_LBQD)
+
+    def close_segment(self, segment: OpenSegment) -> XLState:
+        """Append the write block and return the next state."""
+        c, M = self.config, self.config.memory_tokens
+        state, hidden_BMD, inputs_LBQD = segment.state, segment.state.memory_BMD, segment.inputs_LBQD
+        n = inputs_LBQD.shape[2] - M
+        if not n:
+            return state
+        if M and c.recurrent:
+            hidden_BMD, inputs_LBQD = self._continue(segment, self._memory(state), Blocks(0, 0, M))
+        return self._next_state(state, Blocks(M, n, M * c.recurrent), hidden_BMD, inputs_LBQD.unbind())
+
+    def _continue(self, segment: OpenSegment, x_BTD: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
+        """Outputs (B, T, D) of more positions of an open segment, and each layer's inputs with theirs behind."""
+        past_LBPD = torch.cat([segment.state.cache_LBPD, segment.inputs_LBQD], dim=2)
+        mask = self._mask(blocks, segment.state, segment.inputs_LBQD.shape[2])
+        hidden_BTD, inputs = self._run_layers(x_BTD, past_LBPD, mask)
+        return hidden_BTD, torch.cat([segment.inputs_LBQD, torch.stack(inputs)], dim=2)
+
+    # Parts.
+
+    def _memory(self, state: XLState) -> Tensor:
+        """What stands in the read block (B, M, D)."""
+        return state.memory_BMD if self.config.recurrent else self.memory_MD.expand(state.cache_LBPD.shape[1], -1, -1)
+
+    def _need_exact_positions(self, what: str) -> None:
+        """Refuse what the released positions make impossible; up to two memory tokens look no more than one ahead."""
+        if self.config.memory_positions == "released" and self.config.memory_tokens > 2:
+            raise ValueError(
+                f"memory_positions is 'released', whose positions depend on the segment's length; {what} needs "
+                "'signed' or 'content'"
+            )
+
+    def _run_layers(self, x_BTD: Tensor, past_LBPD: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Outputs (B, T, D) of positions that follow `past_LBPD`, and the inputs of each layer (B, T, D)."""
+        x_BTD = self.dropout(x_BTD)
+        positions_RD = self.dropout(self._positions(past_LBPD.shape[2] + x_BTD.shape[1], x_BTD))
+        biases, inputs = (self.content_bias_HE, self.position_bias_HE), []
+        for layer, past_BPD in zip(self.layers, past_LBPD, strict=True):
+            inputs.append(x_BTD)
+            x_BTD = layer(x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask, biases)
+        return self.dropout(x_BTD), inputs
+
+    def _mask(self, blocks: Blocks, state: XLState, earlier: int = 0) -> Tensor:
+        """(1 or B, 1, T, K), True = may look, over the keys [cache P | earlier positions of the segment | T new ones].
+
+        Text is causal, inside a memory block all see all (RMT paper, Figure 6d); nothing sees what is absent.
+        """
+        device, P = state.cache_LBPD.device, state.cache_LBPD.shape[2]
+        new_BTT, text_BT = blocks.mask(device), blocks.in_memory(device) == 0
+        cache_BTP = (text_BT | self.config.memory_sees_cache)[..., None].expand(-1, -1, P)
+        if state.absent_BP.shape[1]:
+            cache_BTP = cache_BTP & (state.absent_BP == 0)[:, None]
+        earlier_BTQ = text_BT.new_ones(1, new_BTT.shape[1], earlier)
+        B = max(len(cache_BTP), len(new_BTT))
+        return torch.cat([part.expand(B, -1, -1) for part in (cache_BTP, earlier_BTQ, new_BTT)], dim=-1)[:, None]
 
     def _positions(self, K: int, like: Tensor) -> Tensor:
         """Embeddings (R, D) of the distances K-1 ... 0, then of what memory tokens see ahead of them."""
@@ -243,25 +292,44 @@ class TransformerXL(nn.Module):
             positions_RD[K:] = 0.0
         return positions_RD
 
+    def _next_state(self, state: XLState, blocks: Blocks, hidden_BTD: Tensor, inputs: Sequence[Tensor]) -> XLState:
+        """The state after a segment, from the outputs at (and before) its write block and all layers' inputs."""
+        memory_BMD = state.memory_BMD
+        if self.config.recurrent:
+            memory_BMD = blocks.unless_empty(blocks.write_rows(hidden_BTD), state.memory_BMD)
+        return XLState(memory_BMD, *self._grow(state, inputs, blocks))
+
     @torch.no_grad()
-    def _grow(self, cache_LBPD: Tensor, inputs: list[Tensor], S: int) -> Tensor:
-        """The cache with this segment's layer inputs behind it, cut to its length."""
-        c = self.config
+    def _grow(self, state: XLState, inputs: Sequence[Tensor], blocks: Blocks) -> tuple[Tensor, Tensor]:
+        """The cache with this segment's layer inputs behind it, cut to its length, and what is absent in it."""
+        c, (cache_LBPD, absent_BP) = self.config, state[1:]
         if c.cache == 0:
-            return cache_LBPD
-        M = c.memory_tokens if c.cache_counts == "tokens" else 0
-        new_LBTD = torch.stack([x_BTD[:, M : M + S] if M else x_BTD for x_BTD in inputs]).to(cache_LBPD.dtype)
-        return torch.cat([cache_LBPD, new_LBTD], dim=2)[:, :, -c.cache :].contiguous()
+            return cache_LBPD, absent_BP
+        tokens = c.cache_counts == "tokens"
+        new_LBTD = torch.stack([blocks.text_rows(x) if tokens else x for x in inputs]).to(cache_LBPD.dtype)
+        if blocks.lengths is None and not absent_BP.shape[1]:
+            return torch.cat([cache_LBPD, new_LBTD], dim=2)[:, :, -c.cache :].contiguous(), absent_BP
+        # Each sample keeps the positions up to its own last real one, as many as the fullest: of [absent | cache | new]
+        # the window that ends there.
+        (L, B, P, D), T = cache_LBPD.shape, new_LBTD.shape[2]
+        length = min(P + T, c.cache)
+        lengths_B = absent_BP.new_full((B,), blocks.text).long() if blocks.lengths is None else blocks.lengths
+        new_B = lengths_B if tokens else (lengths_B + blocks.read + blocks.write) * (lengths_B > 0)
+        window_BP = P + new_B[:, None] + torch.arange(length, device=new_B.device)
+        if not absent_BP.shape[1]:
+            absent_BP = absent_BP.new_zeros(B, P)
+        absent_BQ = torch.cat([absent_BP.new_ones(B, length), absent_BP, absent_BP.new_zeros(B, T)], dim=1)
+        cache_LBQD = torch.cat([cache_LBPD.new_zeros(L, B, length, D), cache_LBPD, new_LBTD], dim=2)
+        return cache_LBQD.gather(2, window_BP[:, :, None].expand(L, -1, -1, D)), absent_BQ.gather(1, window_BP)
 
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Negative log-likelihood (N) in nats."""
         return self.softmax(hidden_ND, targets_N, self.tokens.weight)
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Scores (N, V) of chosen rows of `hidden`: log-probabilities."""
-        return self.softmax.log_probabilities(hidden_ND.flatten(0, -2), self.tokens.weight).unflatten(
-            0, hidden_ND.shape[:-1]
-        )
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of chosen rows of `hidden`: log-probabilities."""
+        log_p_NV = self.softmax.log_probabilities(hidden.flatten(0, -2), self.tokens.weight)
+        return log_p_NV.unflatten(0, hidden.shape[:-1])
 
     def auxiliary_loss(self, state: XLState) -> Tensor:
         """Mean loss in nats of predicting the special token from every vector of a written memory.

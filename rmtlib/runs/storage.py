@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from rmtlib.errors import RmtlibError
 from rmtlib.files import unwritable, write_atomically
+from rmtlib.settings import added_fields
 
 
 def plain(value: Any) -> Any:
@@ -38,10 +39,11 @@ T = TypeVar("T")
 
 
 def strict(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass with these fields. Raises RmtlibError where one is unknown or missing: configs are complete."""
+    """The dataclass with these fields. Raises RmtlibError if one is unknown or missing; only added ones may be."""
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    if set(data) != known:
-        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(known ^ set(data)))}")
+    wrong = (known ^ set(data)) - (added_fields(cls) - set(data))
+    if wrong:
+        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(wrong))}")
     return cls(**data)
 
 

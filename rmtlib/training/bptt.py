@@ -48,7 +48,7 @@ def read(
                 waiting.append(segment)
                 yield segment.input_ids_BS, segment.lengths_B
 
-        for hidden_BSD in model.sweep(feed(), state):
+        for hidden_BSD in model.forward_diagonal(feed(), state):
             yield waiting.popleft(), hidden_BSD
         return
     for s, segment in enumerate(chain([first], segments)):

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from rmtlib.data.streams import Stream, train_segment, train_segments
 from rmtlib.errors import Stopped
+from rmtlib.models.interface import detach, join, select
 from rmtlib.segments import Segment
 from rmtlib.training.run import Run, autocast
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 
 class StreamModel(Protocol):
-    """What training on a stream needs of a model. Its states have `columns` and `joined`, as `XLState` does."""
+    """What training on a stream needs of a model."""
 
     def initial_state(self, batch: int) -> Any: ...
-    def detach(self, state: Any) -> Any: ...
     def step(self, input_ids_BS: Tensor, state: Any) -> tuple[Tensor, Any]: ...
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor: ...
     def auxiliary_loss(self, state: Any) -> Tensor: ...
@@ -169,7 +169,7 @@ class StreamTrainer(Run):
         lr = c.learning_rate(at.step)
         loss, norm = self.update(lr, at.step, backward)
         states = [state for _, state in passes]
-        self.state = type(states[0]).joined(states)
+        self.state = join(states)
         at.step += count
         at.tokens += count * c.batch_size * c.segment_size
         return loss, norm, lr
@@ -186,12 +186,12 @@ class StreamTrainer(Run):
         with autocast(self.device, c.precision):
             if c.replay == "none":
                 mine = [_columns(segment, which) for segment in segments]
-                loss, mean, state = window_loss(self.model, mine, self.state and self.state.columns(which), c.auxiliary)
+                loss, mean, state = window_loss(self.model, mine, self.state and select(self.state, which), c.auxiliary)
             else:
-                recent = [Read(_columns(each, which), state and state.columns(which)) for each, state in self.recent]
+                recent = [Read(_columns(each, which), state and select(state, which)) for each, state in self.recent]
                 loss, mean, state = replayed_loss(self.model, recent, c.replay, c.auxiliary)
         (loss * part).backward()
-        return mean.item() * part, self.model.detach(state)
+        return mean.item() * part, detach(state)
 
     def _segment(self, place: int) -> Segment:
         return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place).to(self.device)

@@ -6,7 +6,7 @@ segment to far beyond the training length.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.models.config import DecoderConfig
 from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
+from rmtlib.settings import to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
@@ -226,13 +227,13 @@ class Figure5(Artifact):
             params = _gpu_from_scratch(row, seed)
         if params.questions == "auto":
             params = replace(params, questions=available_questions(row, fetch=False))
-        return RunConfig(self.name, row, scale, seed, asdict(params))
+        return RunConfig(self.name, row, scale, seed, to_params(params))
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
         params = _params(row, scale, seed)
         if params.questions == "auto":
             params = replace(params, questions="files")
-        return RunConfig(self.name, row, scale, seed, asdict(params))
+        return RunConfig(self.name, row, scale, seed, to_params(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.babilong.run import execute

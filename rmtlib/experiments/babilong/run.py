@@ -15,12 +15,12 @@ from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
 from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
-from rmtlib.models.decoder import Decoder
+from rmtlib.models.config import RMTConfig
+from rmtlib.models.registry import build
 from rmtlib.models.rmt import RMT
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import Test, count_right_answers
-from rmtlib.seeds import torch_seed
 from rmtlib.training.curriculum import Stage, draw_segments
 from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
@@ -83,13 +83,12 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
 
 def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
     """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
-    torch.manual_seed(torch_seed(params.train.seed, "init"))
-    if isinstance(params.backbone, str):
-        decoder, note = load_backbone(params.backbone)
-        notes = [note]
-    else:
-        decoder, notes = Decoder(params.backbone), []
-    return RMT(decoder, params.memory_tokens, memory_mask=params.memory_mask), notes  # type: ignore[arg-type]
+    decoder, weights, shape = None, [], params.backbone
+    if isinstance(shape, str):
+        decoder, note = load_backbone(shape)
+        weights, shape = [note], decoder.config
+    config = RMTConfig(shape, params.memory_tokens, params.memory_mask)  # type: ignore[arg-type]
+    return build(config, seed=params.train.seed, decoder=decoder), weights
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:

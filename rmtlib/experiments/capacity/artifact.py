@@ -4,7 +4,7 @@ One row per model and task, one run per row and seed: train with the curriculum,
 than training had.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
 from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, Row, RunConfig
+from rmtlib.settings import to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
@@ -60,12 +61,17 @@ VOCABULARY = 128
 
 
 def _model(model: str, scale: str) -> ModelConfig:
-    """The paper's kind of models: GPT-NeoX with an MLP as wide as the model, and Mamba."""
+    """The paper's kind of models: GPT-NeoX with an MLP as wide as the model, and Mamba.
+
+    At the scale `paper` they start as released: as Hugging Face initialises both.
+    """
     kind, _, variant = model.partition("-")
     width, layers = {"smoke": (32, 2), "small": (64, 2), "medium": (64, 2)}.get(scale, (128, 4))
     if kind == "mamba":
         states = {"smoke": 8, "small": 16, "medium": 16}.get(scale, 32)
-        return ModelConfig(kind, MambaConfig(VOCABULARY, width, layers, states))
+        return ModelConfig(
+            kind, MambaConfig(VOCABULARY, width, layers, states, init="huggingface" if scale == "paper" else "torch")
+        )
     released = scale in ("gpu", "paper")
     decoder = DecoderConfig(
         VOCABULARY,
@@ -79,6 +85,7 @@ def _model(model: str, scale: str) -> ModelConfig:
         activation="gelu",
         tied=False,
         conv_taps=0 if released else 4,
+        init_std=0.02 if scale == "paper" else None,
     )
     d_memory, tokens = EQUAL[scale] if variant == "equal" else (64 if released else 8 if scale == "smoke" else 16, 4)
     if kind == "prmt":
@@ -265,7 +272,7 @@ class MemoryCapacity(Artifact):
         model, _, task = row.rpartition("-")
         make = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}[scale]
         params = make(model, task, seed)
-        return RunConfig(self.name, row, scale, seed, asdict(params))
+        return RunConfig(self.name, row, scale, seed, to_params(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.capacity.run import execute

@@ -239,12 +239,9 @@ def paper(rows: Sequence[Row]) -> Table:
 
 def _weights(model: ModelConfig) -> int:
     """How many weights the model has."""
-    import torch
+    from rmtlib.models.registry import count_parameters
 
-    from rmtlib.experiments.capacity.run import build_model
-
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in build_model(model, 0).parameters())
+    return count_parameters(model.model())
 
 
 FIELDS = ("source", "scale", "row", "pairs", "train_pairs", "seed", "correct", "n", "accuracy", "stored", "record")

@@ -8,16 +8,11 @@ import torch
 from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
 from rmtlib.evaluation.question_answering import count_right
-from rmtlib.experiments.capacity.settings import ModelConfig, Params, work
-from rmtlib.models.armt import ARMT, PRMT
-from rmtlib.models.config import MambaConfig
-from rmtlib.models.decoder import Decoder
-from rmtlib.models.mamba import Mamba
-from rmtlib.models.rmt import RMT
+from rmtlib.experiments.capacity.settings import Params, work
+from rmtlib.models.registry import build
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import Test, count_right_answers
-from rmtlib.seeds import torch_seed
 from rmtlib.training.curriculum import Stage
 from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
@@ -28,17 +23,6 @@ if TYPE_CHECKING:
 TEST_SEED = 42  # validation and test samples are the same for all runs
 
 
-def build_model(config: ModelConfig, seed: int) -> Any:
-    """The untrained model; its weights depend on the seed alone."""
-    torch.manual_seed(torch_seed(seed, "init"))
-    if isinstance(config.backbone, MambaConfig):
-        return Mamba(config.backbone)
-    decoder = Decoder(config.backbone)
-    if config.kind == "armt":
-        return ARMT(decoder, config.memory_tokens, config.d_memory, config.rule, normalised=config.normalised)
-    return {"rmt": RMT, "prmt": PRMT}[config.kind](decoder, config.memory_tokens)
-
-
 def execute(params: Params, folder: "RunFolder") -> Result:
     """Train, then test with every number of pairs; both continue from what the folder holds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,7 +30,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     folder.progress("preparing data", 0, 1)
     tasks = [PairTask(params.task, k, params.value_size) for k in params.key_sizes]  # type: ignore[arg-type]
     fixed = [] if params.train_samples is None else _fixed_sets(params, tasks)
-    model = build_model(params.model, seed).to(device)
+    model = build(params.model.model(), seed=seed).to(device)
 
     parts = work(params)
 

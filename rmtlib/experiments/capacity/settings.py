@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, MambaConfig, PRMTConfig, RMTConfig
 from rmtlib.runs.spec import Cost
 from rmtlib.runs.storage import strict
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -29,6 +29,15 @@ class ModelConfig:
         if isinstance(data.get("rule"), Mapping):
             data["rule"] = strict(DeltaRule, data["rule"])
         return strict(cls, data)
+
+    def model(self) -> RMTConfig | ARMTConfig | PRMTConfig | MambaConfig:
+        """The config that `models.registry` builds."""
+        if isinstance(self.backbone, MambaConfig):
+            return self.backbone
+        if self.kind == "armt":
+            rule = self.rule or DeltaRule()
+            return ARMTConfig(self.backbone, self.memory_tokens, self.d_memory, rule, self.normalised)
+        return {"rmt": RMTConfig, "prmt": PRMTConfig}[self.kind](self.backbone, self.memory_tokens)
 
     @property
     def parameters(self) -> int:
@@ -81,7 +90,7 @@ class Params:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
+        """The inverse of `rmtlib.settings.to_params`. Raises RmtlibError if a key is unknown or missing."""
         data = dict(data)
         if isinstance(data.get("model"), Mapping):
             data["model"] = ModelConfig.from_json(data["model"])

@@ -6,7 +6,7 @@ memory tokens and segment alike, rounded to the nearest, at least 1), so that ro
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from rmtlib.experiments.language_modelling.rows import TABLES, TableRow, as_rows
 from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, RunConfig
+from rmtlib.settings import to_params
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LanguageTable(Artifact):
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config; it does not depend on this machine."""
-        return RunConfig(self.name, row, scale, seed, asdict(self.settings(table_row(self.name, row), scale, seed)))
+        return RunConfig(self.name, row, scale, seed, to_params(self.settings(table_row(self.name, row), scale, seed)))
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch the corpus, so that runs that start together do not."""

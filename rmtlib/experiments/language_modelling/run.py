@@ -11,10 +11,10 @@ from rmtlib.data.streams import LANGUAGES, Language
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.experiments.language_modelling.settings import Params, work
+from rmtlib.models.registry import build
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
-from rmtlib.seeds import torch_seed
 from rmtlib.training.run import autocast
 from rmtlib.training.streams import StreamTrainer
 
@@ -37,12 +37,6 @@ def open_language(params: Params) -> Language:
     )
 
 
-def build_model(params: Params) -> TransformerXL:
-    """The untrained model; its weights depend on the seed alone."""
-    torch.manual_seed(torch_seed(params.train.seed, "init"))
-    return TransformerXL(params.model)
-
-
 def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     """Train, then evaluate the best weights on the test split.
 
@@ -53,11 +47,11 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     config = params.train
     folder.progress("preparing data", 0, 1)
     language = open_language(params)
-    model = build_model(params).to(device)
+    model = build(params.model, seed=config.seed).to(device)
     if params.compile and device == "cuda":
         # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
         torch._dynamo.config.recompile_limit = 32
-        model.step = torch.compile(model.step)  # type: ignore[method-assign]
+        model.step = torch.compile(model.step)
 
     def measure(model: TransformerXL, split: str) -> Likelihood:
         trained = model.config

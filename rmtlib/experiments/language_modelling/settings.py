@@ -31,7 +31,7 @@ class Params:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
+        """The inverse of `rmtlib.settings.to_params`. Raises RmtlibError if a key is unknown or missing."""
         data = dict(data)
         if isinstance(data.get("model"), Mapping):
             model = dict(data["model"])

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmtlib.models import delta_rule as mu
-from rmtlib.models.delta_rule import Association, DeltaRule
+from rmtlib.models import delta_rule
+from rmtlib.models.config import DeltaRule
+from rmtlib.models.delta_rule import Association
 
 B, E, D = 2, 3, 5
-K = 2 * mu.NU * E
+K = 2 * delta_rule.NU * E
 RULES = [
     DeltaRule(u, g, d) for u in ("sequential", "batched") for g in ("paper", "released", "off") for d in (True, False)
 ]
@@ -30,12 +31,12 @@ def draw(
     raw = normal(B, M, E)
     if collide:
         raw = raw[:, torch.arange(M) // 2]
-    keys = mu.dpfp(raw) + 0.1
-    memory = mu.empty((B,), K, D, keys)
+    keys = delta_rule.dpfp(raw) + 0.1
+    memory = delta_rule.empty((B,), K, D, keys)
     if stored:
-        earlier = torch.cat([mu.dpfp(normal(B, 4, E)) + 0.1, keys[:, :1]], dim=1)
+        earlier = torch.cat([delta_rule.dpfp(normal(B, 4, E)) + 0.1, keys[:, :1]], dim=1)
         rule = DeltaRule(gamma="released")
-        memory = mu.write_token_by_token(memory, earlier, normal(B, 5, D), normal(B, 5).sigmoid(), rule)
+        memory = delta_rule.write_token_by_token(memory, earlier, normal(B, 5, D), normal(B, 5).sigmoid(), rule)
     return memory, keys, normal(B, M, D), normal(B, M).sigmoid()
 
 
@@ -57,11 +58,11 @@ def test_sequential_form_equals_the_equations(M, seed, rule, stored, collide):
     memory, *tokens = draw(M, seed, stored=stored, collide=collide)
 
     def slow(A, z, *tokens):
-        return mu.write_token_by_token(Association(A, z), *tokens, rule)
+        return delta_rule.write_token_by_token(Association(A, z), *tokens, rule)
 
     def fast(A, z, *tokens):
         memory = Association(A, z)
-        return mu.add(memory, mu.write(memory, *tokens, rule))
+        return delta_rule.add(memory, delta_rule.write(memory, *tokens, rule))
 
     inputs = (*memory, *tokens)
     for a, b in zip(with_gradients(fast, inputs), with_gradients(slow, inputs), strict=True):
@@ -87,7 +88,7 @@ def released(memory: Association, keys: Tensor, values: Tensor, betas: Tensor, f
 def test_batched_form_equals_the_released_code(M, stored):
     memory, *tokens = draw(M, 3, stored=stored, collide=True)
     rule = DeltaRule("batched", "released")
-    ours = with_gradients(lambda *x: mu.add(memory, mu.write(memory, *x, rule)), tokens)
+    ours = with_gradients(lambda *x: delta_rule.add(memory, delta_rule.write(memory, *x, rule)), tokens)
     theirs = with_gradients(lambda *x: released(memory, *x, first=not stored), tokens)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
@@ -102,7 +103,10 @@ def test_where_batched_and_sequential_agree(gamma):
     """Equal for one token, and for keys without overlap; different when keys of a segment overlap."""
 
     def both(memory, *tokens):
-        return [mu.add(memory, mu.write(memory, *tokens, DeltaRule(u, gamma))) for u in ("sequential", "batched")]  # type: ignore[arg-type]
+        return [
+            delta_rule.add(memory, delta_rule.write(memory, *tokens, DeltaRule(u, gamma)))
+            for u in ("sequential", "batched")
+        ]  # type: ignore[arg-type]
 
     assert difference(*both(*draw(1, 0))) < 1e-12
     memory, _, values, betas = draw(4, 0)
@@ -113,15 +117,15 @@ def test_where_batched_and_sequential_agree(gamma):
 
 def test_a_rewritten_key_returns_its_latest_value():
     """beta = 1 and gamma on: after any number of rewrites the key holds its last value and counts once in z."""
-    k = mu.dpfp(torch.randn(1, 1, E, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    k = delta_rule.dpfp(torch.randn(1, 1, E, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     k = k / k.norm()
     ones, last = torch.ones(1, 1, dtype=torch.float64), torch.arange(D, dtype=torch.float64).view(1, 1, D)
     found = {}
     for gamma in ("paper", "released", "off"):
-        memory = mu.empty((1,), K, D, k)
+        memory = delta_rule.empty((1,), K, D, k)
         for value in (*torch.eye(D, dtype=torch.float64).view(D, 1, 1, D), last):
-            memory = mu.add(memory, mu.write(memory, k, value, ones, DeltaRule(gamma=gamma)))  # type: ignore[arg-type]
-        found[gamma] = (mu.read(memory, k) - last).abs().max().item(), (memory.norm_BK * k[:, 0]).sum().item()
+            memory = delta_rule.add(memory, delta_rule.write(memory, k, value, ones, DeltaRule(gamma=gamma)))  # type: ignore[arg-type]
+        found[gamma] = (delta_rule.read(memory, k) - last).abs().max().item(), (memory.norm_BK * k[:, 0]).sum().item()
     assert found["paper"][0] < 1e-3 and abs(found["paper"][1] - 1) < 1e-3
     assert found["released"][0] < 1e-3 and abs(found["released"][1] - 1) < 1e-3
     assert found["off"][0] > 1 and abs(found["off"][1] - (D + 1)) < 1e-9  # z remembers what A has erased
@@ -139,22 +143,22 @@ def test_no_division_by_zero_and_finite_gradients(rule, stored, normalised, keys
     values = torch.ones(B, len(keys), D, dtype=torch.float64)
 
     def run(raw, values, logits):
-        phi = mu.dpfp(raw, normalised=normalised)
-        after = mu.add(memory, mu.write(memory, phi, values, logits.sigmoid(), rule))
-        return *after, mu.read(after, phi)
+        phi = delta_rule.dpfp(raw, normalised=normalised)
+        after = delta_rule.add(memory, delta_rule.write(memory, phi, values, logits.sigmoid(), rule))
+        return *after, delta_rule.read(after, phi)
 
     assert all(bool(x.isfinite().all()) for x in with_gradients(run, (raw, values, values[..., 0])))
 
 
 def test_reading_an_empty_memory_gives_exactly_zero():
-    queries = mu.dpfp(torch.randn(B, 7, E))
-    assert (mu.read(mu.empty((B,), K, D, queries), queries) == 0).all()
+    queries = delta_rule.dpfp(torch.randn(B, 7, E))
+    assert (delta_rule.read(delta_rule.empty((B,), K, D, queries), queries) == 0).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_zero_key_changes_nothing(rule):
     memory, keys, values, betas = draw(3, 2)
-    after = mu.add(memory, mu.write(memory, torch.zeros_like(keys), values, betas, rule))
+    after = delta_rule.add(memory, delta_rule.write(memory, torch.zeros_like(keys), values, betas, rule))
     assert difference(after, memory) == 0
 
 
@@ -162,16 +166,18 @@ def test_dpfp_is_the_published_one():
     x = torch.randn(2, 4, E, dtype=torch.float64)
     both = torch.cat([x.relu(), (-x).relu()], dim=-1)
     expected = torch.cat([both * both.roll(j, -1) for j in (1, 2, 3)], dim=-1)
-    assert torch.equal(mu.dpfp(x), expected) and expected.shape[-1] == K
-    lengths = mu.dpfp(x, normalised=True).norm(dim=-1)
+    assert torch.equal(delta_rule.dpfp(x), expected) and expected.shape[-1] == K
+    lengths = delta_rule.dpfp(x, normalised=True).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
 
 
 def test_layers_and_batch_may_both_lead():
     memory, *tokens = draw(3, 6)
     wide = Association(*(x.expand(4, *x.shape) for x in memory))
-    after = mu.add(wide, mu.write(wide, *(x.expand(4, *x.shape) for x in tokens), DeltaRule(gamma="released")))
-    one = mu.add(memory, mu.write(memory, *tokens, DeltaRule(gamma="released")))
+    after = delta_rule.add(
+        wide, delta_rule.write(wide, *(x.expand(4, *x.shape) for x in tokens), DeltaRule(gamma="released"))
+    )
+    one = delta_rule.add(memory, delta_rule.write(memory, *tokens, DeltaRule(gamma="released")))
     torch.testing.assert_close(after.matrix_BKD[2], one.matrix_BKD, rtol=0, atol=1e-13)
 
 
@@ -180,9 +186,9 @@ def test_bf16_autocast_keeps_the_memory_in_float32(update):
     memory, *tokens = (x if isinstance(x, Association) else x.float() for x in draw(3, 7))
     memory = Association(*(x.float() for x in memory))
     rule = DeltaRule(update, "released")
-    plain = mu.add(memory, mu.write(memory, *tokens, rule))
+    plain = delta_rule.add(memory, delta_rule.write(memory, *tokens, rule))
     with torch.autocast("cpu", torch.bfloat16):
-        cast = mu.add(memory, mu.write(memory, *tokens, rule))
+        cast = delta_rule.add(memory, delta_rule.write(memory, *tokens, rule))
     assert cast.matrix_BKD.dtype == torch.float32 and difference(cast, plain) == 0
 
 

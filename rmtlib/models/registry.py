@@ -1,0 +1,85 @@
+"""All models by name. A new model is a file with its class, a config class in `models.config` and one line here.
+
+A config with a `backbone` stands for a model around a decoder; its other fields are the arguments of the model's class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rmtlib.errors import RmtlibError
+from rmtlib.models.armt import ARMT
+from rmtlib.models.config import ARMTConfig, MambaConfig, PRMTConfig, RMTConfig, TransformerXLConfig
+from rmtlib.models.decoder import Decoder
+from rmtlib.models.mamba import Mamba
+from rmtlib.models.prmt import PRMT
+from rmtlib.models.rmt import RMT
+from rmtlib.models.transformer_xl import TransformerXL
+from rmtlib.seeds import torch_seed
+
+
+class Entry(NamedTuple):
+    """A model's config class and its own."""
+
+    config: type
+    model: type
+
+
+MODELS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "transformer-xl": Entry(TransformerXLConfig, TransformerXL),
+        "rmt": Entry(RMTConfig, RMT),
+        "armt": Entry(ARMTConfig, ARMT),
+        "prmt": Entry(PRMTConfig, PRMT),
+        "mamba": Entry(MambaConfig, Mamba),
+    }
+)
+
+
+def build(config: Any, *, seed: int | None = None, decoder: Decoder | None = None) -> Any:
+    """The untrained model that `config` describes.
+
+    Args:
+        config: of a class in `MODELS`.
+        seed: new weights depend on it alone; None: they are drawn from PyTorch's generator as it is.
+        decoder: takes the place of a new one, e.g. a pretrained decoder.
+
+    Raises:
+        RmtlibError: no model has such a config.
+    """
+    model = next((entry.model for entry in MODELS.values() if entry.config is type(config)), None)
+    if model is None:
+        raise RmtlibError(f"no model has a {type(config).__name__}; add it to rmtlib.models.registry")
+    if seed is not None:
+        torch.manual_seed(torch_seed(seed, "init"))
+    if not hasattr(config, "backbone"):
+        return model(config)
+    arguments = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "backbone"}
+    return model(decoder or Decoder(config.backbone), **arguments)
+
+
+def count_parameters(config: Any) -> int:
+    """How many weights the model has; none is made."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(config).parameters())
+
+
+def flops_per_token(config: Any, segment_size: int) -> float:
+    """FLOP of the matrix products of a forward step, a token, without the projection to the vocabulary.
+
+    Counted on shapes alone, in a segment late enough for a cache to be full. Scans and other elementwise work are left
+    out.
+    """
+    with torch.device("meta"), torch.no_grad():
+        model = build(config).eval()
+        segment = torch.zeros(1, segment_size, dtype=torch.long)
+        state = model.initial_state(1)
+        for _ in range(-(-getattr(config, "cache", 0) // segment_size)):
+            _, state = model.step(segment, state)
+        with FlopCounterMode(display=False) as counter:
+            model.step(segment, state)
+    return counter.get_total_flops() / segment_size
