@@ -283,7 +283,7 @@ def trainer(folder, stop_after=None, text=None, model=None, **changes) -> Stream
     [dict(bptt=2), dict(bptt=2, replay="newest"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
     ids=str,
 )
-@pytest.mark.parametrize("stop_after", [4, 9])
+@pytest.mark.parametrize("stop_after", [0, 4, 9])
 def test_a_stopped_run_continues_bitwise(tmp_path, changes, stop_after):
     whole = trainer(tmp_path / "whole", **changes).fit()
     with pytest.raises(Stopped):

@@ -174,7 +174,7 @@ def trainer(folder, stop_after=None, model=None, **kwargs) -> Trainer:
 
 def test_a_killed_and_resumed_run_is_bitwise_the_run_that_was_not(tmp_path):
     whole = trainer(tmp_path / "whole").fit()
-    for stop in (1, 3, 4, 2, 6):  # stops in both stages, on and off the evaluation and checkpoint steps
+    for stop in (0, 1, 3, 4, 2, 6):  # before the first step, in both stages, on and off the evaluation steps
         with pytest.raises(Stopped, match="with a checkpoint in"):
             trainer(tmp_path / "parts", stop_after=stop).fit()
     parts = trainer(tmp_path / "parts").fit()

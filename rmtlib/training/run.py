@@ -6,7 +6,6 @@ run that was not (on a CPU with as many threads).
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -171,8 +170,7 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint; the previous one stays in force until this one is whole."""
-        if self.metrics_path.exists():
-            self.at.metrics_bytes = self.metrics_path.stat().st_size
+        self.at.metrics_bytes = self.metrics_path.stat().st_size
         tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= {f"extra.{name}": x for name, x in self.extra_tensors().items()}
@@ -184,11 +182,11 @@ class Run:
         self.saved = time.monotonic()
 
     def restore(self) -> None:
-        """Continue from the folder's checkpoint, or start a log of its own without one."""
+        """Continue from the folder's checkpoint, or begin an empty log if it has none."""
         self.folder.mkdir(parents=True, exist_ok=True)
         found = load_checkpoint(self.folder)
         if found is None:
-            self.metrics_path.unlink(missing_ok=True)
+            self._cut_log()
             return
         tensors, state = found
         if set(state) != (known := {field.name for field in fields(Position)}):
@@ -204,13 +202,20 @@ class Run:
         self.best = {name: x.to(self.device) for name, x in part(tensors, "best.").items()}
         restore_optimizer(self.optimizer, self.names, tensors)
         self.restore_extra({name: x.to(self.device) for name, x in part(tensors, "extra.").items()})
-        written = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
-        if written < self.at.metrics_bytes:
-            raise RmtlibError(
-                f"{self.metrics_path}: lines that the checkpoint counts on are missing; delete {self.folder} to train "
-                "this run from the start"
-            )
-        os.truncate(self.metrics_path, self.at.metrics_bytes)  # lines after the checkpoint will be written again
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """End the log where the run is: lines after the checkpoint will be written again."""
+        try:
+            with open(self.metrics_path, "ab") as file:  # made here if no line was logged yet
+                if file.tell() < self.at.metrics_bytes:
+                    raise RmtlibError(
+                        f"{self.metrics_path}: lines that the checkpoint counts on are missing; delete {self.folder} "
+                        "to train this run from the start"
+                    )
+                file.truncate(self.at.metrics_bytes)
+        except OSError as error:
+            raise unwritable(self.metrics_path, error) from error
 
 
 def autocast(device: torch.device, precision: str) -> Any:
