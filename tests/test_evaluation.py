@@ -14,7 +14,7 @@ from rmtlib.data.text import Background
 from rmtlib.evaluation.question_answering import (
     LABELS,
     babilong_match,
-    count_right,
+    count_correct,
     exact_match,
     recency_accuracy,
     strict_match,
@@ -66,7 +66,7 @@ def test_results_do_not_depend_on_the_batch(builder, model):
     together = exact_match(model, mixed, S).tolist()
     alone = [bool(exact_match(model, [sample], S)) for sample in mixed]
     assert together == alone
-    right = [count_right(model, lambda i: mixed[i], range(30), S, batch_size=b) for b in (1, 7, 30)]
+    right = [count_correct(model, lambda i: mixed[i], range(30), S, batch_size=b) for b in (1, 7, 30)]
     assert right == [sum(alone)] * 3
 
 

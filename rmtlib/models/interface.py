@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 State = Any
 """A NamedTuple of tensors, each named by its shape."""
@@ -48,6 +49,20 @@ class RecurrentModel(Protocol):
     def state_size(self) -> int:
         """Floats that pass from segment to segment, per sample."""
         ...
+
+
+class LanguageModel(nn.Module):
+    """Base of the models whose scores are plain logits."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of chosen rows of `hidden` (..., D)."""
+        raise NotImplementedError
+
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """Negative log-likelihood (N) in nats, computed in float32 or higher."""
+        logits_NV = self.logits(hidden_ND)
+        exact = torch.promote_types(logits_NV.dtype, torch.float32)
+        return F.cross_entropy(logits_NV.to(exact), targets_N, reduction="none")
 
 
 def batch_axis(field: str) -> int:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmtlib.models.decoder import Decoder, KeyValues
+from rmtlib.models.interface import LanguageModel
 from rmtlib.models.stacked import StackedBlocks
 
 State = Any
@@ -65,7 +66,7 @@ def join_layers(parts: list[State]) -> State:
     return parts[0] if len(parts) == 1 else type(parts[0])(*(torch.cat(xs) for xs in zip(*parts, strict=True)))
 
 
-class LayeredModel(nn.Module):
+class LayeredModel(LanguageModel):
     """A decoder whose layers each have a memory of their own; see the module's text.
 
     Layout of a segment: [read block, if the model has one | text | write block | padding].

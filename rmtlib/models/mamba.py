@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.config import MambaConfig
+from rmtlib.models.interface import LanguageModel
 from rmtlib.models.selective_scan import selective_scan
 
 
@@ -79,7 +80,7 @@ class MambaLayer(nn.Module):
         return seen_BTI.gather(1, at_BW[..., None].expand(-1, -1, seen_BTI.shape[2]))
 
 
-class Mamba(nn.Module):
+class Mamba(LanguageModel):
     """Mamba with an explicit state: ``hidden, state = model.step(input_ids, state)``, chunk after chunk.
 
     New weights: step sizes and decays as in Gu and Dao (2023), section 3.6, embeddings N(0, 1/D), the linear maps and

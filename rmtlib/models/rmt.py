@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rmtlib.models.decoder import Decoder, KeyValues
+from rmtlib.models.interface import LanguageModel
 
 MemoryMask = Literal["causal", "bidirectional"]
 
@@ -31,7 +32,7 @@ class OpenSegment(NamedTuple):
     input_ids_Bn: Tensor
 
 
-class RMT(nn.Module):
+class RMT(LanguageModel):
     """RMT around a decoder, with an explicit state: ``hidden, state = model.step(input_ids, state)``.
 
     The same memory vectors enter at both ends of the segment; the outputs at the right end are the next

@@ -1,4 +1,4 @@
-"""Counts of right answers that survive an interruption: what is done is kept in the run's folder, batch by batch."""
+"""Counts of correct answers that survive an interruption: what is done is kept in the run's folder, batch by batch."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ TOKENS_BETWEEN_STOPS = 30_000_000
 
 
 @dataclass(frozen=True)
-class Test:
-    """One line of a test: `samples` samples of `tokens` tokens each; ``right(indices)`` counts right answers."""
+class TestSet:
+    """One line of a test: `samples` samples of `tokens` tokens each; ``correct(indices)`` counts correct answers."""
 
     name: str  # its key in evaluation.json
     label: str  # in words, for progress
     samples: int
     tokens: int
-    right: Callable[[range], int]
+    correct: Callable[[range], int]
 
 
-def count_right_answers(
-    tests: Sequence[Test], batch_size: int, folder: "RunFolder", tokens: int, work: Sequence[float]
+def count_correct_answers(
+    tests: Sequence[TestSet], batch_size: int, folder: "RunFolder", tokens: int, work: Sequence[float]
 ) -> tuple[list[int], int]:
-    """Right answers of every test, and `tokens` (those of the run so far) with the tests' added.
+    """Correct answers of every test, and `tokens` (those of the run so far) with the tests' added.
 
     `work` is that of every training stage, then of all tests.
 
@@ -48,25 +48,25 @@ def count_right_answers(
     before, whole = tokens, sum(test.samples * test.tokens for test in tests)
     for test in tests:
         batch = max(1, min(batch_size, TOKENS_BETWEEN_STOPS // test.tokens))
-        finished, right = done.get(test.name, (0, 0))
+        finished, correct = done.get(test.name, (0, 0))
         tokens += finished * test.tokens
         while finished < test.samples:
             if folder.should_stop():
                 raise Stopped(f"stopped while testing at {test.label}; what is done is kept in {path}")
             indices = range(finished, min(finished + batch, test.samples))
-            right += test.right(indices)
+            correct += test.correct(indices)
             finished, tokens = indices.stop, tokens + len(indices) * test.tokens
-            done[test.name] = [finished, right]
+            done[test.name] = [finished, correct]
             write_atomically(path, json.dumps({"weights": weights, "done": done}).encode())
-            numbers = {"accuracy": right / finished, "tokens": tokens}
+            numbers = {"accuracy": correct / finished, "tokens": tokens}
             numbers["done"] = share(work, len(work) - 1, (tokens - before) / whole)
             folder.progress(f"testing at {test.label}", finished, test.samples, **numbers)
-        counts.append(right)
+        counts.append(correct)
     return counts, tokens
 
 
-def _done(path: Path, weights: str, tests: Sequence[Test]) -> dict[str, list[int]]:
-    """Samples finished and right answers of every test that was begun with these weights."""
+def _done(path: Path, weights: str, tests: Sequence[TestSet]) -> dict[str, list[int]]:
+    """Samples finished and correct answers of every test that was begun with these weights."""
     if not path.exists():
         return {}
     remedy = "delete this file; the tests then begin anew, the training is kept"
