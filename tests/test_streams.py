@@ -234,6 +234,25 @@ def test_the_newest_memory_goes_with_the_stored_cache():
     assert seen[0].memory_BMD is recent[4].state.memory_BMD and seen[0].cache_LBPD is recent[2].state.cache_LBPD
 
 
+def test_released_replay_gives_every_segment_the_cache_stored_for_it():
+    """Three segments back, after a change of weights; the last segment has the cache of the replay."""
+    model = make(memory_tokens=2, cache=4)
+    recent, seen = reads(model, 6)[2:], []
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    step = model.step
+    model.step = lambda ids, state: (seen.append(state), step(ids, state))[1]
+    released, _, _ = replayed_loss(model, recent, "released")
+    assert seen[0].memory_BMD is recent[-1].state.memory_BMD
+    assert [state.cache_LBPD is read.state.cache_LBPD for state, read in zip(seen, recent, strict=True)] == [1, 1, 1, 0]
+    assert all(state.memory_BMD.requires_grad for state in seen[1:])
+    newest, _, _ = replayed_loss(model, recent, "newest")
+    assert abs(released - newest) > 1e-9
+    shorter = [replayed_loss(model, recent[-2:], replay)[0] for replay in ("released", "newest")]
+    torch.testing.assert_close(*shorter, rtol=0, atol=0)
+
+
 def test_a_window_has_the_losses_of_all_its_segments():
     model = make(memory_tokens=2)
     recent = reads(model, 3)
@@ -283,7 +302,7 @@ def trainer(folder, stop_after=None, text=None, model=None, **changes) -> Traine
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(bptt=2), dict(bptt=2, replay="newest"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
+    [dict(bptt=2), dict(bptt=2, replay="released"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
     ids=str,
 )
 @pytest.mark.parametrize("stop_after", [0, 4, 9])
