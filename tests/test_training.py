@@ -228,16 +228,17 @@ def test_training_learns_what_only_memory_can_carry(tmp_path):
 
 
 def test_a_stage_stops_early_and_the_best_weights_go_on(tmp_path):
-    seen, scores = [], iter([0.5, 0.9, 0.1, 0.2, 0.3])
+    """After more validations without a better score than its patience, as in the released code."""
+    seen, scores = [], iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4])
 
     def score(model, stage):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return next(scores)
 
     run = trainer(tmp_path, stages=(Stage(1, 100, 1e-2),), evaluate_every=2, patience=3, score=score).fit()
-    assert len(seen) == 5 and run.state.samples == 10 * 4
+    assert len(seen) == 6 and run.state.samples == 12 * 4
     assert all(torch.equal(v, seen[1][k]) for k, v in run.model.state_dict().items())
-    assert not all(torch.equal(v, seen[4][k]) for k, v in run.model.state_dict().items())
+    assert not all(torch.equal(v, seen[5][k]) for k, v in run.model.state_dict().items())
 
 
 def test_a_score_that_is_enough_ends_the_stage(tmp_path):

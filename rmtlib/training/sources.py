@@ -41,7 +41,7 @@ class Source(Protocol):
 
     config: Any  # with seed, batch_size, precision, clip_norm, log_every
     stages: int
-    patience: float  # validations without a better score before a stage ends
+    patience: float  # validations without a better score that are put up with; one more ends the stage
 
     def steps(self, stage: int) -> int:
         """The most steps of the stage."""

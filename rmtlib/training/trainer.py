@@ -114,7 +114,7 @@ class Trainer:
 
     def _ends_early(self) -> bool:
         state = self.state
-        return state.evaluations_since_best >= self.source.patience or state.best_score >= self.enough
+        return state.evaluations_since_best > self.source.patience or state.best_score >= self.enough
 
     def _train_step(self) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, the gradient's norm before clipping, and the learning rate."""
