@@ -105,6 +105,7 @@ def test_peak_memory_does_not_grow_with_the_context(tmp_path):
 def test_strict_match_and_babilongs_scorer_differ_both_ways():
     where = "Where is Mary?"
     assert strict_match("garden", "garden") and babilong_match("qa1", "garden", "garden", where)
+    assert strict_match(" garden\n", "garden") and not strict_match("Garden", "garden")
     sentence = "Mary is in the Garden. Then she left for the kitchen."
     assert not strict_match(sentence, "garden") and babilong_match("qa1", sentence, "garden", where)
     assert not babilong_match("qa1", "the garden or the kitchen", "garden", where)
