@@ -109,7 +109,7 @@ def recency_accuracy(task: str, questions: Sequence[Question]) -> float:
 
 
 def strict_match(output: str, answer: str) -> bool:
-    """The fine-tuning papers' metric: the generated text up to EOS, blanks around it aside, is the answer to the letter.
+    """The fine-tuning papers' metric: the generated text up to EOS, stripped of blanks, is the answer to the letter.
 
     `exact_match` compares tokens: with a tokenizer that has blanks in its tokens, " garden" is no "garden" there.
     """
