@@ -13,11 +13,13 @@ from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.text import Background
 from rmtlib.evaluation.question_answering import (
     LABELS,
+    answers_correct,
     babilong_match,
-    count_correct,
     exact_match,
+    pack_outcomes,
     recency_accuracy,
     strict_match,
+    unpack_outcomes,
 )
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate
@@ -66,8 +68,17 @@ def test_results_do_not_depend_on_the_batch(builder, model):
     together = exact_match(model, mixed, S).tolist()
     alone = [bool(exact_match(model, [sample], S)) for sample in mixed]
     assert together == alone
-    right = [count_correct(model, lambda i: mixed[i], range(30), S, batch_size=b) for b in (1, 7, 30)]
-    assert right == [sum(alone)] * 3
+    for size in (1, 7, 30):
+        assert answers_correct(model, lambda i: mixed[i], range(30), S, batch_size=size) == alone
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 500])
+def test_outcomes_are_kept_as_a_bit_each(n):
+    outcomes = (np.random.default_rng(n).random(n) < 0.3).tolist()
+    packed = pack_outcomes(outcomes)
+    assert unpack_outcomes(packed, n) == outcomes and len(packed) == 2 * -(-n // 8)
+    with pytest.raises(ValueError, match="bytes of outcomes do not belong to"):
+        unpack_outcomes(packed, n + 8)
 
 
 MEASURE = """

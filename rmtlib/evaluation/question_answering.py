@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +79,7 @@ def exact_match_by_generation(
     return (made_BT == wanted_BT).all(1).cpu()
 
 
-def count_correct(
+def answers_correct(
     model: RecurrentModel,
     sample: Callable[[int], Any],
     indices: range,
@@ -86,13 +87,26 @@ def count_correct(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
-) -> int:
-    """How many of the samples `sample(i)`, i in `indices`, the model answers exactly."""
-    correct = 0
+) -> list[bool]:
+    """`exact_match` of the samples `sample(i)`, i in `indices`, in their order."""
+    outcomes: list[bool] = []
     for first in range(0, len(indices), batch_size):
         batch = [sample(i) for i in indices[first : first + batch_size]]
-        correct += int(exact_match(model, batch, segment_size, device=device).sum())
-    return correct
+        outcomes += exact_match(model, batch, segment_size, device=device).tolist()
+    return outcomes
+
+
+def pack_outcomes(outcomes: Sequence[bool]) -> str:
+    """One bit a sample, first sample first, as hex: what a record keeps."""
+    return np.packbits(np.array(outcomes, dtype=bool)).tobytes().hex()
+
+
+def unpack_outcomes(packed: str, n: int) -> list[bool]:
+    """The inverse of `pack_outcomes` for `n` samples. Raises ValueError if it is not that many."""
+    octets = np.frombuffer(bytes.fromhex(packed), dtype=np.uint8)
+    if len(octets) != -(-n // 8):
+        raise ValueError(f"{len(octets)} bytes of outcomes do not belong to {n} samples")
+    return np.unpackbits(octets, count=n).astype(bool).tolist()
 
 
 def recency_accuracy(task: str, questions: Sequence[Question]) -> float:

@@ -35,6 +35,8 @@ def _exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str |
             return f"exact_match has {point!r}"
         if not _number(point["correct"], 0, point["n"], whole=True):
             return f"{point['correct']!r} of {point['n']} right at {point['segments']} segments"
+        if "outcomes" in point and (why := _outcomes(point["outcomes"], point["n"], point["correct"])):
+            return f"{why} at {point['segments']} segments"
         lengths.append(point["segments"])
     if len(set(lengths)) < len(lengths):
         return "exact_match has a length twice"
@@ -43,6 +45,13 @@ def _exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str |
     if not _number(metrics.get("recency_accuracy", 0), 0, 1):
         return f"recency_accuracy is {metrics['recency_accuracy']!r}"
     return _curves(curves, 0, 1)
+
+
+def _outcomes(packed: Any, n: int, correct: int) -> str | None:
+    """What is wrong with the packed bits, one a sample; older records have none."""
+    whole = isinstance(packed, str) and len(packed) == 2 * -(-n // 8) and set(packed) <= set("0123456789abcdef")
+    count = int(packed, 16).bit_count() if whole else -1
+    return None if count == correct else f"outcomes are {packed!r}, not {correct} of {n}"
 
 
 def _language(unit: str, least: float) -> Check:

@@ -11,13 +11,13 @@ from rmtlib.data import babi, books
 from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
-from rmtlib.evaluation.question_answering import count_correct, recency_accuracy
+from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
 from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
 from rmtlib.runs.spec import Result
-from rmtlib.runs.testing import TestSet, count_correct_answers
+from rmtlib.runs.testing import TestSet, run_tests
 from rmtlib.runs.training import default_device, train
 from rmtlib.seeds import torch_seed
 from rmtlib.training.curriculum import draw_segments
@@ -108,7 +108,7 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
         length = context_tokens(max(config.stages[stage].segments, 1), S)
         held_out = partial(data.validation.build, context_tokens=length)
         count = min(params.validation_samples, len(data.validation.fitting(length)))
-        return count_correct(trained, held_out, range(count), S, batch_size=batch, device=device) / count
+        return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
 
     trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params))
     results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
@@ -130,7 +130,7 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
 def _evaluate(
     model: RMT, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
-) -> tuple[list[dict[str, int]], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """Exact match at every length; resumes where it was stopped."""
     S = params.train.segment_size
 
@@ -138,17 +138,16 @@ def _evaluate(
         size = context_tokens(segments, S)
         sample = partial(test.build, context_tokens=size)
 
-        def correct(indices: range) -> int:
+        def correct(indices: range) -> list[bool]:
             with autocast(device, params.train.precision):
-                return count_correct(model, sample, indices, S, batch_size=len(indices), device=device)
+                return answers_correct(model, sample, indices, S, batch_size=len(indices), device=device)
 
         label = f"{segments} segments ({size:,} tokens)"
         return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)
 
     tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
-    counts, tokens = count_correct_answers(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
+    found, tokens = run_tests(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
     results = [
-        {"segments": segments, "tokens": segments * S, "n": each.samples, "correct": correct}
-        for (segments, each), correct in zip(tests.items(), counts, strict=True)
+        {"segments": segments, "tokens": segments * S, **result} for segments, result in zip(tests, found, strict=True)
     ]
     return results, tokens

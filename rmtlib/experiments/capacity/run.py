@@ -6,7 +6,7 @@ import torch
 
 from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
-from rmtlib.evaluation.question_answering import count_correct
+from rmtlib.evaluation.question_answering import answers_correct
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, work
 from rmtlib.models.armt import ARMT, PRMT
 from rmtlib.models.config import MambaConfig
@@ -14,7 +14,7 @@ from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
 from rmtlib.runs.spec import Result
-from rmtlib.runs.testing import TestSet, count_correct_answers
+from rmtlib.runs.testing import TestSet, run_tests
 from rmtlib.runs.training import default_device, train
 from rmtlib.seeds import torch_seed
 from rmtlib.training.sources import CurriculumSource
@@ -51,29 +51,29 @@ def execute(params: Params, folder: "RunFolder") -> Result:
             pairs = draw_pairs(pairs, seed, index // config.batch_size)
         return fixed[stage].sample(pairs, seed, index) if fixed else tasks[stage].sample(pairs, seed, "train", index)
 
-    def correct(task: PairTask, pairs: int, split: Any, indices: range) -> int:
+    def correct(task: PairTask, pairs: int, split: Any, indices: range) -> list[bool]:
         held_out = lambda i: task.sample(pairs, TEST_SEED, split, i)  # noqa: E731
-        return count_correct(
+        return answers_correct(
             model, held_out, indices, task.segment_size, batch_size=params.evaluation_batch, device=device
         )
 
     def validate(_: Any, stage: int) -> float:
         samples = range(params.validation_samples)
-        return correct(tasks[stage], config.stages[stage].segments, "validation", samples) / len(samples)
+        return sum(correct(tasks[stage], config.stages[stage].segments, "validation", samples)) / len(samples)
 
     source = CurriculumSource(config, sample, params.segment_sizes)
     trainer = train(model, source, validate, folder, parts, enough=params.enough, clip_value=params.clip_value)
     task = tasks[-1]
 
     def test_set(pairs: int) -> TestSet:
-        def count(indices: range) -> int:
+        def outcomes(indices: range) -> list[bool]:
             with autocast(device, config.precision):
                 return correct(task, pairs, "test", indices)
 
-        return TestSet(str(pairs), f"{pairs} pairs", params.test_samples, (pairs + 1) * task.segment_size, count)
+        return TestSet(str(pairs), f"{pairs} pairs", params.test_samples, (pairs + 1) * task.segment_size, outcomes)
 
     tests = [test_set(pairs) for pairs in params.test_pairs]
-    counts, tokens = count_correct_answers(tests, params.evaluation_batch, folder, trainer.state.tokens, parts)
+    results, tokens = run_tests(tests, params.evaluation_batch, folder, trainer.state.tokens, parts)
     return Result(
         metrics={
             "exact_match": [
@@ -81,10 +81,9 @@ def execute(params: Params, folder: "RunFolder") -> Result:
                     "pairs": pairs,
                     "segments": pairs + 1,
                     "tokens": (pairs + 1) * task.segment_size,
-                    "n": params.test_samples,
-                    "correct": number,
+                    **result,
                 }
-                for pairs, number in zip(params.test_pairs, counts, strict=True)
+                for pairs, result in zip(params.test_pairs, results, strict=True)
             ],
             "train_segments": params.train_pairs + 1,
             "values": task.values,
