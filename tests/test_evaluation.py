@@ -11,15 +11,14 @@ from test_babilong import QUESTIONS, TEXTS, TOKENIZER
 from rmtlib.data.babi import Question, simulate
 from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.text import Background
+from rmtlib.evaluation.outcomes import pack_outcomes, unpack_outcomes
 from rmtlib.evaluation.question_answering import (
     LABELS,
     answers_correct,
     babilong_match,
     exact_match,
-    pack_outcomes,
     recency_accuracy,
     strict_match,
-    unpack_outcomes,
 )
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate

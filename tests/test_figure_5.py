@@ -7,7 +7,7 @@ import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.evaluation.question_answering import unpack_outcomes
+from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.experiments.babilong import artifact as figure_5
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data

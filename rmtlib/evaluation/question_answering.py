@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,19 +93,6 @@ def answers_correct(
         batch = [sample(i) for i in indices[first : first + batch_size]]
         outcomes += exact_match(model, batch, segment_size, device=device).tolist()
     return outcomes
-
-
-def pack_outcomes(outcomes: Sequence[bool]) -> str:
-    """One bit a sample, first sample first, as hex: what a record keeps."""
-    return np.packbits(np.array(outcomes, dtype=bool)).tobytes().hex()
-
-
-def unpack_outcomes(packed: str, n: int) -> list[bool]:
-    """The inverse of `pack_outcomes` for `n` samples. Raises ValueError if it is not that many."""
-    octets = np.frombuffer(bytes.fromhex(packed), dtype=np.uint8)
-    if len(octets) != -(-n // 8):
-        raise ValueError(f"{len(octets)} bytes of outcomes do not belong to {n} samples")
-    return np.unpackbits(octets, count=n).astype(bool).tolist()
 
 
 def recency_accuracy(task: str, questions: Sequence[Question]) -> float:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rmtlib.evaluation.outcomes import unpack_outcomes
+
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
@@ -49,9 +51,11 @@ def _exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str |
 
 def _outcomes(packed: Any, n: int, correct: int) -> str | None:
     """What is wrong with the packed bits, one a sample; older records have none."""
-    whole = isinstance(packed, str) and len(packed) == 2 * -(-n // 8) and set(packed) <= set("0123456789abcdef")
-    count = int(packed, 16).bit_count() if whole else -1
-    return None if count == correct else f"outcomes are {packed!r}, not {correct} of {n}"
+    try:
+        fits = sum(unpack_outcomes(packed, n)) == correct
+    except (TypeError, ValueError):
+        fits = False
+    return None if fits else f"outcomes are {packed!r}, not {correct} of {n}"
 
 
 def _language(unit: str, least: float) -> Check:

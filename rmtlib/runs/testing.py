@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.evaluation.question_answering import pack_outcomes
+from rmtlib.evaluation.outcomes import pack_outcomes
 from rmtlib.files import write_atomically
 from rmtlib.runs.progress import share
 from rmtlib.runs.storage import read_json

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rmtlib.models.interface import RecurrentModel, State
 from rmtlib.segments import Segment
+from rmtlib.training.graphs import hand_back, take_gradients
 from rmtlib.training.reading import segment_loss
 
 
@@ -25,27 +26,6 @@ class Rebuilds(Protocol):
         self, input_ids_BS: Tensor, state: State, lengths_B: Tensor | None = None
     ) -> tuple[State, Any]: ...
     def rebuild(self, state: State, written: Any) -> State: ...
-
-
-def leaves(state: State) -> State:
-    """The same state as the start of a graph of its own: gradients gather at what had one before."""
-    return type(state)(*(x.detach().requires_grad_(x.requires_grad) for x in state))
-
-
-def take_gradients(state: State) -> list[Tensor]:
-    """The gradients at `leaves`, which are cleared."""
-    gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in state]
-    for x in state:
-        x.grad = None
-    return gradients
-
-
-def hand_back(state: State, gradients: Sequence[Tensor]) -> None:
-    """Go on backward from the gradients at a state, through all of it that has a graph."""
-    pairs = [(x, gradient) for x, gradient in zip(state, gradients, strict=True) if x.requires_grad]
-    if pairs:
-        outputs, gradients = zip(*pairs, strict=True)
-        torch.autograd.backward(outputs, gradients, retain_graph=True)
 
 
 def recomputed_loss(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
