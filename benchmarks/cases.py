@@ -24,7 +24,8 @@ from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import IGNORE, Segment, cut
-from rmtlib.training.bptt import backward, read
+from rmtlib.training.bptt import backward
+from rmtlib.training.reading import read
 
 RELEASED = DeltaRule("batched", "released")
 SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}

@@ -6,7 +6,7 @@ from test_rmt import ids, make
 from test_training import batch, gradients
 
 from rmtlib.training import bptt
-from rmtlib.training.loop import autocast
+from rmtlib.training.trainer import autocast
 
 pytestmark = pytest.mark.cuda
 

@@ -11,10 +11,11 @@ from test_babilong import QUESTIONS, TEXTS, TOKENIZER
 from rmtlib.data.babi import Question, simulate
 from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.text import Background
+from rmtlib.evaluation.outcomes import pack_outcomes, unpack_outcomes
 from rmtlib.evaluation.question_answering import (
     LABELS,
+    answers_correct,
     babilong_match,
-    count_right,
     exact_match,
     recency_accuracy,
     strict_match,
@@ -66,8 +67,17 @@ def test_results_do_not_depend_on_the_batch(builder, model):
     together = exact_match(model, mixed, S).tolist()
     alone = [bool(exact_match(model, [sample], S)) for sample in mixed]
     assert together == alone
-    right = [count_right(model, lambda i: mixed[i], range(30), S, batch_size=b) for b in (1, 7, 30)]
-    assert right == [sum(alone)] * 3
+    for size in (1, 7, 30):
+        assert answers_correct(model, lambda i: mixed[i], range(30), S, batch_size=size) == alone
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 500])
+def test_outcomes_are_kept_as_a_bit_each(n):
+    outcomes = (np.random.default_rng(n).random(n) < 0.3).tolist()
+    packed = pack_outcomes(outcomes)
+    assert unpack_outcomes(packed, n) == outcomes and len(packed) == 2 * -(-n // 8)
+    with pytest.raises(ValueError, match="bytes of outcomes do not belong to"):
+        unpack_outcomes(packed, n + 8)
 
 
 MEASURE = """
@@ -105,6 +115,7 @@ def test_peak_memory_does_not_grow_with_the_context(tmp_path):
 def test_strict_match_and_babilongs_scorer_differ_both_ways():
     where = "Where is Mary?"
     assert strict_match("garden", "garden") and babilong_match("qa1", "garden", "garden", where)
+    assert strict_match(" garden\n", "garden") and not strict_match("Garden", "garden")
     sentence = "Mary is in the Garden. Then she left for the kitchen."
     assert not strict_match(sentence, "garden") and babilong_match("qa1", sentence, "garden", where)
     assert not babilong_match("qa1", "the garden or the kitchen", "garden", where)

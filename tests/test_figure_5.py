@@ -7,6 +7,7 @@ import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.experiments.babilong import artifact as figure_5
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data
@@ -82,6 +83,7 @@ def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(tmp_p
     assert stops >= 4
     assert parts.metrics == whole.metrics and parts.curves == whole.curves and parts.tokens == whole.tokens
     assert [p["segments"] for p in whole.metrics["exact_match"]] == [1, 2, 4]
+    assert all(sum(unpack_outcomes(p["outcomes"], 32)) == p["correct"] for p in whole.metrics["exact_match"])
     assert {d["source"] for d in whole.data} == {"simulator"}
     assert abs(whole.tokens / FIGURE.cost(config).tokens - 1) < 0.25  # the plan's estimate of what was really read
 
@@ -101,11 +103,16 @@ def test_test_results_of_other_weights_are_not_used(tmp_path):
     whole = FIGURE.execute(config, RunFolder(tmp_path))
     path = tmp_path / "evaluation.json"
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"done": kept["done"] | {"1": [32, 32]}}))
+    path.write_text(json.dumps(kept | {"outcomes": kept["outcomes"] | {"1": "1" * 32}}))
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics != whole.metrics  # the same weights: taken as they are
     path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
-    for content in ("{", "[]", json.dumps(kept | {"done": {"1": [32, 33]}}), json.dumps({"weights": kept["weights"]})):
+    for content in (
+        "{",
+        "[]",
+        json.dumps(kept | {"outcomes": {"1": "1" * 33}}),
+        json.dumps({"weights": kept["weights"]}),
+    ):
         path.write_text(content)
         with pytest.raises(RmtlibError, match=r"evaluation.json is damaged .*: delete this file; the tests then"):
             FIGURE.execute(config, RunFolder(tmp_path))

@@ -350,12 +350,21 @@ def point(**changes):
     return {"exact_match": [{"segments": 1, "tokens": 128, "n": 10, "correct": 5} | changes]}
 
 
+def test_outcomes_that_fit_are_accepted():
+    record = new_record() | {"artifact": "memory-capacity"}
+    for outcomes in ({}, {"outcomes": "f840"}, {"outcomes": "f800"}):
+        metrics = record["metrics"] | point(**outcomes)
+        assert (impossible(record | {"metrics": metrics}) is None) == (outcomes != {"outcomes": "f840"})
+
+
 @pytest.mark.parametrize(
     "artifact, metrics, said",
     [
         ("figure-5", point(correct=11), "11 of 10 right at 1 segments"),
         ("figure-5", point(correct=-1), "-1 of 10 right"),
         ("figure-5", point(correct=2.5), "2.5 of 10 right"),
+        ("figure-5", point(outcomes="f840"), "outcomes are 'f840', not 5 of 10 at 1 segments"),
+        ("figure-5", point(outcomes="f8"), "outcomes are 'f8', not 5 of 10"),
         ("memory-capacity", point(n=0, correct=0), "'n': 0"),
         ("figure-5", {"exact_match": []}, "exact_match is"),
         ("figure-5", {"recency_accuracy": 1.2}, "recency_accuracy is 1.2"),

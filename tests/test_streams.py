@@ -19,10 +19,12 @@ from rmtlib.data.streams import (
 )
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import Likelihood, likelihood
-from rmtlib.models import interface
+from rmtlib.models.interface import detach
 from rmtlib.segments import IGNORE
+from rmtlib.training.bptt import Read, replayed_loss, window_loss
+from rmtlib.training.sources import StreamSource
 from rmtlib.training.stream_config import StreamConfig
-from rmtlib.training.streams import Read, StreamTrainer, replayed_loss, window_loss
+from rmtlib.training.trainer import Trainer
 
 V, S = 23, 5
 
@@ -144,7 +146,7 @@ def reads(model, count, text=None):
             segment = train_segment(text, 2, S, i)
             found.append(Read(segment, state))
             state = model.initial_state(2) if state is None else state
-            state = interface.detach(model.step(segment.input_ids_BS, state)[1])
+            state = detach(model.step(segment.input_ids_BS, state)[1])
     return found
 
 
@@ -232,6 +234,25 @@ def test_the_newest_memory_goes_with_the_stored_cache():
     assert seen[0].memory_BMD is recent[4].state.memory_BMD and seen[0].cache_LBPD is recent[2].state.cache_LBPD
 
 
+def test_released_replay_gives_every_segment_the_cache_stored_for_it():
+    """Three segments back, after a change of weights; the last segment has the cache of the replay."""
+    model = make(memory_tokens=2, cache=4)
+    recent, seen = reads(model, 6)[2:], []
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    step = model.step
+    model.step = lambda ids, state: (seen.append(state), step(ids, state))[1]
+    released, _, _ = replayed_loss(model, recent, "released")
+    assert seen[0].memory_BMD is recent[-1].state.memory_BMD
+    assert [state.cache_LBPD is read.state.cache_LBPD for state, read in zip(seen, recent, strict=True)] == [1, 1, 1, 0]
+    assert all(state.memory_BMD.requires_grad for state in seen[1:])
+    newest, _, _ = replayed_loss(model, recent, "newest")
+    assert abs(released - newest) > 1e-9
+    shorter = [replayed_loss(model, recent[-2:], replay)[0] for replay in ("released", "newest")]
+    torch.testing.assert_close(*shorter, rtol=0, atol=0)
+
+
 def test_a_window_has_the_losses_of_all_its_segments():
     model = make(memory_tokens=2)
     recent = reads(model, 3)
@@ -263,7 +284,7 @@ def config(**changes) -> StreamConfig:
     return StreamConfig(**(options | changes))
 
 
-def trainer(folder, stop_after=None, text=None, model=None, **changes) -> StreamTrainer:
+def trainer(folder, stop_after=None, text=None, model=None, **changes) -> Trainer:
     asked = []
 
     def should_stop():
@@ -275,16 +296,16 @@ def trainer(folder, stop_after=None, text=None, model=None, **changes) -> Stream
     model.dropout.p = 0.1
     for layer in model.layers:
         layer.dropout.p = 0.1
-    validate = lambda m: -likelihood(m, stream(50, seed=1), S, columns=2).nats  # noqa: E731
-    return StreamTrainer(model, config(**changes), folder, text, validate, should_stop=should_stop)
+    validate = lambda m, _: -likelihood(m, stream(50, seed=1), S, columns=2).nats  # noqa: E731
+    return Trainer(model, StreamSource(config(**changes), text), folder, validate, should_stop=should_stop)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(bptt=2), dict(bptt=2, replay="newest"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
+    [dict(bptt=2), dict(bptt=2, replay="released"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
     ids=str,
 )
-@pytest.mark.parametrize("stop_after", [4, 9])
+@pytest.mark.parametrize("stop_after", [0, 4, 9])
 def test_a_stopped_run_continues_bitwise(tmp_path, changes, stop_after):
     whole = trainer(tmp_path / "whole", **changes).fit()
     with pytest.raises(Stopped):
@@ -303,7 +324,7 @@ def test_a_stopped_run_continues_bitwise(tmp_path, changes, stop_after):
 def test_a_finished_run_trains_no_more(tmp_path):
     first = trainer(tmp_path).fit()
     again = trainer(tmp_path, model=make(seed=9, memory_tokens=2, cache=3, auxiliary_token=True).float()).fit()
-    assert again.at.step == first.at.step == 23
+    assert again.state == first.state and again.state.stage == 1 and again.state.tokens == 23 * 4 * S
     for name, x in first.model.state_dict().items():
         assert torch.equal(x, again.model.state_dict()[name]), name
 
@@ -321,19 +342,19 @@ def test_less_memory_gives_the_same_training_in_more_passes(tmp_path, monkeypatc
         run = trainer(tmp_path / str(scarce), model=model, text=stream(5 * S * 9 + 3), batch_size=5, **changes)
         for module in (model, *model.layers):
             module.dropout.p = 0.0
-        backward, calls = run._backward, []
+        one_pass, calls = run.source._pass, []
 
-        def sometimes(segments, which, backward=backward, calls=calls, scarce=scarce):
-            calls.append(which)
+        def sometimes(model, segments, columns, one_pass=one_pass, calls=calls, scarce=scarce):
+            calls.append(columns)
             if scarce and len(calls) in (1, 13):  # at the first pass of all, and at the second one of a later step
                 raise torch.cuda.OutOfMemoryError
-            return backward(segments, which)
+            return one_pass(model, segments, columns)
 
-        run._backward = sometimes
+        run.source._pass = sometimes
         runs.append(run.fit())
     whole, parts = runs
-    assert parts.at.micro_batch == 2 and not whole.at.notes
-    assert [note.split(": ")[1] for note in parts.at.notes] == ["micro-batch 3", "micro-batch 2"]
+    assert parts.state.micro_batch == 2 and not whole.state.notes
+    assert [note.split(": ")[1] for note in parts.state.notes] == ["micro-batch 3", "micro-batch 2"]
     for name, x in whole.model.state_dict().items():
         torch.testing.assert_close(x, parts.model.state_dict()[name], rtol=1e-8, atol=1e-10)
 
@@ -343,9 +364,9 @@ def test_a_checkpoint_without_a_micro_batch_continues(tmp_path):
     with pytest.raises(Stopped):
         run = trainer(tmp_path, 4, bptt=1)
         save = run.save
-        run.save = lambda: (setattr(run.at, "micro_batch", 0), save())
+        run.save = lambda: (setattr(run.state, "micro_batch", 0), save())
         run.fit()
-    assert trainer(tmp_path, bptt=1).fit().at.micro_batch == 4
+    assert trainer(tmp_path, bptt=1).fit().state.micro_batch == 4
 
 
 def test_updates_and_tokens(tmp_path):
@@ -354,13 +375,13 @@ def test_updates_and_tokens(tmp_path):
         run = trainer(tmp_path / replay, bptt=2, replay=replay).fit()
         lines = [json.loads(x) for x in (tmp_path / replay / "metrics.jsonl").read_text().splitlines()]
         assert sum("loss" in line for line in lines) == updates
-        assert run.at.tokens == 23 * 4 * S
+        assert run.state.tokens == 23 * 4 * S
 
 
 def test_the_state_is_carried_through_an_epoch_and_not_into_the_next(tmp_path):
     run, seen = trainer(tmp_path, bptt=1, steps=20), []
     train_step = run._train_step
-    run._train_step = lambda: (train_step(), seen.append([read.state is None for read in run.recent]))[0]
+    run._train_step = lambda: (train_step(), seen.append([read.state is None for read in run.source.recent]))[0]
     run.fit()
     assert [i for i, states in enumerate(seen) if states == [True]] == [0, 9, 18]
     assert all(states == [True, False] for states in (seen[1], seen[10], seen[19]))
@@ -373,7 +394,8 @@ def test_a_stream_that_repeats_is_learned_and_the_best_weights_are_kept(tmp_path
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     validate = lambda m: -likelihood(m, text.head(100), S, columns=2).bits  # noqa: E731
-    run = StreamTrainer(model, config(steps=150, lr=1e-2, bptt=1, evaluate_every=50), tmp_path, text, validate).fit()
+    source = StreamSource(config(steps=150, lr=1e-2, bptt=1, evaluate_every=50), text)
+    run = Trainer(model, source, tmp_path, lambda m, _: validate(m)).fit()
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     scores = [line["validation"] for line in lines if "validation" in line]
     assert scores[-1] > -1.0 > scores[0]  # a uniform guess has -2.8

@@ -10,12 +10,13 @@ import torch
 from test_rmt import V, make
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.models import interface
+from rmtlib.models.interface import detach
 from rmtlib.segments import Segment, cut, next_token_labels
-from rmtlib.training import bptt, checkpoint, loop
-from rmtlib.training import run as run_module
+from rmtlib.training import bptt, checkpoint, reading, recompute, sources
+from rmtlib.training import trainer as trainer_module
 from rmtlib.training.curriculum import Stage, TrainConfig, draw_segments, learning_rate
-from rmtlib.training.loop import Trainer
+from rmtlib.training.sources import CurriculumSource
+from rmtlib.training.trainer import Trainer
 
 S = 5
 
@@ -41,11 +42,11 @@ def replayed(model, segments, k):
     """BPTT-k by its definition: for every loss, run segments s-k .. s from the detached state before them."""
     states = [model.initial_state(len(segments[0].input_ids_BS))]
     for segment in segments:
-        states.append(interface.detach(model.step(segment.input_ids_BS, states[-1], segment.lengths_B)[1]))
+        states.append(detach(model.step(segment.input_ids_BS, states[-1], segment.lengths_B)[1]))
     for s in range(len(segments)):
         state = states[max(s - k, 0)]  # states[0] is the initial state, with its graph
         for segment in segments[max(s - k, 0) : s + 1]:
-            loss, state = bptt.segment_loss(model, segment, state, True)
+            loss, state = reading.segment_loss(model, segment, state, True)
         if loss.requires_grad:
             loss.backward()
 
@@ -99,7 +100,7 @@ def test_recomputing_segments_gives_the_same_gradient(dropout):
 def test_recomputation_keeps_memory_flat_in_the_number_of_segments():
     """Storage that the forward pass keeps for the backward pass, a segment: a state, not the activations."""
 
-    def kept(segments, recompute):
+    def kept(segments, recomputed):
         storages = {}  # by address, held alive: what a view keeps counts whole
 
         def keep(x):
@@ -108,7 +109,7 @@ def test_recomputation_keeps_memory_flat_in_the_number_of_segments():
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             state = model.initial_state(2)
-            run = bptt._recomputed if recompute else bptt.segment_loss
+            run = recompute.recomputed_loss if recomputed else reading.segment_loss
             for segment in segments:
                 _, state = run(model, segment, state, True)
                 keep(state.memory_BMD)
@@ -168,14 +169,15 @@ def trainer(folder, stop_after=None, model=None, **kwargs) -> Trainer:
     torch.manual_seed(0)
     model = model or make(dropout=0.1).float()
     score = kwargs.pop("score", None) or (lambda m, stage: float(sum(p.sum() for p in m.parameters()) * 1000 % 7))
-    options = {name: kwargs.pop(name) for name in ("segment_sizes", "enough", "clip_value") if name in kwargs}
-    sample = lambda stage, i: Repeat(i)  # noqa: E731
-    return Trainer(model, config(**kwargs), folder, sample, score, should_stop=should_stop, **options)
+    options = {name: kwargs.pop(name) for name in ("enough", "clip_value") if name in kwargs}
+    sizes = kwargs.pop("segment_sizes", None)
+    source = CurriculumSource(config(**kwargs), lambda stage, i: Repeat(i), sizes)
+    return Trainer(model, source, folder, score, should_stop=should_stop, **options)
 
 
 def test_a_killed_and_resumed_run_is_bitwise_the_run_that_was_not(tmp_path):
     whole = trainer(tmp_path / "whole").fit()
-    for stop in (1, 3, 4, 2, 6):  # stops in both stages, on and off the evaluation and checkpoint steps
+    for stop in (0, 1, 3, 4, 2, 6):  # before the first step, in both stages, on and off the evaluation steps
         with pytest.raises(Stopped, match="with a checkpoint in"):
             trainer(tmp_path / "parts", stop_after=stop).fit()
     parts = trainer(tmp_path / "parts").fit()
@@ -192,20 +194,20 @@ def test_a_run_that_dies_without_warning_loses_only_what_came_after_its_checkpoi
     dying = trainer(tmp_path / "parts")
     step, taken = dying._train_step, []
 
-    def die(stage):
+    def die():
         taken.append(1)
         if len(taken) == 6:
             dying.save()
         if len(taken) == 8:  # the checkpoint is of step 5; lines of steps 6 and 7 are already in metrics.jsonl
             raise KeyboardInterrupt
-        return step(stage)
+        return step()
 
     dying._train_step = die
     with pytest.raises(KeyboardInterrupt):
         dying.fit()
     trainer(tmp_path / "parts").fit()
     assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
-    assert whole.at.samples == 17 * 4
+    assert whole.state.samples == 17 * 4
 
 
 class Recall:
@@ -219,23 +221,24 @@ class Recall:
 
 def test_training_learns_what_only_memory_can_carry(tmp_path):
     run = trainer(tmp_path, model=make().float(), stages=(Stage(1, 150, 5e-3),), batch_size=16, score=lambda *_: 0.0)
-    run.sample = lambda stage, index: Recall(index)
+    run.source.sample = lambda stage, index: Recall(index)
     losses = [json.loads(line) for line in run.fit().metrics_path.read_text().splitlines()]
     losses = [line["loss"] for line in losses if "loss" in line]
     assert np.mean(losses[:3]) > np.log(4) > 0.5 > np.mean(losses[-10:])  # log 4: the key is guessed
 
 
 def test_a_stage_stops_early_and_the_best_weights_go_on(tmp_path):
-    seen, scores = [], iter([0.5, 0.9, 0.1, 0.2, 0.3])
+    """After more validations without a better score than its patience, as in the released code."""
+    seen, scores = [], iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4])
 
     def score(model, stage):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return next(scores)
 
     run = trainer(tmp_path, stages=(Stage(1, 100, 1e-2),), evaluate_every=2, patience=3, score=score).fit()
-    assert len(seen) == 5 and run.at.samples == 10 * 4
+    assert len(seen) == 6 and run.state.samples == 12 * 4
     assert all(torch.equal(v, seen[1][k]) for k, v in run.model.state_dict().items())
-    assert not all(torch.equal(v, seen[4][k]) for k, v in run.model.state_dict().items())
+    assert not all(torch.equal(v, seen[5][k]) for k, v in run.model.state_dict().items())
 
 
 def test_a_score_that_is_enough_ends_the_stage(tmp_path):
@@ -255,7 +258,7 @@ def test_a_stage_may_have_segments_of_its_own_size(tmp_path, monkeypatch):
         sizes.append({segment.input_ids_BS.shape[1] for segment in segments})
         return plain(model, segments, **options)
 
-    monkeypatch.setattr(loop, "backward", spy)
+    monkeypatch.setattr(sources, "backward", spy)
     trainer(tmp_path, stages=(Stage(2, 1, 1e-3),) * 2, segment_sizes=(S, 3)).fit()
     assert sizes == [{S}, {3}]
 
@@ -269,26 +272,25 @@ def test_clipping_by_value(tmp_path):
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
     run = trainer(tmp_path, model=make().float())
-    samples = [Repeat(i) for i in range(4)]
-    whole = gradients(run.model, lambda: run._backward(samples))
-    run.at.micro_batch = 3
-    for a, b in zip(gradients(run.model, lambda: run._backward(samples)), whole, strict=True):
+    batch = run.source.next_batch(0, 0, 0)
+    whole, parts = (gradients(run.model, lambda n=n: run.source.backward(run.model, batch, n)) for n in (4, 3))
+    for a, b in zip(parts, whole, strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_out_of_memory_halves_the_micro_batch_and_says_so(tmp_path, monkeypatch):
     run = trainer(tmp_path)
-    original = run._backward
+    original = run.source.backward
 
-    def scarce(samples):
-        if run.at.micro_batch > 1:
+    def scarce(model, batch, micro_batch):
+        if micro_batch > 1:
             raise torch.cuda.OutOfMemoryError
-        return original(samples)
+        return original(model, batch, micro_batch)
 
-    run._backward = scarce
+    run.source.backward = scarce
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     run.fit()
-    assert run.at.micro_batch == 1 and len(run.at.notes) == 2 and "micro-batch 2" in run.at.notes[0]
+    assert run.state.micro_batch == 1 and len(run.state.notes) == 2 and "micro-batch 2" in run.state.notes[0]
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
@@ -301,7 +303,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
     saves = []
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr(run_module, "SAVE_SECONDS", seconds)
+        monkeypatch.setattr(trainer_module, "SAVE_SECONDS", seconds)
         here = trainer(tmp_path / str(seconds))
         here.save = lambda seconds=seconds: saves.append(seconds)
         here.fit()

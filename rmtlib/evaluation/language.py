@@ -5,22 +5,14 @@ Every token is a target exactly once, whatever the number of columns and however
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from rmtlib.data.streams import Stream, evaluation_segments
 from rmtlib.errors import Stopped
+from rmtlib.models.interface import RecurrentModel
 from rmtlib.segments import IGNORE
-
-
-class LanguageModel(Protocol):
-    """What the evaluation needs of a model."""
-
-    def initial_state(self, batch: int) -> Any: ...
-    def step(self, input_ids_BS: Tensor, state: Any) -> tuple[Tensor, Any]: ...
-    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor: ...
 
 
 class Likelihood(NamedTuple):
@@ -41,7 +33,7 @@ class Likelihood(NamedTuple):
 
 @torch.no_grad()
 def likelihood(
-    model: LanguageModel,
+    model: RecurrentModel,
     stream: Stream,
     segment_size: int,
     *,

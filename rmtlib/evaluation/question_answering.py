@@ -14,8 +14,9 @@ from torch import Tensor
 
 from rmtlib.data.babi import Question
 from rmtlib.models.generation import SegmentReader, generate
+from rmtlib.models.interface import RecurrentModel
 from rmtlib.segments import IGNORE, Segment, cut, segment_count
-from rmtlib.training.bptt import RecurrentModel, read
+from rmtlib.training.reading import read
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def exact_match(
     *,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Which samples have every labelled token right.
+    """Which samples have every labelled token predicted.
 
     Args:
         model: in eval mode.
@@ -36,7 +37,7 @@ def exact_match(
     Returns:
         Bool (B).
     """
-    right_B = torch.ones(len(samples), dtype=torch.bool, device=device)
+    correct_B = torch.ones(len(samples), dtype=torch.bool, device=device)
     segments = cut([s.tokens for s in samples], [s.labels for s in samples], segment_size)
     count = max(segment_count(len(s.tokens), segment_size) for s in samples)
     labelled: deque[bool] = deque()  # noted on the host, before anything waits for the device
@@ -50,8 +51,8 @@ def exact_match(
         if labelled.popleft():
             rows_BS = segment.labels_BS != IGNORE
             wrong_N = model.logits(hidden_BSD[rows_BS]).argmax(-1) != segment.labels_BS[rows_BS]
-            right_B[rows_BS.nonzero()[:, 0][wrong_N]] = False
-    return right_B.cpu()
+            correct_B[rows_BS.nonzero()[:, 0][wrong_N]] = False
+    return correct_B.cpu()
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def exact_match_by_generation(
     return (made_BT == wanted_BT).all(1).cpu()
 
 
-def count_right(
+def answers_correct(
     model: RecurrentModel,
     sample: Callable[[int], Any],
     indices: range,
@@ -85,13 +86,13 @@ def count_right(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
-) -> int:
-    """How many of the samples `sample(i)`, i in `indices`, the model answers exactly."""
-    right = 0
+) -> list[bool]:
+    """`exact_match` of the samples `sample(i)`, i in `indices`, in their order."""
+    outcomes: list[bool] = []
     for first in range(0, len(indices), batch_size):
         batch = [sample(i) for i in indices[first : first + batch_size]]
-        right += int(exact_match(model, batch, segment_size, device=device).sum())
-    return right
+        outcomes += exact_match(model, batch, segment_size, device=device).tolist()
+    return outcomes
 
 
 def recency_accuracy(task: str, questions: Sequence[Question]) -> float:
@@ -99,17 +100,20 @@ def recency_accuracy(task: str, questions: Sequence[Question]) -> float:
 
     The plateau on which a model stays that reads the answer's kind and the order of facts, but not who is asked for.
     """
-    right = 0
+    correct = 0
     for q in questions:
         words = [w.strip(".?") for fact in q.facts for w in fact.split()]
         mentioned = [w for w in words if w in LABELS[task] and w not in q.question]
-        right += bool(mentioned) and mentioned[-1] == q.answer
-    return right / len(questions)
+        correct += bool(mentioned) and mentioned[-1] == q.answer
+    return correct / len(questions)
 
 
 def strict_match(output: str, answer: str) -> bool:
-    """The fine-tuning papers' metric: the generated text up to EOS is the answer, to the letter."""
-    return output == answer
+    """The fine-tuning papers' metric: the generated text up to EOS, stripped of blanks, is the answer to the letter.
+
+    `exact_match` compares tokens: with a tokenizer that has blanks in its tokens, " garden" is no "garden" there.
+    """
+    return output.strip() == answer
 
 
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rmtlib.evaluation.outcomes import unpack_outcomes
+
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
@@ -35,6 +37,8 @@ def _exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str |
             return f"exact_match has {point!r}"
         if not _number(point["correct"], 0, point["n"], whole=True):
             return f"{point['correct']!r} of {point['n']} right at {point['segments']} segments"
+        if "outcomes" in point and (why := _outcomes(point["outcomes"], point["n"], point["correct"])):
+            return f"{why} at {point['segments']} segments"
         lengths.append(point["segments"])
     if len(set(lengths)) < len(lengths):
         return "exact_match has a length twice"
@@ -43,6 +47,15 @@ def _exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str |
     if not _number(metrics.get("recency_accuracy", 0), 0, 1):
         return f"recency_accuracy is {metrics['recency_accuracy']!r}"
     return _curves(curves, 0, 1)
+
+
+def _outcomes(packed: Any, n: int, correct: int) -> str | None:
+    """What is wrong with the packed bits, one a sample; older records have none."""
+    try:
+        fits = sum(unpack_outcomes(packed, n)) == correct
+    except (TypeError, ValueError):
+        fits = False
+    return None if fits else f"outcomes are {packed!r}, not {correct} of {n}"
 
 
 def _language(unit: str, least: float) -> Check:

@@ -1,15 +1,16 @@
-"""Counts of right answers that survive an interruption: what is done is kept in the run's folder, batch by batch."""
+"""Tests that survive an interruption: which answers were correct is kept in the run's folder, batch by batch."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.evaluation.outcomes import pack_outcomes
+from rmtlib.files import write_atomically
 from rmtlib.runs.progress import share
 from rmtlib.runs.storage import read_json
-from rmtlib.files import write_atomically
 from rmtlib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -20,20 +21,20 @@ TOKENS_BETWEEN_STOPS = 30_000_000
 
 
 @dataclass(frozen=True)
-class Test:
-    """One line of a test: `samples` samples of `tokens` tokens each; ``right(indices)`` counts right answers."""
+class TestSet:
+    """`samples` samples of `tokens` tokens each; ``correct(indices)`` says of each of these if it is answered so."""
 
     name: str  # its key in evaluation.json
     label: str  # in words, for progress
     samples: int
     tokens: int
-    right: Callable[[range], int]
+    correct: Callable[[range], list[bool]]
 
 
-def count_right_answers(
-    tests: Sequence[Test], batch_size: int, folder: "RunFolder", tokens: int, work: Sequence[float]
-) -> tuple[list[int], int]:
-    """Right answers of every test, and `tokens` (those of the run so far) with the tests' added.
+def run_tests(
+    tests: Sequence[TestSet], batch_size: int, folder: "RunFolder", tokens: int, work: Sequence[float]
+) -> tuple[list[dict[str, Any]], int]:
+    """What a record says of every test (n, correct, outcomes), and `tokens`, those of the run, with the tests' added.
 
     `work` is that of every training stage, then of all tests.
 
@@ -44,41 +45,43 @@ def count_right_answers(
     """
     path, weights = folder.path / "evaluation.json", fingerprint(folder.path)
     done = _done(path, weights, tests)
-    counts = []
     before, whole = tokens, sum(test.samples * test.tokens for test in tests)
     for test in tests:
         batch = max(1, min(batch_size, TOKENS_BETWEEN_STOPS // test.tokens))
-        finished, right = done.get(test.name, (0, 0))
-        tokens += finished * test.tokens
-        while finished < test.samples:
+        outcomes = done.setdefault(test.name, "")
+        tokens += len(outcomes) * test.tokens
+        while (finished := len(outcomes)) < test.samples:
             if folder.should_stop():
                 raise Stopped(f"stopped while testing at {test.label}; what is done is kept in {path}")
             indices = range(finished, min(finished + batch, test.samples))
-            right += test.right(indices)
-            finished, tokens = indices.stop, tokens + len(indices) * test.tokens
-            done[test.name] = [finished, right]
-            write_atomically(path, json.dumps({"weights": weights, "done": done}).encode())
-            numbers = {"accuracy": right / finished, "tokens": tokens}
+            outcomes = done[test.name] = outcomes + "".join("01"[correct] for correct in test.correct(indices))
+            tokens += len(indices) * test.tokens
+            write_atomically(path, json.dumps({"weights": weights, "outcomes": done}).encode())
+            numbers = {"accuracy": outcomes.count("1") / len(outcomes), "tokens": tokens}
             numbers["done"] = share(work, len(work) - 1, (tokens - before) / whole)
-            folder.progress(f"testing at {test.label}", finished, test.samples, **numbers)
-        counts.append(right)
-    return counts, tokens
+            folder.progress(f"testing at {test.label}", len(outcomes), test.samples, **numbers)
+    return [_summary(done[test.name]) for test in tests], tokens
 
 
-def _done(path: Path, weights: str, tests: Sequence[Test]) -> dict[str, list[int]]:
-    """Samples finished and right answers of every test that was begun with these weights."""
+def _summary(outcomes: str) -> dict[str, Any]:
+    correct = [bit == "1" for bit in outcomes]
+    return {"n": len(correct), "correct": sum(correct), "outcomes": pack_outcomes(correct)}
+
+
+def _done(path: Path, weights: str, tests: Sequence[TestSet]) -> dict[str, str]:
+    """The outcomes so far, "1" for correct, of every test that was begun with these weights."""
     if not path.exists():
         return {}
     remedy = "delete this file; the tests then begin anew, the training is kept"
     kept = read_json(path, dict, remedy)
-    done = kept.get("done")
-    limits = {test.name: test.samples for test in tests}
+    done = kept.get("outcomes", {} if "done" in kept else None)  # "done": counts alone, by earlier code
     if not isinstance(done, dict) or not isinstance(kept.get("weights"), str):
         raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
     if kept["weights"] != weights:
         return {}
-    for name, pair in done.items():
-        whole = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
-        if not whole or not 0 <= pair[1] <= pair[0] <= limits.get(name, 0):
-            raise RmtlibError(f"{path} is damaged ({name!r} is {pair!r}): {remedy}")
+    limits = {test.name: test.samples for test in tests}
+    for name, outcomes in done.items():
+        whole = isinstance(outcomes, str) and set(outcomes) <= {"0", "1"}
+        if not whole or len(outcomes) > limits.get(name, 0):
+            raise RmtlibError(f"{path} is damaged ({name!r} is {outcomes!r}): {remedy}")
     return done

@@ -36,7 +36,7 @@ class TrainConfig:
     bptt_segments: int | None = None
     recompute: bool = False  # segment-level activation checkpointing
     evaluate_every: int = 100
-    patience: int = 15  # evaluations without a better score before a stage ends
+    patience: int = 15  # evaluations without a better score that are put up with; one more ends the stage
     log_every: int = 10
 
     def __post_init__(self) -> None:

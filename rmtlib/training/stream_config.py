@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Replay = Literal["stored", "newest", "none"]
+Replay = Literal["stored", "newest", "released", "none"]
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,13 @@ class StreamConfig:
     """How to train on a stream. Steps are segments, whatever the replay: all settings read the same text.
 
     Attributes:
-        replay: where the k earlier segments are read again from. "stored": the state stored before the first of
-            them, k segments ago. "newest": the newest memory, as released; training then reads each segment k + 1
-            times in a row, evaluation once. "none": they are not; k + 1 segments are read in one graph, with all
-            their losses, for one update. That costs k + 1 times less, the gradient reaches 0 to k segments, k/2 on
-            average, and there are k + 1 times fewer updates.
+        replay: how the k earlier segments are read again. "stored": from the state stored before the first of them,
+            k segments ago. "newest": from the newest memory, with the cache of that time; training then reads each
+            segment k + 1 times in a row, evaluation once. "released": that, and each of them with the cache stored
+            for it instead of the cache that reading again makes; the same as "newest" if k < 2 or nothing is cached.
+            "none": not at all; k + 1 segments are read in one graph, with all their losses, for one update. That
+            costs k + 1 times less, the gradient reaches 0 to k segments, k/2 on average, and there are k + 1 times
+            fewer updates.
         auxiliary: weight of the auxiliary memory loss (0.01 for Tr-XL + RMT).
         decay: "cosine" to zero over all steps, as released (the paper's text says linear).
     """
@@ -36,8 +38,8 @@ class StreamConfig:
     log_every: int = 200
 
     def __post_init__(self) -> None:
-        if self.replay not in ("stored", "newest", "none"):
-            raise ValueError(f"replay is {self.replay!r}; it must be stored, newest or none")
+        if self.replay not in get_args(Replay):
+            raise ValueError(f"replay is {self.replay!r}; it must be one of {', '.join(get_args(Replay))}")
         if self.bptt < 0:
             raise ValueError(f"bptt is {self.bptt}; it must be 0 or more")
 

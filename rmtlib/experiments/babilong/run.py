@@ -1,6 +1,5 @@
 """Train and evaluate RMT on one BABILong task: the work of a Figure 5 run."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,18 +11,18 @@ from rmtlib.data import babi, books
 from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
-from rmtlib.evaluation.question_answering import count_right, recency_accuracy
+from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
 from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.config import RMTConfig
 from rmtlib.models.registry import build
 from rmtlib.models.rmt import RMT
-from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
-from rmtlib.runs.testing import Test, count_right_answers
-from rmtlib.training.curriculum import Stage, draw_segments
-from rmtlib.training.loop import Trainer
-from rmtlib.training.run import autocast
+from rmtlib.runs.testing import TestSet, run_tests
+from rmtlib.runs.training import default_device, train
+from rmtlib.training.curriculum import draw_segments
+from rmtlib.training.sources import CurriculumSource
+from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.worker import RunFolder
@@ -93,35 +92,25 @@ def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     """Train, then evaluate at every length; both continue from what the folder holds."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, seed = params.train, params.train.seed
+    device, config, seed = default_device(), params.train, params.train.seed
     folder.progress("preparing data", 0, 1)
     data = open_data(task, params, folder.progress)
     model, weights = build_model(params)
     model.to(device)
     S, batch = config.segment_size, params.evaluation_batch
-    parts = work(params)
 
-    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
-        at = trainer.at
-        done = share(parts, at.stage, at.step / config.stages[at.stage].steps)
-        folder.progress(label, step, steps, done=done, **numbers)
-
-    def sample(stage: Stage, index: int) -> Sample:
-        segments = draw_segments(stage, seed, index)
+    def sample(stage: int, index: int) -> Sample:
+        segments = draw_segments(config.stages[stage], seed, index)
         return (data.train if segments else data.train_facts).build(index, context_tokens(max(segments, 1), S))
 
-    def validate(trained: Any, stage: Stage) -> float:
-        length = context_tokens(max(stage.segments, 1), S)
-        held_out = lambda i: data.validation.build(i, length)  # noqa: E731
+    def validate(trained: Any, stage: int) -> float:
+        length = context_tokens(max(config.stages[stage].segments, 1), S)
+        held_out = partial(data.validation.build, context_tokens=length)
         count = min(params.validation_samples, len(data.validation.fitting(length)))
-        return count_right(trained, held_out, range(count), S, batch_size=batch, device=device) / count
+        return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
 
-    trainer = Trainer(model, config, folder.path, sample, validate, progress, folder.should_stop)
-    trainer.fit()
-    model.eval()
-    results, tokens = _evaluate(model, data.test, params, device, trainer.at.tokens, folder)
-    log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
+    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params))
+    results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
             "exact_match": results,
@@ -130,38 +119,34 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
             "parameters": sum(p.numel() for p in model.parameters()),
             "state_size": model.state_size(),
         },
-        curves={
-            "loss": [[line["stage"], line["step"], line["loss"]] for line in log if "loss" in line],
-            "validation": [[line["stage"], line["step"], line["validation"]] for line in log if "validation" in line],
-        },
+        curves={name: trainer.curve(name) for name in ("loss", "validation")},
         data=data.provenance + weights,
         tokens=tokens,
         precision=config.precision,
-        notes=trainer.at.notes,
+        notes=trainer.state.notes,
     )
 
 
 def _evaluate(
-    model: RMT, test: SampleBuilder, params: Params, device: str, tokens: int, folder: "RunFolder"
-) -> tuple[list[dict[str, int]], int]:
+    model: RMT, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
+) -> tuple[list[dict[str, Any]], int]:
     """Exact match at every length; resumes where it was stopped."""
     S = params.train.segment_size
 
-    def line(segments: int, count: int) -> Test:
+    def line(segments: int, count: int) -> TestSet:
         size = context_tokens(segments, S)
         sample = partial(test.build, context_tokens=size)
 
-        def right(indices: range) -> int:
-            with autocast(torch.device(device), params.train.precision):
-                return count_right(model, sample, indices, S, batch_size=len(indices), device=device)
+        def correct(indices: range) -> list[bool]:
+            with autocast(device, params.train.precision):
+                return answers_correct(model, sample, indices, S, batch_size=len(indices), device=device)
 
         label = f"{segments} segments ({size:,} tokens)"
-        return Test(str(segments), label, min(count, len(test.fitting(size))), size, right)
+        return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)
 
     tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
-    counts, tokens = count_right_answers(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
+    found, tokens = run_tests(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
     results = [
-        {"segments": segments, "tokens": segments * S, "n": each.samples, "correct": correct}
-        for (segments, each), correct in zip(tests.items(), counts, strict=True)
+        {"segments": segments, "tokens": segments * S, **result} for segments, result in zip(tests, found, strict=True)
     ]
     return results, tokens

@@ -1,21 +1,17 @@
 """Train and evaluate one model on one associative-retrieval task: the work of a memory-capacity run."""
 
-import json
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
-from rmtlib.evaluation.question_answering import count_right
+from rmtlib.evaluation.question_answering import answers_correct
 from rmtlib.experiments.capacity.settings import Params, work
 from rmtlib.models.registry import build
-from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
-from rmtlib.runs.testing import Test, count_right_answers
-from rmtlib.training.curriculum import Stage
-from rmtlib.training.loop import Trainer
-from rmtlib.training.run import autocast
+from rmtlib.runs.testing import TestSet, run_tests
+from rmtlib.runs.training import default_device, train
+from rmtlib.training.sources import CurriculumSource
+from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.worker import RunFolder
@@ -25,65 +21,41 @@ TEST_SEED = 42  # validation and test samples are the same for all runs
 
 def execute(params: Params, folder: "RunFolder") -> Result:
     """Train, then test with every number of pairs; both continue from what the folder holds."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config, seed = params.train, params.train.seed
+    device, config, seed = default_device(), params.train, params.train.seed
     folder.progress("preparing data", 0, 1)
     tasks = [PairTask(params.task, k, params.value_size) for k in params.key_sizes]  # type: ignore[arg-type]
     fixed = [] if params.train_samples is None else _fixed_sets(params, tasks)
-    model = build(params.model.model(), seed=seed).to(device)
+    model, parts = build(params.model.model(), seed=seed).to(device), work(params)
 
-    parts = work(params)
+    def sample(stage: int, index: int) -> PairSample:
+        pairs = config.stages[stage].segments
+        if params.vary_pairs:
+            pairs = draw_pairs(pairs, seed, index // config.batch_size)
+        return fixed[stage].sample(pairs, seed, index) if fixed else tasks[stage].sample(pairs, seed, "train", index)
 
-    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
-        at = trainer.at
-        done = share(parts, at.stage, at.step / config.stages[at.stage].steps)
-        folder.progress(label, step, steps, done=done, **numbers)
-
-    def pairs_of(stage: Stage, index: int) -> int:
-        return draw_pairs(stage.segments, seed, index // config.batch_size) if params.vary_pairs else stage.segments
-
-    def sample(stage: Stage, index: int) -> PairSample:
-        place, pairs = trainer.at.stage, pairs_of(stage, index)
-        if fixed:
-            return fixed[place].sample(pairs, seed, index)
-        return tasks[place].sample(pairs, seed, "train", index)
-
-    def right(task: PairTask, pairs: int, split: Any, indices: range) -> int:
+    def correct(task: PairTask, pairs: int, split: Any, indices: range) -> list[bool]:
         held_out = lambda i: task.sample(pairs, TEST_SEED, split, i)  # noqa: E731
-        return count_right(
+        return answers_correct(
             model, held_out, indices, task.segment_size, batch_size=params.evaluation_batch, device=device
         )
 
-    def validate(_: torch.nn.Module, stage: Stage) -> float:
+    def validate(_: Any, stage: int) -> float:
         samples = range(params.validation_samples)
-        return right(tasks[trainer.at.stage], stage.segments, "validation", samples) / len(samples)
+        return sum(correct(tasks[stage], config.stages[stage].segments, "validation", samples)) / len(samples)
 
-    trainer = Trainer(
-        model,
-        config,
-        folder.path,
-        sample,
-        validate,
-        progress,
-        folder.should_stop,
-        segment_sizes=params.segment_sizes,
-        enough=params.enough,
-        clip_value=params.clip_value,
-    )
-    trainer.fit()
-    model.eval()
+    source = CurriculumSource(config, sample, params.segment_sizes)
+    trainer = train(model, source, validate, folder, parts, enough=params.enough, clip_value=params.clip_value)
     task = tasks[-1]
 
-    def test(pairs: int) -> Test:
-        def count(indices: range) -> int:
+    def test_set(pairs: int) -> TestSet:
+        def outcomes(indices: range) -> list[bool]:
             with autocast(device, config.precision):
-                return right(task, pairs, "test", indices)
+                return correct(task, pairs, "test", indices)
 
-        return Test(str(pairs), f"{pairs} pairs", params.test_samples, (pairs + 1) * task.segment_size, count)
+        return TestSet(str(pairs), f"{pairs} pairs", params.test_samples, (pairs + 1) * task.segment_size, outcomes)
 
-    tests = [test(pairs) for pairs in params.test_pairs]
-    counts, tokens = count_right_answers(tests, params.evaluation_batch, folder, trainer.at.tokens, parts)
-    log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
+    tests = [test_set(pairs) for pairs in params.test_pairs]
+    results, tokens = run_tests(tests, params.evaluation_batch, folder, trainer.state.tokens, parts)
     return Result(
         metrics={
             "exact_match": [
@@ -91,21 +63,17 @@ def execute(params: Params, folder: "RunFolder") -> Result:
                     "pairs": pairs,
                     "segments": pairs + 1,
                     "tokens": (pairs + 1) * task.segment_size,
-                    "n": params.test_samples,
-                    "correct": correct,
+                    **result,
                 }
-                for pairs, correct in zip(params.test_pairs, counts, strict=True)
+                for pairs, result in zip(params.test_pairs, results, strict=True)
             ],
             "train_segments": params.train_pairs + 1,
             "values": task.values,
             "parameters": sum(p.numel() for p in model.parameters()),
             "state_size": model.state_size(),
-            "train_tokens": trainer.at.tokens,
+            "train_tokens": trainer.state.tokens,
         },
-        curves={
-            "loss": [[line["stage"], line["step"], line["loss"]] for line in log if "loss" in line],
-            "validation": [[line["stage"], line["step"], line["validation"]] for line in log if "validation" in line],
-        },
+        curves={name: trainer.curve(name) for name in ("loss", "validation")},
         data=[
             {
                 "name": f"associative-{params.task}",
@@ -116,7 +84,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         ],
         tokens=tokens,
         precision=config.precision,
-        notes=trainer.at.notes,
+        notes=trainer.state.notes,
     )
 
 

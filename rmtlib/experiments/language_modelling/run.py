@@ -1,6 +1,5 @@
 """Train and evaluate one row of the language modelling tables."""
 
-import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ from rmtlib.models.registry import build
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
-from rmtlib.training.run import autocast
-from rmtlib.training.streams import StreamTrainer
+from rmtlib.runs.training import default_device, train
+from rmtlib.training.sources import StreamSource
+from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.worker import RunFolder
@@ -43,12 +43,11 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     Args:
         unit: "bpc" or "perplexity": what the record's value is in.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = params.train
+    device, config, parts = default_device(), params.train, work(params)
     folder.progress("preparing data", 0, 1)
     language = open_language(params)
     model = build(params.model, seed=config.seed).to(device)
-    if params.compile and device == "cuda":
+    if params.compile and device.type == "cuda":
         # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
         torch._dynamo.config.recompile_limit = 32
         model.step = torch.compile(model.step)
@@ -71,26 +70,12 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     def value(result: Likelihood) -> float:
         return result.bits if unit == "bpc" else result.perplexity
 
-    parts = work(params)
-
-    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
-        folder.progress(label, step, steps, done=share(parts, 0, step / steps), **numbers)
-
-    trainer = StreamTrainer(
-        model,
-        config,
-        folder.path,
-        language.train,
-        lambda model: -value(measure(model, "validation")),
-        progress,
-        folder.should_stop,
-    ).fit()
-    model.eval()
-    folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.at.tokens)
-    with autocast(torch.device(device), config.precision):
+    source = StreamSource(config, language.train)
+    trainer = train(model, source, lambda model, _: -value(measure(model, "validation")), folder, parts)
+    folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.state.tokens)
+    with autocast(device, config.precision):
         result = measure(model, "test")
-    log = [json.loads(line) for line in trainer.metrics_path.read_text().splitlines()]
-    validation = [[line["step"], -line["validation"]] for line in log if "validation" in line]
+    validation = [[step, -score] for _, step, score in trainer.curve("validation")]
     per_loss = 1 / math.log(2) if unit == "bpc" else 1.0
     return Result(
         metrics={
@@ -106,11 +91,11 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
             "parameters": sum(p.numel() for p in model.parameters()),
         },
         curves={
-            "loss": [[line["step"], line["loss"] * per_loss] for line in log if "loss" in line],
+            "loss": [[step, loss * per_loss] for _, step, loss in trainer.curve("loss")],
             "validation": validation,
         },
         data=language.provenance,
-        tokens=trainer.at.tokens + result.tokens,
+        tokens=trainer.state.tokens + result.tokens,
         precision=config.precision,
-        notes=trainer.at.notes,
+        notes=trainer.state.notes,
     )

@@ -1,0 +1,48 @@
+"""Training as a run's part: in the run's folder, with progress and stops."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from rmtlib.runs.progress import share
+from rmtlib.training.sources import Source
+from rmtlib.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from rmtlib.runs.worker import RunFolder
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train(
+    model: nn.Module,
+    source: Source,
+    validate: Callable[[Any, int], float],
+    folder: "RunFolder",
+    work: Sequence[float],
+    **options: Any,
+) -> Trainer:
+    """Train, from what the folder holds; the model then has the best weights and is in eval mode.
+
+    Args:
+        work: of every stage, then of the tests, in any unit: what progress is measured by.
+        options: `enough` and `clip_value` of the trainer.
+
+    Raises:
+        Stopped: asked to stop; there is a checkpoint.
+    """
+
+    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
+        state = trainer.state
+        done = share(work, state.stage, state.step / source.steps(state.stage))
+        folder.progress(label, step, steps, done=done, **numbers)
+
+    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, **options)
+    trainer.fit()
+    model.eval()
+    return trainer

@@ -1,0 +1,249 @@
+"""What feeds the trainer: a curriculum of samples, or a stream that is read on from segment to segment.
+
+A source says what a step reads and how its gradient comes about; all else is the trainer's.
+
+Shapes: B batch, S segment length.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rmtlib.data.streams import Stream, train_segment, train_segments
+from rmtlib.models.interface import State, detach, join, select
+from rmtlib.segments import IGNORE, Segment, Tokens, cut
+from rmtlib.training.bptt import Read, backward, replayed_loss, window_loss
+from rmtlib.training.curriculum import TrainConfig, learning_rate
+from rmtlib.training.stream_config import StreamConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads, and how far it brings the run.
+
+    `index` tells batches apart: dropout masks are a function of it and the seed. `steps` counts as the config does.
+    """
+
+    content: Any
+    index: int
+    steps: int
+    samples: int
+    tokens: int
+
+
+class Source(Protocol):
+    """What the trainer asks. Stages are numbered from 0, steps from 0 in each stage, samples from 0 through all."""
+
+    config: Any  # with seed, batch_size, precision, clip_norm, log_every
+    stages: int
+    patience: float  # validations without a better score that are put up with; one more ends the stage
+
+    def steps(self, stage: int) -> int:
+        """The most steps of the stage."""
+        ...
+
+    def evaluate_every(self, stage: int) -> int:
+        """Steps between two validations."""
+        ...
+
+    def label(self, stage: int) -> str:
+        """The stage in words, for progress."""
+        ...
+
+    def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """A fresh one; the trainer sets its learning rate."""
+        ...
+
+    def learning_rate(self, stage: int, step: int) -> float: ...
+
+    def next_batch(self, stage: int, step: int, sample: int) -> Batch:
+        """What the step reads; `sample` is the number of samples used so far."""
+        ...
+
+    def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
+        """Add the gradient, in passes of at most `micro_batch` samples; returns the mean loss (nats).
+
+        May be called again for the same batch if memory ran out.
+        """
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold so that `restore` can continue."""
+        ...
+
+    def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
+        """Stand where the run was when `tensors` were taken."""
+        ...
+
+
+class TrainingSample(Protocol):
+    """Token ids and the target of each position (see `segments.next_token_labels`)."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def labels(self) -> Tokens: ...
+
+
+class CurriculumSource:
+    """Samples in stages of growing length; a step is one batch of them, each read from the initial state.
+
+    Args:
+        config: how to train.
+        sample: ``sample(stage, index)`` gives training sample `index`, the same at every call.
+        segment_sizes: one for each stage, if they differ from the config's.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        sample: Callable[[int, int], TrainingSample],
+        segment_sizes: Sequence[int] | None = None,
+    ):
+        self.config, self.sample = config, sample
+        self.segment_sizes = segment_sizes or [config.segment_size] * len(config.stages)
+        self.stages, self.patience = len(config.stages), float(config.patience)
+
+    def steps(self, stage: int) -> int:
+        return self.config.stages[stage].steps
+
+    def evaluate_every(self, stage: int) -> int:
+        return self.config.stages[stage].evaluate_every or self.config.evaluate_every
+
+    def label(self, stage: int) -> str:
+        segments = self.config.stages[stage].segments
+        return f"stage {stage + 1}/{self.stages} ({f'1-{segments} segments' if segments else 'facts only'})"
+
+    def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        c = self.config
+        return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, c.beta2), weight_decay=c.weight_decay)
+
+    def learning_rate(self, stage: int, step: int) -> float:
+        return learning_rate(self.config.stages[stage], step, self.config.warmup, self.config.horizon)
+
+    def next_batch(self, stage: int, step: int, sample: int) -> Batch:
+        samples = [self.sample(stage, sample + i) for i in range(self.config.batch_size)]
+        content = (samples, self.segment_sizes[stage])
+        return Batch(content, sample, 1, len(samples), sum(len(s.tokens) for s in samples))
+
+    def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
+        """Gradient of the mean loss per label over the batch."""
+        c, (samples, S) = self.config, batch.content
+        parts = [samples[i : i + micro_batch] for i in range(0, len(samples), micro_batch)]
+        cuts: list[list[Segment]] = [list(cut([s.tokens for s in part], [s.labels for s in part], S)) for part in parts]
+        labels = sum(int((segment.labels_BS != IGNORE).sum()) for segments in cuts for segment in segments)
+        total = 0.0
+        for segments in cuts:
+            here = [segment.to(_device(model)) for segment in segments]
+            total += backward(
+                model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=c.recompute
+            )  # fmt: skip
+        return total / labels
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: samples are a function of their index."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None: ...
+
+
+class StreamSource:
+    """A text in B columns, read on from segment to segment of an epoch; a new epoch starts from the initial state.
+
+    A step reads one new segment, and the k before it again (BPTT-k); with ``replay="none"`` it reads k + 1 new ones.
+    """
+
+    stages, patience = 1, math.inf
+
+    def __init__(self, config: StreamConfig, stream: Stream):
+        self.config, self.stream = config, stream
+        self.epoch = train_segments(stream, config.batch_size, config.segment_size)
+        self.recent: deque[Read] = deque(maxlen=config.bptt + 1 if config.replay != "none" else 0)
+        self.state: State | None = None  # before the next segment; None: the initial state
+
+    def steps(self, stage: int) -> int:
+        return self.config.steps
+
+    def evaluate_every(self, stage: int) -> int:
+        return self.config.evaluate_every
+
+    def label(self, stage: int) -> str:
+        return "training"
+
+    def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=0.0)
+
+    def learning_rate(self, stage: int, step: int) -> float:
+        return self.config.learning_rate(step)
+
+    def next_batch(self, stage: int, step: int, sample: int) -> Batch:
+        c, place = self.config, step % self.epoch
+        if place == 0:
+            self.state = None
+            self.recent.clear()
+        count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - place, c.steps - step)
+        segments = [self._segment(place + i) for i in range(count)]
+        self.recent.append(Read(segments[0], self.state))
+        return Batch(segments, step, count, 0, count * c.batch_size * c.segment_size)
+
+    def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
+        """Gradient of the mean loss per token; moves on to the next state."""
+        B = self.config.batch_size
+        columns = [slice(first, min(first + micro_batch, B)) for first in range(0, B, micro_batch)]
+        passes = [self._pass(model, batch.content, each) for each in columns]
+        self.state = join([state for _, state in passes])
+        return sum(loss for loss, _ in passes)
+
+    def _pass(self, model: Any, segments: list[Segment], columns: slice) -> tuple[float, State]:
+        """Add some columns' part to the gradient; returns their part of the loss, and their next state."""
+        c, device = self.config, _device(model)
+        if c.replay == "none":
+            mine = [_columns(segment, columns, device) for segment in segments]
+            loss, mean, state = window_loss(model, mine, _state_of(self.state, columns), c.auxiliary)
+        else:
+            recent = [
+                Read(_columns(segment, columns, device), _state_of(state, columns)) for segment, state in self.recent
+            ]
+            loss, mean, state = replayed_loss(model, recent, c.replay, c.auxiliary)
+        part = (columns.stop - columns.start) / c.batch_size
+        (loss * part).backward()
+        return mean.item() * part, detach(state)
+
+    def _segment(self, place: int) -> Segment:
+        return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The states that the next step may start from: those stored for replay, then the newest."""
+        states = [read.state for read in self.recent] + [self.state]
+        return {f"{i}.{k}": x for i, state in enumerate(states) if state for k, x in state._asdict().items()}
+
+    def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
+        """Fill `recent` again: the segments from the stream, their states from the checkpoint."""
+        if stage or not step:
+            return
+        newest = (step - 1) % self.epoch
+        held = min(self.recent.maxlen or 0, newest + 1)
+        kind = type(model.initial_state(1))
+        states: list[State | None] = []
+        for i in range(held + 1):
+            fields = {name.split(".", 1)[1]: x for name, x in tensors.items() if name.startswith(f"{i}.")}
+            states.append(kind(**fields) if fields else None)
+        *stored, self.state = states
+        self.recent.extend(Read(self._segment(newest - held + 1 + i), state) for i, state in enumerate(stored))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _columns(segment: Segment, columns: slice, device: torch.device) -> Segment:
+    return Segment(segment.input_ids_BS[columns], segment.labels_BS[columns], None).to(device)
+
+
+def _state_of(state: State | None, columns: slice) -> State | None:
+    return None if state is None else select(state, columns)

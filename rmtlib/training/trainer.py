@@ -1,0 +1,267 @@
+"""The training loop: steps, log, validation, early stopping, best weights, checkpoints, exact resume.
+
+Everything random is a function of the seed and the step, so that a run that was killed and continued is bitwise the
+run that was not (on a CPU with as many threads).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.files import unwritable
+from rmtlib.seeds import torch_seed
+from rmtlib.training.checkpoint import damaged, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rmtlib.training.sources import Batch, Source
+
+SAVE_SECONDS = 60.0
+"""Time between two checkpoints. Where they fall makes no difference to the result."""
+
+
+@dataclass
+class TrainState:
+    """How far a run is; all of it is in the checkpoint."""
+
+    stage: int = 0
+    step: int = 0  # steps taken in this stage
+    samples: int = 0  # samples used in all stages: the index of the next one
+    tokens: int = 0
+    best_score: float = -math.inf
+    evaluations_since_best: int = 0
+    metrics_bytes: int = 0
+    micro_batch: int = 0  # samples a forward pass; shrinks when memory runs out
+    notes: list[str] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one model in one folder, which receives `metrics.jsonl` and the checkpoint.
+
+    Args:
+        model: the model; its weights are the starting point if the folder has no checkpoint.
+        source: what it is trained on, and how.
+        folder: made if it is not there.
+        validate: ``validate(model, stage)`` scores the model on held-out text; higher is better.
+        progress: ``progress(label, step, steps, **numbers)`` is called at every step.
+        should_stop: asked at every step boundary; True saves a checkpoint and raises `Stopped`.
+        enough: a score at which a stage ends at once.
+        clip_value: clip every entry of the gradient at it instead of the gradient's norm.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        folder: Path,
+        validate: Callable[[Any, int], float],
+        progress: Callable[..., None] = lambda *args, **numbers: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        enough: float = math.inf,
+        clip_value: float | None = None,
+    ):
+        self.model, self.source, self.folder, self.validate = model, source, folder, validate
+        self.progress, self.should_stop = progress, should_stop
+        self.enough, self.clip_value = enough, clip_value
+        self.config = source.config
+        self.device = next(model.parameters()).device
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.optimizer = source.new_optimizer(model)
+        self.state = TrainState(micro_batch=self.config.batch_size)
+        self.best: dict[str, Tensor] = {}
+        self.metrics_path = folder / "metrics.jsonl"
+        self.saved = time.monotonic()
+
+    def fit(self) -> "Trainer":
+        """Train to the end of the last stage, from the folder's checkpoint if it has one.
+
+        Raises:
+            Stopped: asked to stop; a checkpoint was saved.
+            RmtlibError: the loss is not a number, or the checkpoint is damaged or cannot be written.
+        """
+        self.restore()
+        while self.state.stage < self.source.stages:
+            self._run_stage(self.state.stage)
+            self._next_stage()
+        return self
+
+    def _run_stage(self, stage: int) -> None:
+        source, state = self.source, self.state
+        steps = [source.steps(i) for i in range(source.stages)]
+        while state.step < steps[stage] and not self._ends_early():
+            if self.should_stop():
+                self.save()
+                raise Stopped(f"stopped in {self.where()} with a checkpoint in {self.folder}")
+            first = state.step
+            loss, norm, lr = self._train_step()
+            # A step of a stream may count as several.
+            crossed = lambda every, first=first: state.step // every > first // every  # noqa: E731
+            if first == 0 or crossed(self.config.log_every):
+                self.log(loss=loss, gradient_norm=norm, lr=lr)
+            if state.step == steps[stage] or crossed(source.evaluate_every(stage)):
+                self._score()
+            done = sum(steps[:stage]) + state.step
+            self.progress(source.label(stage), done, sum(steps), loss=loss, tokens=state.tokens)
+            if time.monotonic() - self.saved >= SAVE_SECONDS:
+                self.save()
+
+    def _ends_early(self) -> bool:
+        state = self.state
+        return state.evaluations_since_best > self.source.patience or state.best_score >= self.enough
+
+    def _train_step(self) -> tuple[float, float, float]:
+        """One optimiser step; returns the loss, the gradient's norm before clipping, and the learning rate."""
+        source, state = self.source, self.state
+        lr = source.learning_rate(state.stage, state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch = source.next_batch(state.stage, state.step, state.samples)
+        self.model.train()
+        loss = self._backward(batch)
+        if not math.isfinite(loss):
+            raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
+        norm = self._clip()
+        self.optimizer.step()
+        state.step += batch.steps
+        state.samples += batch.samples
+        state.tokens += batch.tokens
+        return loss, norm, lr
+
+    def _backward(self, batch: Batch) -> float:
+        """The gradient and the loss; halves the micro-batch until it fits. Without dropout the result stays."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(torch_seed(self.config.seed, "dropout", batch.index))
+            try:
+                with autocast(self.device, self.config.precision):
+                    return self.source.backward(self.model, batch, self.state.micro_batch)
+            except torch.cuda.OutOfMemoryError:
+                if self.state.micro_batch <= 1:
+                    raise RmtlibError(
+                        "one pass does not fit in the GPU's memory: it takes a GPU with more of it, or settings with "
+                        "fewer segments in one graph or a smaller batch"
+                    ) from None
+            # Outside the handler: the traceback would keep the failed pass's tensors.
+            self.state.micro_batch = math.ceil(self.state.micro_batch / 2)
+            self.state.notes.append(f"out of memory in {self.where()}: micro-batch {self.state.micro_batch}")
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+    def _clip(self) -> float:
+        """Clip the gradient, by its norm or entry by entry; returns its norm before."""
+        if self.clip_value is None:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm).item()
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
+        nn.utils.clip_grad_value_(self.model.parameters(), self.clip_value)
+        return norm
+
+    def _score(self) -> None:
+        """Validate; remember the weights of the best score (the later one of equals)."""
+        state = self.state
+        self.model.eval()
+        with torch.no_grad(), autocast(self.device, self.config.precision):
+            score = self.validate(self.model, state.stage)
+        self.log(validation=score)
+        if score >= state.best_score:
+            self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+        state.evaluations_since_best = 0 if score > state.best_score else state.evaluations_since_best + 1
+        state.best_score = max(score, state.best_score)
+
+    def _next_stage(self) -> None:
+        """Go on from the stage's best weights, with a fresh optimiser, as the released scripts do."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.optimizer = self.source.new_optimizer(self.model)
+        self.best = {}
+        self.state.best_score, self.state.evaluations_since_best = -math.inf, 0
+        self.state.stage, self.state.step = self.state.stage + 1, 0
+        self.save()
+
+    def where(self) -> str:
+        """How far the run is in words, for messages."""
+        return f"stage {self.state.stage + 1}, step {self.state.step}"
+
+    # The log.
+
+    def log(self, **numbers: float) -> None:
+        """A line in metrics.jsonl."""
+        line = {"stage": self.state.stage + 1, "step": self.state.step, **numbers}
+        try:
+            with open(self.metrics_path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise unwritable(self.metrics_path, error) from error
+
+    def curve(self, name: str) -> list[list[float]]:
+        """[stage, step, value] of every line of the log that has the number `name`."""
+        lines = [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        return [[line["stage"], line["step"], line[name]] for line in lines if name in line]
+
+    def _cut_log(self) -> None:
+        """End the log where the run is: lines after the checkpoint will be written again."""
+        try:
+            with open(self.metrics_path, "ab") as file:  # made here if no line was logged yet
+                if file.tell() < self.state.metrics_bytes:
+                    raise RmtlibError(
+                        f"{self.metrics_path}: lines that the checkpoint counts on are missing; delete {self.folder} "
+                        "to train this run from the start"
+                    )
+                file.truncate(self.state.metrics_bytes)
+        except OSError as error:
+            raise unwritable(self.metrics_path, error) from error
+
+    # The checkpoint.
+
+    def save(self) -> None:
+        """Write the checkpoint; the previous one stays in force until this one is whole."""
+        self.state.metrics_bytes = self.metrics_path.stat().st_size
+        tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": x for name, x in self.best.items()}
+        tensors |= {f"extra.{name}": x for name, x in self.source.tensors().items()}
+        tensors |= optimizer_tensors(self.optimizer, self.names)
+        state: dict[str, Any] = asdict(self.state)
+        if self.state.best_score == -math.inf:  # JSON has no infinity
+            state["best_score"] = None
+        save_checkpoint(self.folder, tensors, state)
+        self.saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, or begin an empty log if it has none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = load_checkpoint(self.folder)
+        if found is None:
+            self._cut_log()
+            return
+        tensors, state = found
+        if set(state) != (known := {field.name for field in fields(TrainState)}):
+            wrong = ", ".join(sorted(known ^ set(state)))
+            raise damaged(self.folder, f"its state lacks or adds {wrong}: other code wrote it, or it was changed")
+        state["best_score"] = -math.inf if state["best_score"] is None else state["best_score"]
+        state["micro_batch"] = state["micro_batch"] or self.config.batch_size  # earlier code left it 0 for streams
+        self.state = TrainState(**state)
+        try:
+            self.model.load_state_dict(_part(tensors, "model."))
+        except RuntimeError as error:
+            raise damaged(self.folder, "its weights are those of another model") from error
+        self.best = {name: x.to(self.device) for name, x in _part(tensors, "best.").items()}
+        restore_optimizer(self.optimizer, self.names, tensors)
+        extra = {name: x.to(self.device) for name, x in _part(tensors, "extra.").items()}
+        self.source.restore(extra, self.model, self.state.stage, self.state.step)
+        self._cut_log()
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """bf16 autocast if asked for, else nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
