@@ -117,8 +117,8 @@ def test_probabilities_sum_to_one_after_seen_and_unseen_contexts(context):
 
 def test_longer_contexts_help_and_the_likelihood_sums_whole_streams():
     train, test = Stream(markov(0, 5000, 10), 0), Stream(markov(1, 2000, 10), 3)
-    first, second, third = (ngram_likelihood(train, 10, order, test, test.head(500)) for order in (1, 2, 3))
-    assert first[0].perplexity > second[0].perplexity > third[0].perplexity
+    second, third = (ngram_likelihood(train, 10, order, test, test.head(500)) for order in (2, 3))
+    assert third[0].perplexity < second[0].perplexity / 1.5
     assert [x.tokens for x in third] == [2000, 500]
     model = NGram.fit(train.ids, 3, 10)
     assert third[0].nats == pytest.approx(model.nll(test.ids, 3).sum())

@@ -68,14 +68,15 @@ class NGram:
         for n in range(1, order + 1):
             # grams (N - n + 2,): the ids of all (n-1)-grams by the token that they end at
             suffixes = grams[1:]
-            distinct, grams = np.unique(grams[:-1] * np.int64(vocab_size) + ids[n - 1 :], return_inverse=True)
-            grams = grams.astype(np.uint32)
+            of_text = grams[:-1] * np.int64(vocab_size) + ids[n - 1 :]
+            distinct, occurrences = np.unique(of_text, return_counts=True)
+            grams = np.searchsorted(distinct, of_text).astype(np.uint32)  # faster and leaner than unique's inverse
             if n > 1:  # every different n-gram is one more token that its last n - 1 tokens follow
                 suffix_of = np.zeros(len(distinct), dtype=np.uint32)
                 suffix_of[grams] = suffixes
                 counts.append(np.bincount(suffix_of, minlength=len(keys[-1])))
             keys.append(distinct)
-        counts.append(np.bincount(grams))
+        counts.append(occurrences)
         contexts = [1, *map(len, keys[:-1])]
         return cls(
             vocab_size, tuple(_smoothed(*of_order, vocab_size) for of_order in zip(keys, counts, contexts, strict=True))
