@@ -124,8 +124,10 @@ def test_longer_contexts_help_and_the_likelihood_sums_whole_streams():
     assert third[0].nats == pytest.approx(model.nll(test.ids, 3).sum())
 
 
-def test_texts_too_short_are_refused():
+def test_impossible_texts_are_refused():
     with pytest.raises(ValueError, match="at least as many tokens, not order 4 and 3 tokens"):
         NGram.fit(np.array([0, 1, 0]), 4, vocab_size=2)
     with pytest.raises(ValueError, match="order >= 1"):
         NGram.fit(np.array([0, 1, 0]), 0, vocab_size=2)
+    with pytest.raises(ValueError, match="vocabulary of 2 does not have the token id 2"):
+        NGram.fit(np.array([0, 2, 0]), 2, vocab_size=2)

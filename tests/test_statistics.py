@@ -6,9 +6,12 @@ import pytest
 from rmtlib.evaluation import statistics
 from rmtlib.evaluation.statistics import (
     above_p,
+    above_ps,
     any_p,
     binomial_interval,
     bootstrap_interval,
+    difference_interval,
+    holm,
     mean_difference,
     mean_std,
 )
@@ -41,6 +44,35 @@ def test_above_p():
     assert [above_p([1.0, 1.0], [x, x]) for x in (0.0, 1.0, 2.0)] == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="two values of each, not 1 and 2"):
         above_p([1.0], [1.0, 2.0])
+
+
+def test_welchs_test_and_interval_agree_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 1, (20, 3)), rng.normal(0, 3, (20, 5))
+    theirs = stats.ttest_ind(a, b, axis=1, equal_var=False, alternative="greater")
+    assert above_ps(a, b) == pytest.approx(theirs.pvalue, rel=1e-10)
+    interval = stats.ttest_ind(a[0], b[0], equal_var=False).confidence_interval(0.9)
+    assert difference_interval(a[0], b[0], 0.9) == pytest.approx((interval.low, interval.high), rel=1e-10)
+    assert difference_interval([2.0, 2.0], [1.0, 1.0]) == (1.0, 1.0)
+
+
+def test_the_interval_of_a_difference_covers_the_truth():
+    rng = np.random.default_rng(0)
+    samples = [(rng.normal(3, 1, 3), rng.normal(1, 2, 4)) for _ in range(2000)]
+    covered = [low <= 2 <= high for low, high in (difference_interval(a, b, 0.9) for a, b in samples)]
+    assert 0.88 <= np.mean(covered) <= 0.94
+
+
+def test_holms_adjusted_p_values():
+    """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last may not be below 0.06."""
+    adjusted = [0.03, 0.06, 0.06, 0.02]
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(adjusted)
+    assert holm([0.04]) == pytest.approx([0.04])
+    assert holm([0.4, 0.9, 0.5]) == pytest.approx([1.0, 1.0, 1.0])
+    several = holm(np.array([[0.01, 0.5], [0.04, 0.001], [0.03, 0.5], [0.005, 0.5]]))  # each column on its own
+    assert several[:, 0] == pytest.approx(adjusted)
+    assert several[:, 1] == pytest.approx([1.0, 0.004, 1.0, 1.0])
 
 
 def test_any_p_is_that_of_simes():

@@ -1,240 +1,209 @@
-"""Rules that decide claims: written before the runs, applied to the runs, and simulated to see what they can tell.
+"""Claims decided by tests: rules over samples of seeds, and how often a rule would decide in a world of known means.
 
-A claim compares *arms*: named samples with one number a seed (the test value of a row, an accuracy, a fall between two
-lengths). Its `Rule` is data: contrasts of the arms' means, and gates that the arms have to pass first. The same object
-judges records (`decide`) and is simulated in worlds whose means are known (`power`), so that what is simulated is the
-rule itself.
+A rule is data. `decide` applies a family of rules to what runs measured; `power` applies the same function to simulated
+runs, so what is simulated is what judges. The family is all claims that a table decides, fixed before its runs:
 
-A contrast says that a weighted sum of means is below a limit. With w the weights, m the means, s the sample standard
-deviations and n the sizes of the arms,
+- A `Comparison` claims that one mean is below another, up to a margin. Welch's one-sided test can confirm it, and
+  the opposite one-sided test contradict it.
+- A `Rule` is confirmed if all its comparisons are: its p-value is the largest (intersection-union test, Berger 1982;
+  no correction is needed). It is contradicted if any is: its p-value is the smallest after Holm.
+- Within the family, Holm (1979) corrects both over the rules. So the chance of any false "holds" is at most `LEVEL`,
+  and that of any false "fails". Just on its boundary a lone rule so says either in one case of twenty, and is
+  undecided in nine of ten.
+- If an arm misses its `Gate`, or has too few runs, nothing is decided, and the rule stays in the family at p = 1: runs
+  that come later take no "holds" back.
 
-    t = (sum w m - limit) / error      error^2 = sum v,  v = w^2 s^2 / n      freedom = (sum v)^2 / sum v^2 / (n - 1)
+"A is no worse than B" is a comparison with a margin (non-inferiority); "A is at the level of B" is two of them, one
+each way (two one-sided tests, Schuirmann 1987).
 
-which for two arms is Welch's test (Welch 1947; Satterthwaite 1946 for the degrees of freedom). A rule holds if all its
-contrasts are confirmed, fails if one is contradicted. The rules of one artifact share the error: Holm's correction
-(Holm 1979) at `LEVEL` over all of them, also over those that have no runs yet.
+    rules = [Rule((Comparison("rmt-5", "trxl-40", margin=0.01),), gates=(Gate("trxl-40", 2.3, "below"),))]
+    prospects(rules, rescaled({"rmt-5": 1.241, "trxl-40": 1.235}, "trxl-40", ours=2.2), std=0.01, n=3)
+    decide(rules, {"rmt-5": [2.21, 2.20, 2.22], "trxl-40": [2.20, 2.19, 2.20]})
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from rmtlib.evaluation.statistics import above_ps, holm
 from rmtlib.seeds import generator
 
-Outcome = Literal["holds", "fails", "undecided", "not enough runs", "not run"]
-Arms = Mapping[str, Sequence[float]]
-
 LEVEL = 0.05
-RUNS_NEEDED = 3  # of every arm: what the papers have
-DRAWS = 4000
-ENOUGH_POWER = 0.8
+SEEDS_NEEDED = 3  # of every arm that a rule compares
+POWER_WANTED = 0.8
+
+Value = TypeVar("Value", float, np.ndarray)
+Outcome = Literal["holds", "fails", "undecided", "not learned", "not enough runs"]
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """The sum of weight times mean over the arms is below `limit`."""
+class Comparison:
+    """The mean of arm `low` is below that of arm `high`, times 1 + `margin` (or plus it, if not `relative`).
 
-    weights: Mapping[str, float]
-    limit: float = 0.0
+    A positive margin lets `low` be that much worse; a negative one asks it to be that much better. Two measurements of
+    the same runs may stand as two arms: if they vary together, the test is only more careful.
+    """
+
+    low: str
+    high: str
+    margin: float = 0.0
+    relative: bool = True
+
+    def bound(self, high: Value) -> Value:
+        """What `low` has to stay below, of a mean or of every value."""
+        return high * (1 + self.margin) if self.relative else high + self.margin
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether there is something to compare: the arm's mean is `below` or `above` a number."""
+    """An arm has learned its task: the mean over its seeds is `threshold` or better, which is `above` or `below`."""
 
     arm: str
-    below: float = math.inf
-    above: float = -math.inf
-    why: str = "it was not learned"
+    threshold: float
+    better: Literal["above", "below"]
+
+    def passed(self, values: np.ndarray) -> np.ndarray:
+        mean = values.mean(axis=-1)
+        return mean >= self.threshold if self.better == "above" else mean <= self.threshold
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides a claim.
+    """What decides a claim."""
 
-    Attributes:
-        paper: means of the arms if the paper were exactly true, in the paper's own units.
-        spread: standard deviation between seeds, as a part of the mean (`relative`) or in the arms' unit.
-    """
-
-    contrasts: tuple[Contrast, ...]
+    comparisons: tuple[Comparison, ...]
     gates: tuple[Gate, ...] = ()
-    paper: Mapping[str, float] = field(default_factory=dict)
-    spread: float = 0.0
-    relative: bool = True
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """All arms that the rule needs, in order."""
-        names = [name for contrast in self.contrasts for name in contrast.weights]
-        return tuple(dict.fromkeys([*names, *(gate.arm for gate in self.gates)]))
+        """Every arm that the rule looks at, once."""
+        compared = [arm for c in self.comparisons for arm in (c.low, c.high)]
+        return tuple(dict.fromkeys([*compared, *(gate.arm for gate in self.gates)]))
 
+    def learned(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Whether every gate is passed: values (..., n) by arm give (...)."""
+        return np.all([gate.passed(values[gate.arm]) for gate in self.gates], axis=0)
 
-class Estimate(NamedTuple):
-    """A contrast as measured: sum of weight times mean less the limit, its standard error, degrees of freedom."""
-
-    effect: float
-    error: float
-    freedom: float
-
-    @property
-    def p_below(self) -> float:
-        """p-value of the contrast: how likely so low an effect is if the true one is at the limit."""
-        return float(_p_below(np.array(self.effect), np.array(self.error), np.array(self.freedom)))
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval of the effect."""
-        from scipy import stats
-
-        half = self.error * float(stats.t.ppf(0.5 + level / 2, self.freedom)) if self.error else 0.0
-        return self.effect - half, self.effect + half
+    def boundaries(self, means: Mapping[str, float]) -> list[dict[str, float]]:
+        """Worlds in which the claim is just not true: of each comparison in turn, `low` put at the bound of `high`."""
+        return [dict(means) | {c.low: c.bound(means[c.high])} for c in self.comparisons]
 
 
 class Decision(NamedTuple):
-    """What a rule says of some arms, and in one line why."""
+    """What a rule says. The p-values are after Holm, to be compared with `LEVEL`."""
 
     outcome: Outcome
-    estimates: tuple[Estimate, ...]
-    p: float | None  # of the claim, after Holm's correction; None if nothing was tested
-    why: str
+    holds_p: float
+    fails_p: float
 
 
-def estimate(contrast: Contrast, arms: Arms) -> Estimate:
-    """The contrast's effect and error in these arms (two values at least in each)."""
-    names = list(contrast.weights)
-    weights = np.array([contrast.weights[name] for name in names])
-    means = np.array([np.mean(arms[name]) for name in names])
-    variances = np.array([np.var(arms[name], ddof=1) for name in names])
-    sizes = np.array([len(arms[name]) for name in names])
-    effect, error, freedom = _estimates(weights, means, variances, sizes, contrast.limit)
-    return Estimate(float(effect), float(error), float(freedom))
+class Power(NamedTuple):
+    """How often a rule says what in a world; a missed gate counts as undecided."""
+
+    holds: float
+    fails: float
+    undecided: float
 
 
-def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
-    """What each of an artifact's rules says of the arms that were run."""
-    confirmed, contradicted, estimates = {}, {}, {}
-    for name, rule in rules.items():
-        confirmed[name] = contradicted[name] = 1.0
-        if all(len(arms.get(arm, ())) >= RUNS_NEEDED for arm in rule.arms):
-            estimates[name] = tuple(estimate(contrast, arms) for contrast in rule.contrasts)
-            ps = np.array([each.p_below for each in estimates[name]])
-            confirmed[name] = float(ps.max())
-            contradicted[name] = min(1.0, len(ps) * float((1 - ps).min()))
-    holds = dict(zip(rules, holm(list(confirmed.values())), strict=True))
-    fails = dict(zip(rules, holm(list(contradicted.values())), strict=True))
-    decisions = {}
-    for name, rule in rules.items():
-        missing = [f"{arm} has {len(arms.get(arm, ()))}" for arm in rule.arms if len(arms.get(arm, ())) < RUNS_NEEDED]
-        if missing:
-            nothing = not any(len(arms.get(arm, ())) for arm in rule.arms)
-            why = f"{RUNS_NEEDED} runs of each are needed; {', '.join(missing)}"
-            decisions[name] = Decision("not run" if nothing else "not enough runs", (), None, why)
-        elif shut := [gate for gate in rule.gates if not gate.above < np.mean(arms[gate.arm]) < gate.below]:
-            gate = shut[0]
-            bound = f"below {gate.below:.4g}" if gate.below < math.inf else f"above {gate.above:.4g}"
-            why = f"{gate.why}: {gate.arm} is {np.mean(arms[gate.arm]):.4g}, not {bound}"
-            decisions[name] = Decision("undecided", estimates[name], None, why)
-        elif fails[name] < LEVEL:
-            decisions[name] = Decision("fails", estimates[name], fails[name], "a contrast is contradicted")
-        elif holds[name] < LEVEL:
-            decisions[name] = Decision("holds", estimates[name], holds[name], "all contrasts are confirmed")
-        else:
-            p = min(holds[name], fails[name])
-            decisions[name] = Decision("undecided", estimates[name], p, "the seeds tell neither")
+class Prospect(NamedTuple):
+    """What a rule can be expected to say before its runs are made."""
+
+    if_true: Power  # in the world that the paper describes
+    at_boundary: Power  # in a world in which it is just not true: `holds` is an error here
+    needed_n: int | None  # seeds of every arm for a power of `POWER_WANTED`; None: more than were tried
+
+
+def decide(rules: Sequence[Rule], values: Mapping[str, Sequence[float]]) -> list[Decision]:
+    """The decision of each rule of a family; `values` maps an arm to its seeds' values.
+
+    Arms may be missing or have few values: their rules have "not enough runs".
+    """
+    arms = {arm: np.asarray(seeds, dtype=np.float64) for arm, seeds in values.items() if len(seeds) >= SEEDS_NEEDED}
+    decisions = []
+    for rule, holds_p, fails_p in zip(rules, *_p_values(rules, arms), strict=True):
+        outcome: Outcome = "holds" if holds_p < LEVEL else "fails" if fails_p < LEVEL else "undecided"
+        if any(arm not in arms for arm in rule.arms):
+            outcome = "not enough runs"
+        elif not rule.learned(arms):
+            outcome = "not learned"
+        decisions.append(Decision(outcome, float(holds_p), float(fails_p)))
     return decisions
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for deciding several claims at once (Holm 1979), in their order."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        adjusted[i] = largest
-    return adjusted
+def _p_values(rules: Sequence[Rule], values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """p that each rule holds, and that it fails, after Holm: values (..., n) by arm give (rules, ...) of each."""
+    holds, fails = zip(*(_alone(rule, values) for rule in rules), strict=True)
+    return holm(np.stack(holds)), holm(np.stack(fails))
 
 
-def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = False) -> dict[str, float]:
-    """How often the rule `name` holds, fails and stays undecided with `runs` seeds an arm, by simulation.
+def _alone(rule: Rule, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    if any(arm not in values for arm in rule.arms):
+        return np.ones(()), np.ones(())
+    above = np.stack([above_ps(values[c.low], c.bound(values[c.high])) for c in rule.comparisons])
+    learned = rule.learned(values)
+    return np.where(learned, 1 - above.min(axis=0), 1.0), np.where(learned, holm(above).min(axis=0), 1.0)
+
+
+def power(
+    rules: Sequence[Rule],
+    means: Mapping[str, float],
+    std: float | Mapping[str, float],
+    n: int | Mapping[str, int],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> list[Power]:
+    """How often each rule of a family would say what, if the arms had these means.
 
     Args:
-        boundary: False: the paper is exactly true, for all rules of the artifact. True: this rule's first contrast is
-            exactly at its limit (no effect, for a difference), by a shift of its first arm; the other rules see the
-            paper.
-
-    The other rules share Holm's correction, so they are simulated too. Gates are taken as passed.
+        std: between seeds, of every arm or by arm; from pilot seeds.
+        n: seeds of every arm, or by arm.
+        draws: simulated sets of runs. Their values are normal around the means; accuracies near 0 or 1 are so in
+            approximation only. Equal arguments give equal results.
     """
-    rng = generator(0, "power", name, runs, boundary)
-    confirmed = np.ones((len(rules), DRAWS))
-    contradicted = np.ones((len(rules), DRAWS))
-    for i, (other, rule) in enumerate(rules.items()):
-        means = dict(rule.paper)
-        if boundary and other == name:
-            first = rule.contrasts[0]
-            arm = next(iter(first.weights))
-            rest = sum(weight * means[each] for each, weight in first.weights.items() if each != arm)
-            means[arm] = (first.limit - rest) / first.weights[arm]
-        drawn = {}
-        for arm in dict.fromkeys(each for contrast in rule.contrasts for each in contrast.weights):
-            deviation = rule.spread * (abs(means[arm]) if rule.relative else 1.0)
-            drawn[arm] = means[arm] + deviation * rng.standard_normal((DRAWS, runs))
-        ps = []
-        for contrast in rule.contrasts:
-            values = [drawn[arm] for arm in contrast.weights]
-            ps.append(
-                _p_below(
-                    *_estimates(
-                        np.array(list(contrast.weights.values())),
-                        np.stack([x.mean(1) for x in values], axis=-1),
-                        np.stack([x.var(1, ddof=1) for x in values], axis=-1),
-                        np.full(len(values), runs),
-                        contrast.limit,
-                    )
-                )
-            )
-        confirmed[i] = np.max(ps, axis=0)
-        contradicted[i] = np.minimum(1.0, len(ps) * (1 - np.array(ps)).min(axis=0))
-    chosen = list(rules).index(name)
-    fails = _holm_rows(contradicted)[chosen] < LEVEL
-    holds = (_holm_rows(confirmed)[chosen] < LEVEL) & ~fails
-    return {"holds": float(holds.mean()), "fails": float(fails.mean()), "undecided": float((~holds & ~fails).mean())}
+    values = {}
+    for arm in dict.fromkeys(arm for rule in rules for arm in rule.arms):
+        size = (draws, n if isinstance(n, int) else n[arm])
+        noise = generator(seed, "power", arm).standard_normal(size)
+        values[arm] = means[arm] + (std[arm] if isinstance(std, Mapping) else std) * noise
+    holds, fails = ((p < LEVEL).mean(axis=1) for p in _p_values(rules, values))
+    return [Power(float(h), float(f), float(1 - h - f)) for h, f in zip(holds, fails, strict=True)]
 
 
-def runs_needed(rules: Mapping[str, Rule], name: str, most: int = 30) -> int | None:
-    """The fewest seeds an arm with which the rule would hold with `ENOUGH_POWER` if the paper is true; None: more."""
-    for runs in range(RUNS_NEEDED, most + 1):
-        if power(rules, name, runs)["holds"] >= ENOUGH_POWER:
-            return runs
-    return None
+def needed_n(
+    rules: Sequence[Rule], means: Mapping[str, float], std: float | Mapping[str, float], up_to: int = 30
+) -> list[int | None]:
+    """The fewest seeds of every arm with which each rule holds in `POWER_WANTED` of such worlds; None above `up_to`."""
+    needed: list[int | None] = [None] * len(rules)
+    for n in range(SEEDS_NEEDED, up_to + 1):
+        for i, of_rule in enumerate(power(rules, means, std, n)):
+            if needed[i] is None and of_rule.holds >= POWER_WANTED:
+                needed[i] = n
+        if None not in needed:
+            break
+    return needed
 
 
-def _estimates(
-    weights: np.ndarray, means: np.ndarray, variances: np.ndarray, sizes: np.ndarray, limit: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Effect, error and degrees of freedom; the arms are the last axis."""
-    parts = weights**2 * variances / sizes
-    total = parts.sum(-1)
-    squares = (parts**2 / (sizes - 1)).sum(-1)
-    freedom = np.divide(total**2, squares, out=np.full_like(total, np.inf), where=squares > 0)
-    return (weights * means).sum(-1) - limit, np.sqrt(total), freedom
+def prospects(
+    rules: Sequence[Rule],
+    means: Mapping[str, float],
+    std: float | Mapping[str, float],
+    n: int | Mapping[str, int],
+) -> list[Prospect]:
+    """What each rule would say in two worlds: that of the paper's `means` (see `rescaled`), and its boundary.
+
+    Of a rule with several comparisons the boundary is the one that deceives it most often.
+    """
+    found = []
+    in_paper, needed = power(rules, means, std, n), needed_n(rules, means, std)
+    for i, rule in enumerate(rules):
+        on_bounds = [power(rules, world, std, n)[i] for world in rule.boundaries(means)]
+        found.append(Prospect(in_paper[i], max(on_bounds), needed[i]))
+    return found
 
 
-def _p_below(effect: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    from scipy import stats
-
-    with np.errstate(divide="ignore", invalid="ignore"):  # seeds that agree to the last digit
-        t = np.nan_to_num(effect / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
-    return stats.t.cdf(t, np.minimum(freedom, 1e6))
-
-
-def _holm_rows(p: np.ndarray) -> np.ndarray:
-    """`holm` of each column."""
-    order = np.argsort(p, axis=0, kind="stable")
-    factors = np.arange(len(p), 0, -1)[:, None]
-    ascending = np.maximum.accumulate(np.minimum(1.0, np.take_along_axis(p, order, 0) * factors), axis=0)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, ascending, 0)
-    return adjusted
+def rescaled(paper: Mapping[str, float], arm: str, ours: float) -> dict[str, float]:
+    """A paper's means moved to our scale: `arm` at our value, the others with the paper's relative distance to it."""
+    return {name: mean * ours / paper[arm] for name, mean in paper.items()}

@@ -58,10 +58,12 @@ class NGram:
         """Count the n-grams, n = 1 .. `order`, in a text: (N,) token ids below `vocab_size`.
 
         Raises:
-            ValueError: an order below 1, or fewer tokens than `order`.
+            ValueError: an order below 1, fewer tokens than `order`, or an id that the vocabulary does not have.
         """
         if not 1 <= order <= len(ids):
             raise ValueError(f"needs order >= 1 and at least as many tokens, not order {order} and {len(ids)} tokens")
+        if ids.max() >= vocab_size:
+            raise ValueError(f"a vocabulary of {vocab_size} does not have the token id {ids.max()}")
         keys: list[np.ndarray] = []
         counts: list[np.ndarray] = []
         grams = np.zeros(len(ids) + 1, dtype=np.uint32)  # the ids of the empty context
