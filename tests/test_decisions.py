@@ -59,6 +59,9 @@ def test_a_rule_holds_if_all_its_comparisons_do_and_fails_if_any_does():
     assert outcome(CHAIN, a=one, b=two, c=three) == "holds"
     assert outcome(CHAIN, a=one, b=two, c=[2.0, 2.2, 1.9]) == "undecided"
     assert outcome(CHAIN, a=one, b=three, c=two) == "fails"
+    _, holds_p, fails_p = decide([CHAIN], {"a": one, "b": [1.2, 1.3, 1.1], "c": [1.15, 1.25, 1.05]})[0]
+    first, second = above_p(one, [1.2, 1.3, 1.1]), above_p([1.2, 1.3, 1.1], [1.15, 1.25, 1.05])
+    assert (holds_p, fails_p) == pytest.approx((1 - min(first, second), 2 * min(first, second)))
     assert outcome(LEVEL_WITH, a=[1.0, 1.001, 0.999], b=[1.0, 1.001, 1.002]) == "holds"
     assert outcome(LEVEL_WITH, a=[1.0, 1.001, 0.999], b=[1.1, 1.101, 1.102]) == "fails"
 
@@ -71,7 +74,7 @@ def test_a_gate_stands_before_every_decision():
     rule = Rule(BELOW.comparisons, (Gate("loss", 2.3, "below"),))
     assert outcome(rule, a=low, b=high, loss=[2.2, 2.2, 2.3]) == "holds"
     assert outcome(rule, a=low, b=high, loss=[2.4, 2.2, 2.5]) == "not learned"
-    assert outcome(rule, a=high, b=low, loss=[2.4, 2.2, 2.5]) == "not learned"  # it does not fail either
+    assert decide([rule], {"a": high, "b": low, "loss": [2.4, 2.2, 2.5]}) == [("not learned", 1.0, 1.0)]
     assert outcome(rule, a=low, b=high) == "not enough runs"
 
 

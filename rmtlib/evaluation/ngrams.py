@@ -13,6 +13,7 @@ does. Below the single words stands the uniform distribution, so that no symbol 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from rmtlib.data.streams import Stream
 from rmtlib.evaluation.language import Likelihood
 
 CHUNK = 2**20  # tokens scored at a time
-FALLBACK = (0.5, 1.0, 1.5)  # discounts if the counts give none; KenLM's (Heafield et al. 2013)
+FALLBACK = (0.5, 1.0, 1.5)  # D1, D2, D3 if the counts give none: KenLM's (Heafield et al. 2013)
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,19 @@ class NGram:
             keys.append(distinct)
         counts.append(occurrences)
         contexts = [1, *map(len, keys[:-1])]
-        return cls(
-            vocab_size, tuple(_smoothed(*of_order, vocab_size) for of_order in zip(keys, counts, contexts, strict=True))
-        )
+        return cls(vocab_size, tuple(map(partial(_smoothed, vocab_size), keys, counts, contexts)))
 
     def nll(self, ids: np.ndarray, before: int) -> np.ndarray:
         """The negative log-likelihood in nats of every token of a text that follows the token `before`: (T,) float64.
 
         Each is predicted from the order - 1 tokens before it, or from as many as there are from `before` on.
         """
-        nll = np.empty(len(ids))
         text = np.concatenate([[before], ids])
+        parts = []
         for start in range(1, len(text), CHUNK):
-            first = max(start - len(self.orders) + 1, 0)
-            nll[start - 1 : start - 1 + CHUNK] = -np.log(
-                self.probabilities(text[first : start + CHUNK])[start - first :]
-            )
-        return nll
+            context = min(start, len(self.orders) - 1)
+            parts.append(self.probabilities(text[start - context : start + CHUNK])[context:])
+        return -np.log(np.concatenate(parts))
 
     def probabilities(self, text: np.ndarray) -> np.ndarray:
         """The probability of every token of a text after those before it, of the first one after none: (T,) float64."""
@@ -110,9 +107,9 @@ class NGram:
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:
-    """(D(0), D1, D2, D3) from how many n-grams have a count of 1, 2, 3 and 4 (Chen & Goodman, equation 26).
+    """(D(0), D1, D2, D3) from how many n-grams have a count of 1, 2, 3 and 4 (Chen & Goodman).
 
-    These exist only if all four do occur, and serve only if no discount exceeds its count; else `FALLBACK`.
+    They exist only if all four counts occur, and serve only if none is negative; else `FALLBACK`.
     """
     have = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(np.float64)
     if not have.all():
@@ -122,13 +119,12 @@ def discounts(counts: np.ndarray) -> np.ndarray:
     return np.array([0.0, *(found if (found >= 0).all() else FALLBACK)])
 
 
-def _smoothed(keys: np.ndarray, counts: np.ndarray, contexts: int, vocab_size: int) -> Order:
+def _smoothed(vocab_size: int, keys: np.ndarray, counts: np.ndarray, contexts: int) -> Order:
     context_of = keys // vocab_size
     discount = discounts(counts)[np.minimum(counts, 3)]
     total = np.bincount(context_of, counts, minlength=contexts)
     discounted = np.bincount(context_of, discount, minlength=contexts)
-    with np.errstate(invalid="ignore"):
-        rest = np.where(total > 0, discounted / total, 1.0)
+    rest = np.where(total > 0, discounted / np.maximum(total, 1), 1.0)
     share = (counts - discount) / np.maximum(total, 1)[context_of]
     return Order(keys, np.append(share, 0.0), np.append(rest, 1.0))
 
