@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rmtlib.evaluation.statistics import holm
 from rmtlib.seeds import generator
 
 Outcome = Literal["holds", "fails", "undecided", "not enough runs", "not run"]
@@ -122,8 +123,9 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
             ps = np.array([each.p_below for each in estimates[name]])
             confirmed[name] = float(ps.max())
             contradicted[name] = min(1.0, len(ps) * float((1 - ps).min()))
-    holds = dict(zip(rules, holm(list(confirmed.values())), strict=True))
-    fails = dict(zip(rules, holm(list(contradicted.values())), strict=True))
+    holds, fails = (
+        dict(zip(rules, map(float, holm(list(p.values()))), strict=True)) for p in (confirmed, contradicted)
+    )
     decisions = {}
     for name, rule in rules.items():
         missing = [f"{arm} has {len(arms.get(arm, ()))}" for arm in rule.arms if len(arms.get(arm, ())) < RUNS_NEEDED]
@@ -144,16 +146,6 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
             p = min(holds[name], fails[name])
             decisions[name] = Decision("undecided", estimates[name], p, "the seeds tell neither")
     return decisions
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for deciding several claims at once (Holm 1979), in their order."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        adjusted[i] = largest
-    return adjusted
 
 
 def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = False) -> dict[str, float]:
@@ -190,8 +182,8 @@ def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = F
         confirmed[i] = np.max(ps, axis=0)
         contradicted[i] = np.minimum(1.0, len(ps) * (1 - np.array(ps)).min(axis=0))
     chosen = list(rules).index(name)
-    fails = _holm_rows(contradicted)[chosen] < LEVEL
-    holds = (_holm_rows(confirmed)[chosen] < LEVEL) & ~fails
+    fails = holm(contradicted)[chosen] < LEVEL
+    holds = (holm(confirmed)[chosen] < LEVEL) & ~fails
     return {"holds": float(holds.mean()), "fails": float(fails.mean()), "undecided": float((~holds & ~fails).mean())}
 
 
@@ -231,13 +223,3 @@ def _p_below(effect: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.n
     with np.errstate(divide="ignore", invalid="ignore"):  # seeds that agree to the last digit
         t = np.nan_to_num(effect / error, nan=0.0, posinf=np.inf, neginf=-np.inf)
     return stats.t.cdf(t, np.minimum(freedom, 1e6))
-
-
-def _holm_rows(p: np.ndarray) -> np.ndarray:
-    """`holm` of each column."""
-    order = np.argsort(p, axis=0, kind="stable")
-    factors = np.arange(len(p), 0, -1)[:, None]
-    ascending = np.maximum.accumulate(np.minimum(1.0, np.take_along_axis(p, order, 0) * factors), axis=0)
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, ascending, 0)
-    return adjusted
