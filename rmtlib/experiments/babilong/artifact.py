@@ -19,6 +19,7 @@ from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
+    from rmtlib.report.report import Report
     from rmtlib.runs.worker import RunFolder
 
 LABELS = {
@@ -262,3 +263,8 @@ class Figure5(Artifact):
                 f"stories from {_stories(records, row.name)}",
             ]
         return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.babilong.report import report
+
+        return report()

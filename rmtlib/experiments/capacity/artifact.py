@@ -15,6 +15,7 @@ from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
+    from rmtlib.report.report import Report
     from rmtlib.runs.worker import RunFolder
 
 MODELS = {
@@ -264,3 +265,8 @@ class MemoryCapacity(Artifact):
                 said += str(lengths[-1])
             lines.append(f"{row.label}: {said}, over {len(runs)} seed(s)")
         return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.capacity.report import report
+
+        return report()
