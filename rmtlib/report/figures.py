@@ -95,9 +95,8 @@ def draw_series(
     ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
     runs = [run for point in series.points for run in point.runs]
     look: dict[str, Any] = {"marker": style.marker, "facecolor": fill or style.colour, "edgecolor": style.colour}
-    ax.scatter(
-        [run.x or 0 for run in runs], [run.value for run in runs], s=14, linewidth=0.9, alpha=0.85, zorder=4, **look
-    )
+    x = [run.x or 0 for run in runs]
+    ax.scatter(x, [run.value for run in runs], s=14, linewidth=0.9, alpha=0.85, zorder=4, **look)
 
 
 def mark_trained(ax: Axes, panel: Panel, x: Collection[float]) -> None:

@@ -181,7 +181,7 @@ class Artifact(ABC):
 
     def report(self) -> Any:
         """How records are shown: a `rmtlib.report.report.Report`, whose modules are imported only then."""
-        raise NotImplementedError(f"{self.name} does not say how its records are shown: define {type(self).__name__}.report")
+        raise RmtlibError(f"{self.name} does not say how its records are shown: define {type(self).__name__}.report")
 
 
 ARTIFACTS: dict[str, str] = {
