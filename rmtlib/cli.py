@@ -294,6 +294,7 @@ def _claims(options: argparse.Namespace) -> int:
         print(f"{claim['artifact']} {claim['claim']} ({kind}), {claim['scale']} scale: {claim['verdict'].upper()}")
         about = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"], "numbers": claim["statistic"]}
         about |= {"power": claim["power"] and ", ".join(f"{k} {v:.2f}" for k, v in claim["power"].items())}
+        about["in parts"] = "; ".join(f"{name}: {outcome}" for name, outcome in claim["parts"].items())
         for name, text in (about | {"would take": claim["cost"]}).items():
             if text:
                 print(f"  {name}: {text}")

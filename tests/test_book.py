@@ -14,8 +14,9 @@ from bs4 import BeautifulSoup
 
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
+from rmtlib.report.costs import cost_of
 from rmtlib.report.measurements import slug
-from rmtlib.report.view import PARTS, View
+from rmtlib.report.view import View, scoreboard
 from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent
@@ -173,12 +174,12 @@ def test_notebooks_are_stored_clean(path):
 
 
 def test_every_artifact_has_notebook_page_and_parts():
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS) == set(PARTS)
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS)
     toc = (ROOT / "book" / "_toc.yml").read_text()
     for name in ARTIFACTS:
         assert f"file: {name}\n" in toc and f"_generated/{name}-notebook" in toc
         page = (ROOT / "book" / f"{name}.md").read_text()
-        for part in ("figure", "claims", "tables", "scales", "differences", "settings"):
+        for part in ("results", "details"):
             assert f"_generated/{name}/{part}.md" in page
 
 
@@ -191,10 +192,10 @@ def soup(text: str) -> BeautifulSoup:
 
 def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     view = View("figure-5")
-    assert "not run" in pages.scoreboard_fragment([view])
+    assert "not run" in scoreboard([view]).to_html()
     assert "Not run" in pages.records_fragment([view], tmp_path)
-    assert "not run" in pages.claims_fragment(view)
-    rows = {row.th.text: row.text for row in soup(pages.scales_fragment(view, tmp_path)).select("tbody tr")}
+    assert "not run" in view.claims()
+    rows = {row.th.text: row.text for row in soup(pages.scales_table(view, tmp_path).to_html()).select("tbody tr")}
     assert set(rows) == {"small", "gpu", "paper"}  # smoke is no result
     for text in rows.values():
         assert "not run" in text and "tokens" in text and "memory" in text
@@ -209,15 +210,9 @@ def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
     for record in [*live, *published]:
         assert f"({slug(record).lower()})=" in text
         assert json.loads((tmp_path / "records" / f"{slug(record)}.json").read_text()) == record
-        assert f"{record['metrics']['exact_match'][-1]['correct']} of 500" in text
+        assert f"{record['metrics']['exact_match'][-1]['correct'] / 500:.4f}" in text
     assert text.count("a run of this machine") == 2
     assert "<twice>" not in text and "&lt;twice&gt; &amp; resumed" in text
-
-
-def test_a_published_copy_of_a_live_run_counts_once():
-    live = fakes.seeds("qa1", (0.1,))
-    view = View("figure-5", live, [*live, *fakes.seeds("qa2", (0.1,))])
-    assert len(view.records) == 2 and len(view.published) == 1
 
 
 def test_settings_come_from_the_configs():
@@ -238,7 +233,10 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
         shown = []
         for state in ("absent", "cached"):
             monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
-            shown.append(pages.settings_fragment(view) + pages.cost_of(view, "gpu", ["qa1", "qa2"], 3, tmp_path))
+            shown.append(
+                pages.settings_fragment(view)
+                + cost_of(view.artifact, view.results.records, "gpu", ["qa1", "qa2"], 3, tmp_path)
+            )
         assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
     assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files"]
