@@ -151,7 +151,7 @@ def test_other_numbers_are_not(text):
 
 def test_every_page_and_notebook_source_and_the_readme_are_clean():
     names = [name for name, _ in check.sources(ROOT)]
-    assert {"README.md", "book/intro.md", "book/api/models.md", "notebooks/figure-5.ipynb"} <= set(names)
+    assert {"README.md", "book/intro.md", "book/artifacts/figure-5.md", "book/api/models.md", "notebooks/figure-5.ipynb"} <= set(names)
     assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
 
 
@@ -175,10 +175,8 @@ def test_notebooks_are_stored_clean(path):
 
 def test_every_artifact_has_notebook_page_and_parts():
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS)
-    toc = (ROOT / "book" / "_toc.yml").read_text()
     for name in ARTIFACTS:
-        assert f"file: {name}\n" in toc and f"_generated/{name}-notebook" in toc
-        page = (ROOT / "book" / f"{name}.md").read_text()
+        page = (ROOT / "book" / "artifacts" / f"{name}.md").read_text()
         for part in ("results", "details"):
             assert f"_generated/{name}/{part}.md" in page
 
@@ -266,7 +264,7 @@ def book(tmp_path_factory):
     shutil.copy(ROOT / "README.md", project)
     (project / "rmtlib").symlink_to(ROOT / "rmtlib")
     toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"
-    toc.write_text(toc.read_text().partition("  - file: api\n")[0])
+    toc.write_text(toc.read_text().partition("      - file: api\n")[0])
     config.write_text(config.read_text().replace("[sphinx.ext.autodoc, sphinx.ext.viewcode]", "[sphinx.ext.autodoc]"))
     for page in ("method", "running"):  # they link to the reference
         path = project / "book" / f"{page}.md"
@@ -294,8 +292,8 @@ def test_the_book_builds_without_a_warning_and_passes_its_check(book):
 def test_numbers_lead_to_their_records(book):
     project, _ = book
     html = project / "book" / "_build" / "html"
-    page, records = soup((html / "figure-5.html").read_text()), soup((html / "records.html").read_text())
-    links = [a["href"] for a in page.select("table a") if a["href"].startswith("records.html#")]
+    page, records = soup((html / "artifacts" / "figure-5.html").read_text()), soup((html / "records.html").read_text())
+    links = [a["href"] for a in page.select("table a") if a["href"].startswith("../records.html#")]
     assert len(links) == 4 * len(fakes.SEGMENTS)
     for link in set(links):
         section = records.find(id=link.partition("#")[2])
@@ -307,7 +305,7 @@ def test_numbers_lead_to_their_records(book):
 @one_worker
 def test_the_book_shows_the_records_numbers_and_verdicts(book):
     project, _ = book
-    page = soup((project / "book" / "_build" / "html" / "figure-5.html").read_text())
+    page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
     assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
     assert page.select(".verdict.holds") and page.select(".verdict.not-enough-runs")
     executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)

@@ -87,7 +87,7 @@ def test_the_page_has_all_its_parts(view, project):
     assert soup.img["alt"].startswith("Error over steps") and soup.figcaption.text.startswith(
         "The fast row ends lower."
     )
-    assert soup.select_one(".verdict.holds") and soup.select("a[href^='records.html#fast-small-s0']")
+    assert soup.select_one(".verdict.holds") and soup.select("a[href^='../records.html#fast-small-s0']")
     board = scoreboard([view]).to_html()
     assert "Toy: the error" in board and "1 holds" in board
     executed = json.loads((project / "book" / "toy-notebook.ipynb").read_text())

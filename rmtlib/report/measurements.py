@@ -150,8 +150,7 @@ class Series:
         return sorted({run.record for point in self.points for run in point.runs})
 
 
-ByScale = dict[str, dict[str, Series]]
-"""Scale -> row -> its series, in the order of the scales and of the artifact's rows."""
+ByScale = dict[str, dict[str, Series]]  # scale -> row -> its series, in the order of the artifact's rows
 
 
 def latest(records: Iterable[Record]) -> list[Record]:

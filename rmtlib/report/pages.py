@@ -26,7 +26,7 @@ from rmtlib.runs.progress import amount, duration, size
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import ARTIFACTS, SCALES
 
-RECORDS_PAGE = "records.html"
+ROOT = ".."  # of the book, as its artifacts/*.md see it
 RESULTS = """## Ours
 
 {figure}
@@ -59,9 +59,10 @@ def figure_fragment(view: View, folder: Path) -> str:
     (folder / f"{name}.csv").write_text(view.csv(), encoding="utf-8")
     caption = escape(view.report.caption(view.results))
     return (
-        f'<figure class="plot"><img src="{folder.name}/{svg.name}" alt="{escape(view.alt())}">\n'
-        f'<figcaption>{caption}. <a href="{folder.name}/{name}.csv">Data as CSV</a>, '
-        f'<a href="{folder.name}/{name}.png">figure as PNG</a>.</figcaption></figure>\n'
+        f'<figure class="plot"><img src="{ROOT}/{folder.name}/{svg.name}" alt="{escape(view.alt())}">\n'
+        f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
+        f'<a href="{ROOT}/{folder.name}/{name}.png">figure as PNG</a>, '
+        f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</figcaption></figure>\n'
     )
 
 
@@ -184,7 +185,7 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     fragments = {
         "figure": figure_fragment(view, out / "extra" / "figures"),
         "claims": view.claims(),
-        "tables": view.tables(RECORDS_PAGE),
+        "tables": view.tables(f"{ROOT}/records.html"),
         "scales": scales_table(view, results).to_html(),
         "differences": differences_fragment(notebook),
         "settings": settings_fragment(view),

@@ -200,7 +200,7 @@ def scoreboard(views: Iterable[View]) -> Table:
     for view in views:
         verdicts, artifact = view.verdicts(), view.artifact
         note = f"<br><small>{escape(artifact.note)}</small>" if artifact.note else ""
-        name = Html(f'<a href="{artifact.name}.html">{escape(artifact.title)}</a>{note}')
+        name = Html(f'<a href="artifacts/{artifact.name}.html">{escape(artifact.title)}</a>{note}')
         for claim in view.report.claims:
             own = [v for v in verdicts if v.claim is claim]
             for outcome in [v.finding.outcome for v in own] or ["not run"]:
