@@ -151,7 +151,13 @@ def test_other_numbers_are_not(text):
 
 def test_every_page_and_notebook_source_and_the_readme_are_clean():
     names = [name for name, _ in check.sources(ROOT)]
-    assert {"README.md", "book/intro.md", "book/artifacts/figure-5.md", "book/api/models.md", "notebooks/figure-5.ipynb"} <= set(names)
+    assert {
+        "README.md",
+        "book/intro.md",
+        "book/artifacts/figure-5.md",
+        "book/api/models.md",
+        "notebooks/figure-5.ipynb",
+    } <= set(names)
     assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
 
 

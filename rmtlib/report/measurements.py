@@ -167,7 +167,7 @@ class Results:
     Args:
         rows: the artifact's rows, which give the order.
         measure: what one record measured; the first measurement's metric is the row's main one.
-        live: records of the runs on this machine.
+        live: records of the runs on this machine. Trials, whose scale is none of `SCALES`, are no results.
         published: records of results/; those of runs that are among `live` are left out.
         printed: the paper's values and the authors' own.
     """
@@ -181,9 +181,9 @@ class Results:
         printed: Iterable[Measurement] = (),
     ) -> None:
         self.rows, self.measure, self.printed = tuple(rows), measure, tuple(printed)
-        self.live = list(live)
+        self.live = [record for record in live if record["scale"] in SCALES]
         ids = {record["run_id"] for record in self.live}
-        self.published = [record for record in published if record["run_id"] not in ids]
+        self.published = [r for r in published if r["scale"] in SCALES and r["run_id"] not in ids]
 
     @property
     def records(self) -> list[Record]:

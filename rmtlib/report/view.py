@@ -190,7 +190,7 @@ def _numbers(verdict: Verdict) -> Iterator[str]:
     """The statistic in words; of a claim that says several things also what becomes of each."""
     yield f"{verdict.scale}: {verdict.finding.statistic}"
     for name, part in (verdict.finding.parts or {}).items():
-        numbers = part.numbers or part.statistic
+        numbers = "" if part.statistic in verdict.finding.statistic else part.numbers or part.statistic
         yield Html(f"{escape(name)}: {badge(part.outcome)} {escape(numbers)}")
 
 
@@ -205,7 +205,7 @@ def scoreboard(views: Iterable[View]) -> Table:
             own = [v for v in verdicts if v.claim is claim]
             for outcome in [v.finding.outcome for v in own] or ["not run"]:
                 tally[outcome] += 1
-            rows.append((name, tuple(_tags(own)), claim.text))
+            rows.append((name, (*_tags(own), claim.text)))
     counts = ", ".join(f"{count} {outcome}" for outcome, count in tally.items() if count)
     caption = f"Which results reproduce: {counts}. Each artifact's page has the rules, and the runs behind the numbers."
-    return Table(caption, ("artifact", "verdict", "claim"), tuple(rows), prose=("artifact", "claim"), merged=True)
+    return Table(caption, ("artifact", "claim"), tuple(rows), prose=("artifact", "claim"), merged=True)

@@ -130,15 +130,18 @@ def _weights(model: ModelConfig) -> int:
 
 
 def caption(results: Results) -> str:
-    """What each model stores and keeps at most, at the largest scale that was run."""
+    """What each model stores of the most pairs and keeps after the most updates, at the largest scale that was run."""
     parts = []
     for scale, rows in [*results.series().items()][-1:]:
         for task in TASKS:
             models = {MODELS[model]: series for model, series in of_task(rows, task).items()}
-            said = (f"{name} {_of_pairs(s.last, s.metric)}" for name, s in models.items())
-            verb = "pairs stored" if task == "remember" else "exact match after the most updates"
-            parts += [f"{verb} ({scale} scale): {', '.join(said)}"] * bool(models)
-    return "; ".join(parts) or "Nothing was run yet"
+            if models:
+                said = ", ".join(f"{name} {mean_text(s.last, DIGITS[s.metric])}" for name, s in models.items())
+                most = max(s.last.x for s in models.values())
+                about = f"Of {most:g} pairs" if task == "remember" else f"After {most:g} updates"
+                metric = "stored" if task == "remember" else "exact match"
+                parts.append(f"{about} ({scale} scale), {metric}: {said}")
+    return ". ".join(parts) or "Nothing was run yet"
 
 
 def report() -> Report:
