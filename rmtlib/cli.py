@@ -279,13 +279,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
+    from rmtlib.report.verdicts import as_data
     from rmtlib.report.view import View
     from rmtlib.runs.records import find_records
     from rmtlib.runs.spec import ARTIFACTS, get_artifact
 
     names = [get_artifact(options.artifact).name] if options.artifact else list(ARTIFACTS)
     views = [View(name, published=find_records(name, where=("results",))) for name in names]
-    claims = [claim for view in views for claim in view.claim_list()]
+    claims = [claim for view in views for claim in as_data(view)]
     if options.json:
         _print_json(claims)
         return 0

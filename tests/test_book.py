@@ -16,7 +16,8 @@ from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
 from rmtlib.report.measurements import slug
-from rmtlib.report.view import View, scoreboard
+from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.view import View
 from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent

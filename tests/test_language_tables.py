@@ -22,7 +22,8 @@ from rmtlib.experiments.language_modelling.run import build_model
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params
 from rmtlib.report.measurements import Results
 from rmtlib.report.pages import measured_table, record_section, scales_table, settings_fragment
-from rmtlib.report.view import View, scoreboard
+from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.view import View
 from rmtlib.runs.spec import RunConfig, get_artifact, select
 from rmtlib.runs.worker import RunFolder
 

@@ -17,7 +17,8 @@ from rmtlib.experiments.babilong.report import accuracy_table, comparison_table,
 from rmtlib.report import figures, tables
 from rmtlib.report.claims import RUNS_NEEDED, Finding, Pair, compare
 from rmtlib.report.measurements import Results, latest, parse_count, short_count, slug, to_csv
-from rmtlib.report.view import View, scoreboard
+from rmtlib.report.verdicts import as_data, scoreboard
+from rmtlib.report.view import View
 
 ROWS = Figure5.rows
 
@@ -308,10 +309,10 @@ def test_tags_show_verdict_scale_effect_error_and_n():
 
 
 def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
-    listed = {c["claim"]: c for c in View("figure-5", fakes.seeds("qa1", (0.02, 0.1, 0.18))).claim_list(tmp_path)}
+    listed = {c["claim"]: c for c in as_data(View("figure-5", fakes.seeds("qa1", (0.02, 0.1, 0.18))), tmp_path)}
     assert listed["declines"]["verdict"] == "holds" and listed["declines"]["cost"] is None
     assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 9 runs" in listed["facts-steepen"]["cost"]
-    nothing = View("figure-5").claim_list(tmp_path)
+    nothing = as_data(View("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
 
 

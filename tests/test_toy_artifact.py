@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 
 from rmtlib.cli import main
 from rmtlib.report import pages
-from rmtlib.report.view import View, scoreboard
+from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.view import View
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import ARTIFACTS
 

@@ -21,7 +21,8 @@ from rmtlib.report import figures, speed
 from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.measurements import Measurement, Record, latest, slug
 from rmtlib.report.tables import Table, plural, settings_table
-from rmtlib.report.view import View, scoreboard
+from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.view import View
 from rmtlib.runs.progress import amount, duration, size
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import ARTIFACTS, SCALES
