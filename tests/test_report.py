@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
@@ -49,6 +51,14 @@ def paper_points(row):
 
 def csv_lines(live=(), published=()):
     return list(csv.DictReader(io.StringIO(to_csv(results(live, published).long_form()))))
+
+
+def test_artifacts_are_listed_without_what_draws_them():
+    code = (
+        "import sys; from rmtlib.runs.spec import ARTIFACTS, get_artifact; [get_artifact(n).rows for n in ARTIFACTS];"
+        "assert not {'matplotlib', 'torch', 'rmtlib.report.report'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Measurements

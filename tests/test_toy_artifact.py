@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from rmtlib.cli import main
 from rmtlib.report import pages
 from rmtlib.report.verdicts import scoreboard
-from rmtlib.report.view import View
+from rmtlib.report.view import View, open_view
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import ARTIFACTS
 
@@ -48,6 +48,14 @@ def test_runs_leave_sealed_records_and_are_planned(project, capsys):
     assert main(["plan", "toy", "--scale", "small", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert len(planned["runs"]) == 6 and {run["state"] for run in planned["runs"]} == {"finished"}
+
+
+def test_a_notebook_opens_what_was_trained_in_one_call(project, capsys):
+    trained = open_view("toy", "small")
+    assert len(trained.results.live) == 6 and "6 to train" not in capsys.readouterr().err
+    here = open_view("toy", "small", 1, "fast", train=False)
+    assert len(here.results.live) == 6  # all records of the scale
+    assert open_view("toy", "small", published_only=True).results.records == []
 
 
 def test_claims_are_judged_and_listed(view, project, capsys):
