@@ -1,4 +1,4 @@
-"""The command `rmtlib`: run, plan, status, publish, verify, data, notebook.
+"""The command `rmtlib`: run, plan, status, publish, verify, claims, data, notebook.
 
 Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
 continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add_selection(command)
     command = add("verify", _verify, "rehash the published records; exit status 2 where one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
+    command = add("claims", _claims, "the papers' claims, and what the published records say of each")
+    command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("data", _data, "list the data files and where they are, or fetch those named")
     command.add_argument("names", metavar="NAME", nargs="*", help="files to fetch; * and ? match as in file names")
     command = add("notebook", _notebook, "execute notebooks/ARTIFACT.ipynb", as_json=False)
@@ -273,6 +275,30 @@ def _verify(options: argparse.Namespace) -> int:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
         )
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from rmtlib.report.verdicts import as_data
+    from rmtlib.report.view import View
+    from rmtlib.runs.records import find_records
+    from rmtlib.runs.spec import ARTIFACTS, get_artifact
+
+    names = [get_artifact(options.artifact).name] if options.artifact else list(ARTIFACTS)
+    views = [View(name, published=find_records(name, where=("results",))) for name in names]
+    claims = [claim for view in views for claim in as_data(view)]
+    if options.json:
+        _print_json(claims)
+        return 0
+    for claim in claims:
+        kind = "primary" if claim["primary"] else "secondary"
+        print(f"{claim['artifact']} {claim['claim']} ({kind}), {claim['scale']} scale: {claim['verdict'].upper()}")
+        about = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"], "numbers": claim["statistic"]}
+        about |= {"power": claim["power"] and ", ".join(f"{k} {v:.2f}" for k, v in claim["power"].items())}
+        about["in parts"] = "; ".join(f"{name}: {outcome}" for name, outcome in claim["parts"].items())
+        for name, text in (about | {"would take": claim["cost"]}).items():
+            if text:
+                print(f"  {name}: {text}")
     return 0
 
 

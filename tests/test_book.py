@@ -14,8 +14,10 @@ from bs4 import BeautifulSoup
 
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
+from rmtlib.report.costs import cost_of
 from rmtlib.report.measurements import slug
-from rmtlib.report.view import PARTS, View
+from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.view import View
 from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +152,13 @@ def test_other_numbers_are_not(text):
 
 def test_every_page_and_notebook_source_and_the_readme_are_clean():
     names = [name for name, _ in check.sources(ROOT)]
-    assert {"README.md", "book/intro.md", "book/api/models.md", "notebooks/figure-5.ipynb"} <= set(names)
+    assert {
+        "README.md",
+        "book/intro.md",
+        "book/artifacts/figure-5.md",
+        "book/api/models.md",
+        "notebooks/figure-5.ipynb",
+    } <= set(names)
     assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
 
 
@@ -173,12 +181,10 @@ def test_notebooks_are_stored_clean(path):
 
 
 def test_every_artifact_has_notebook_page_and_parts():
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS) == set(PARTS)
-    toc = (ROOT / "book" / "_toc.yml").read_text()
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(ARTIFACTS)
     for name in ARTIFACTS:
-        assert f"file: {name}\n" in toc and f"_generated/{name}-notebook" in toc
-        page = (ROOT / "book" / f"{name}.md").read_text()
-        for part in ("figure", "claims", "tables", "scales", "differences", "settings"):
+        page = (ROOT / "book" / "artifacts" / f"{name}.md").read_text()
+        for part in ("results", "details"):
             assert f"_generated/{name}/{part}.md" in page
 
 
@@ -191,10 +197,10 @@ def soup(text: str) -> BeautifulSoup:
 
 def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     view = View("figure-5")
-    assert "not run" in pages.scoreboard_fragment([view])
+    assert "not run" in scoreboard([view]).to_html()
     assert "Not run" in pages.records_fragment([view], tmp_path)
-    assert "not run" in pages.claims_fragment(view)
-    rows = {row.th.text: row.text for row in soup(pages.scales_fragment(view, tmp_path)).select("tbody tr")}
+    assert "not run" in view.claims()
+    rows = {row.th.text: row.text for row in soup(pages.scales_table(view, tmp_path).to_html()).select("tbody tr")}
     assert set(rows) == {"small", "gpu", "paper"}  # smoke is no result
     for text in rows.values():
         assert "not run" in text and "tokens" in text and "memory" in text
@@ -209,15 +215,9 @@ def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
     for record in [*live, *published]:
         assert f"({slug(record).lower()})=" in text
         assert json.loads((tmp_path / "records" / f"{slug(record)}.json").read_text()) == record
-        assert f"{record['metrics']['exact_match'][-1]['correct']} of 500" in text
+        assert f"{record['metrics']['exact_match'][-1]['correct'] / 500:.4f}" in text
     assert text.count("a run of this machine") == 2
     assert "<twice>" not in text and "&lt;twice&gt; &amp; resumed" in text
-
-
-def test_a_published_copy_of_a_live_run_counts_once():
-    live = fakes.seeds("qa1", (0.1,))
-    view = View("figure-5", live, [*live, *fakes.seeds("qa2", (0.1,))])
-    assert len(view.records) == 2 and len(view.published) == 1
 
 
 def test_settings_come_from_the_configs():
@@ -238,7 +238,10 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
         shown = []
         for state in ("absent", "cached"):
             monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
-            shown.append(pages.settings_fragment(view) + pages.cost_of(view, "gpu", ["qa1", "qa2"], 3, tmp_path))
+            shown.append(
+                pages.settings_fragment(view)
+                + cost_of(view.artifact, view.results.records, "gpu", ["qa1", "qa2"], 3, tmp_path)
+            )
         assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
     assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files"]
@@ -268,7 +271,7 @@ def book(tmp_path_factory):
     shutil.copy(ROOT / "README.md", project)
     (project / "rmtlib").symlink_to(ROOT / "rmtlib")
     toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"
-    toc.write_text(toc.read_text().partition("  - file: api\n")[0])
+    toc.write_text(toc.read_text().partition("      - file: api\n")[0])
     config.write_text(config.read_text().replace("[sphinx.ext.autodoc, sphinx.ext.viewcode]", "[sphinx.ext.autodoc]"))
     for page in ("method", "running"):  # they link to the reference
         path = project / "book" / f"{page}.md"
@@ -296,8 +299,8 @@ def test_the_book_builds_without_a_warning_and_passes_its_check(book):
 def test_numbers_lead_to_their_records(book):
     project, _ = book
     html = project / "book" / "_build" / "html"
-    page, records = soup((html / "figure-5.html").read_text()), soup((html / "records.html").read_text())
-    links = [a["href"] for a in page.select("table a") if a["href"].startswith("records.html#")]
+    page, records = soup((html / "artifacts" / "figure-5.html").read_text()), soup((html / "records.html").read_text())
+    links = [a["href"] for a in page.select("table a") if a["href"].startswith("../records.html#")]
     assert len(links) == 4 * len(fakes.SEGMENTS)
     for link in set(links):
         section = records.find(id=link.partition("#")[2])
@@ -309,7 +312,7 @@ def test_numbers_lead_to_their_records(book):
 @one_worker
 def test_the_book_shows_the_records_numbers_and_verdicts(book):
     project, _ = book
-    page = soup((project / "book" / "_build" / "html" / "figure-5.html").read_text())
+    page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
     assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
     assert page.select(".verdict.holds") and page.select(".verdict.not-enough-runs")
     executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)

@@ -8,11 +8,11 @@ import pytest
 
 from rmtlib.data.associative import PairTask
 from rmtlib.evaluation.capacity import expected_accuracy
-from rmtlib.experiments.capacity import report as capacity
 from rmtlib.experiments.capacity.artifact import VALUES, MemoryCapacity
+from rmtlib.experiments.capacity.claims import CLAIMS
+from rmtlib.experiments.capacity.report import DIGITS
 from rmtlib.report import pages
-from rmtlib.report.claims import MEMORY_CAPACITY, judge
-from rmtlib.report.measurements import curves
+from rmtlib.report.tables import mean_text
 from rmtlib.report.view import View
 
 REMEMBER, REWRITE = (1, 5, 10, 16), (1, 10, 100, 500)
@@ -52,21 +52,29 @@ def rewrite(far=None, learned=0.99) -> list[dict]:
     ]  # fmt: skip
 
 
+def findings(records) -> dict:
+    return {verdict.claim.name: verdict.finding for verdict in View("memory-capacity", records).verdicts()}
+
+
 def outcomes(records) -> dict[str, str]:
-    return {verdict.claim.name: verdict.outcome for verdict in judge("memory-capacity", records)}
+    return {name: finding.outcome for name, finding in findings(records).items()}
 
 
-def test_points_are_stored_pairs_or_accuracies():
-    curve = curves(runs("armt-remember", stores(7), stores(8)))["small"]["armt-remember"]
-    assert [capacity.pairs_of(p) for p in curve.points] == list(REMEMBER)
-    mean, std = capacity.mean_and_std("remember", curve.points[2])
-    assert mean == pytest.approx(7.5, abs=0.05) and std == pytest.approx(0.707, abs=0.05)
-    assert capacity.pairs_of(curve.at_training_length) == 10
+def test_main_metrics_are_stored_pairs_and_accuracies():
+    results = View("memory-capacity", runs("armt-remember", stores(7), stores(8))).results
+    series = results.series()["small"]["armt-remember"]
+    assert series.metric == "pairs stored" and [p.x for p in series.points] == list(REMEMBER)
+    assert series.points[2].mean == pytest.approx(7.5, abs=0.05)
+    assert series.points[2].std == pytest.approx(0.707, abs=0.05)
+    assert mean_text(series.points[2], DIGITS["pairs stored"]).startswith("7.5 ± 0.7")
+    assert series.at_trained_x.x == 10
+    exact = results.series("exact match")["small"]["armt-remember"]
+    assert exact.points[2].mean == pytest.approx(expected_accuracy(7.5, 10, 16), abs=0.01)
     assert VALUES == PairTask("remember").values
 
 
 def test_claims_hold_where_the_paper_is_right():
-    assert outcomes([*remember(), *rewrite()]) == {claim.name: "holds" for claim in MEMORY_CAPACITY}
+    assert outcomes([*remember(), *rewrite()]) == {claim.name: "holds" for claim in CLAIMS}
 
 
 @pytest.mark.parametrize(
@@ -99,14 +107,23 @@ def test_claims_fail_where_it_is_not(claim, records):
     ],
 )
 def test_claims_are_open_where_runs_do_not_tell(claim, records, reason):
-    found = {verdict.claim.name: verdict for verdict in judge("memory-capacity", records)}[claim]
-    assert found.outcome == "not enough runs" and reason in found.statistic
+    finding = findings(records)[claim]
+    assert finding.outcome == "undecided" and reason in finding.statistic
+
+
+def test_both_halves_of_a_claim_are_shown_if_one_cannot_be_judged():
+    records = [r for r in rewrite({"armt": 0.5}) if r["row"] == "armt-rewrite" or r["seed"] < 2]
+    finding = findings(records)["armt-keeps"]
+    assert finding.outcome == "not enough runs"
+    halves = {name: half.outcome for name, half in finding.parts.items()}
+    assert halves == {"ARMT keeps": "fails", "RMT and Mamba degrade": "not enough runs"}
+    assert "ARMT keeps: " in View("memory-capacity", records).claims()
 
 
 def test_two_runs_are_not_enough():
     few = [r for r in [*remember(), *rewrite()] if r["seed"] < 2]
     assert set(outcomes(few).values()) == {"not enough runs"}
-    assert outcomes(remember())["gamma-needed"] == "not enough runs"
+    assert outcomes(remember())["gamma-needed"] == "not run"
 
 
 def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
@@ -114,20 +131,20 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
     assert len(view.draw().axes) == 2
     alt = view.alt()
     assert "small scale, remember, runs on this machine: armt (3 runs)" in alt
-    assert "small scale, rewrite, published runs: armt-nogamma (3 runs) 0.99 after 10" in alt
+    assert "small scale, rewrite, published runs: armt (3 runs) 0.99 after 10" in alt
     tables = view.tables("records.html")
     assert "8.9 ± 0.1" in tables and "0.98 ± 0.01" in tables and 'href="records.html#mamba-remember' in tables
-    lines = list(csv.DictReader(io.StringIO(view.parts.csv(view.live, view.published, view.artifact.rows))))
-    assert len(lines) == 3 * 4 * (4 + 4)
-    line = next(x for x in lines if x["row"] == "armt-remember" and x["pairs"] == "16" and x["seed"] == "0")
-    assert float(line["stored"]) == pytest.approx(16) and line["source"] == "here" and line["train_pairs"] == "10"
+    lines = list(csv.DictReader(io.StringIO(view.csv())))
+    assert len([line for line in lines if line["metric"] == "exact match"]) == 3 * 4 * (4 + 4)
+    line = next(x for x in lines if (x["row"], x["metric"], x["x"]) == ("armt-remember", "pairs stored", "16"))
+    assert float(line["value"]) == pytest.approx(16) and line["source"] == "here" and line["x_trained"] == "10"
     said = view.save(tmp_path / "out")
     assert (tmp_path / "out" / "memory-capacity.svg").exists() and "ARMT, remember: stores" in said
 
 
 def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
     view = View("memory-capacity")
-    assert "not run" in pages.claims_fragment(view) and "not run" in pages.scales_fragment(view, tmp_path)
+    assert "not run" in view.claims() and "not run" in pages.scales_table(view, tmp_path).to_html()
     settings = pages.settings_fragment(view)
     assert "A stage&#x27;s segments are pairs." in settings or "A stage's segments are pairs." in settings
     differing = settings.partition("What differs")[2]

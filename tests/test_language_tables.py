@@ -16,12 +16,13 @@ from rmtlib.data.streams import LANGUAGES
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
 from rmtlib.experiments.language_modelling.figure import apart
-from rmtlib.experiments.language_modelling.report import LanguageParts, rows_by_scale
+from rmtlib.experiments.language_modelling.report import by_scale, ways_to_train
 from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params
 from rmtlib.models.registry import count_parameters
-from rmtlib.report.claims import judge
-from rmtlib.report.pages import claims_fragment, record_section, scoreboard_fragment, settings_fragment
+from rmtlib.report.measurements import Results
+from rmtlib.report.pages import measured_table, record_section, scales_table, settings_fragment
+from rmtlib.report.verdicts import scoreboard
 from rmtlib.report.view import View
 from rmtlib.runs.spec import RunConfig, get_artifact, select
 from rmtlib.runs.worker import RunFolder
@@ -125,10 +126,8 @@ def test_small_rows_keep_their_proportions():
 def test_below_paper_scale_wikitext_103_is_wikitext_2_and_says_so():
     for scale, corpus in (("small", "wikitext-2"), ("gpu", "wikitext-2"), ("paper", "wikitext-103")):
         assert WikiText103().config("baseline-seg50", scale, 0).params["corpus"] == corpus
-    caption = (
-        LanguageParts("wikitext-103").by_scale([record("wikitext-103", "baseline-seg50", 0, 300.0)], "small").caption
-    )
-    assert "WikiText-2" in caption
+    results = results_of("wikitext-103", [record("wikitext-103", "baseline-seg50", 0, 300.0)])
+    assert "WikiText-2" in by_scale("wikitext-103", results, "small").caption
 
 
 def test_all_rows_can_be_asked_for():
@@ -229,8 +228,12 @@ def three(artifact: str, spread: float = 0.001, **values: float) -> list[dict]:
     ]
 
 
+def results_of(artifact: str, records: list[dict]) -> Results:
+    return View(artifact, records).results
+
+
 def outcomes(artifact: str, records: list[dict]) -> dict[str, str]:
-    return {verdict.claim.name: verdict.outcome for verdict in judge(artifact, records)}
+    return {verdict.claim.name: verdict.finding.outcome for verdict in View(artifact, records).verdicts()}
 
 
 def test_the_papers_own_values_bear_its_claims_out_as_far_as_they_do():
@@ -241,23 +244,23 @@ def test_the_papers_own_values_bear_its_claims_out_as_far_as_they_do():
         means = {r.name.replace("-", "_"): r.paper["mean"] for r in rows}
         found = outcomes(artifact, three(artifact, spread=1e-5, **means))
         assert {name for name, outcome in found.items() if outcome == "fails"} == fails
-        assert "not enough runs" not in found.values()
+        assert set(found.values()) <= {"holds", "fails"}
 
 
 def test_claims_need_three_runs_and_follow_the_means():
     good = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=2.9, trxl_20_seg128=2.95)
     assert outcomes("enwik8", three("enwik8", **good)) == {
-        "more-bptt": "holds", "matches-cache-40": "not enough runs", "beats-equal-memory": "holds"
+        "more-bptt": "holds", "matches-cache-40": "not run", "beats-equal-memory": "holds"
     }  # fmt: skip
     bad = dict(good, rmt_20_bptt_2_seg128=3.1)
     assert outcomes("enwik8", three("enwik8", **bad))["more-bptt"] == "fails"
     two = [r for r in three("enwik8", **good) if r["seed"] < 2]
-    assert set(outcomes("enwik8", two).values()) == {"not enough runs"}
+    assert set(outcomes("enwik8", two).values()) == {"not enough runs", "not run"}
 
 
 def test_small_differences_are_undecided():
     values = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=2.9995)
-    assert outcomes("enwik8", three("enwik8", **values))["more-bptt"] == "not enough runs"
+    assert outcomes("enwik8", three("enwik8", **values))["more-bptt"] == "undecided"
 
 
 def test_a_contradiction_has_to_stand_out_among_many_pairs():
@@ -265,7 +268,7 @@ def test_a_contradiction_has_to_stand_out_among_many_pairs():
     pair = dict(rmt_20_bptt_0_seg128=3.0, rmt_20_bptt_2_seg128=3.0024)
     fine = dict(rmt_5_bptt_1_seg128=3.0, rmt_5_bptt_2_seg128=2.5, rmt_10_bptt_1_seg128=3.0, rmt_10_bptt_2_seg128=2.5)
     assert outcomes("enwik8", three("enwik8", **pair))["more-bptt"] == "fails"
-    assert outcomes("enwik8", three("enwik8", **pair, **fine))["more-bptt"] == "not enough runs"
+    assert outcomes("enwik8", three("enwik8", **pair, **fine))["more-bptt"] == "undecided"
     assert (
         outcomes("enwik8", three("enwik8", **pair, **fine | dict(rmt_5_bptt_2_seg128=3.0024)))["more-bptt"] == "fails"
     )
@@ -273,9 +276,10 @@ def test_a_contradiction_has_to_stand_out_among_many_pairs():
 
 def test_a_claim_with_a_limit_is_tested_against_the_limit():
     """Within 1 % of Tr-XL 40, however surely above it."""
-    near = {v.claim.name: v for v in judge("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))}
-    verdict = near["matches-cache-40"]
-    assert verdict.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1 % above, p" in verdict.statistic
+    view = View("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))
+    near = {verdict.claim.name: verdict.finding for verdict in view.verdicts()}["matches-cache-40"]
+    assert near.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1 % above, p" in near.statistic
+    assert near.effect == pytest.approx(0.02) and near.p < 0.05 and near.n == (3, 3)
     far = outcomes("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.53))
     assert far["matches-cache-40"] == "fails"
 
@@ -306,22 +310,25 @@ def test_captions_say_how_lengths_and_text_differ():
 def test_pages_show_a_usual_row_and_name_the_text():
     view = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
     assert "Settings of a run of rmt-10-bptt-2-seg50 at each scale.</caption>" in settings_fragment(view)
-    assert "WikiText-2" in scoreboard_fragment([view])
+    assert "WikiText-2" in scoreboard([view]).to_html()
     assert "small scale, on WikiText-2, runs on this machine: baseline-seg50" in view.alt()
     assert view.draw().axes[0].get_title() == "small scale, on WikiText-2"
 
 
 def test_ways_to_train_are_compared_with_the_stored_memory():
     values = dict(rmt_20_bptt_2_seg128=3.0, rmt_20_bptt_2_newest_seg128=3.1, trxl_20_seg128=3.3)
-    parts = LanguageParts("enwik8")
-    table = parts.ways_to_train(three("enwik8", **values), "small")
+
+    def ways(records: list[dict]):
+        return ways_to_train("enwik8", results_of("enwik8", records), "small")
+
+    table = ways(three("enwik8", **values))
     assert [row[1] for row in table.rows] == ["stored (default)", "newest"]
     assert table.rows[1][3] == "+0.100 ± 0.001" and table.rows[1][4] == "1.00"
-    window = parts.ways_to_train(three("enwik8", **values, rmt_20_bptt_2_window_seg128=3.2), "small").rows[2]
+    window = ways(three("enwik8", **values, rmt_20_bptt_2_window_seg128=3.2)).rows[2]
     assert window[1] == "window" and float(window[4]) < 0.4
     one = [r for r in three("enwik8", **values) if r["seed"] == 0 or "newest" not in r["row"]]
-    assert parts.ways_to_train(one, "small").rows[1][3] == "+0.099"  # a single run has no spread
-    assert parts.ways_to_train(three("enwik8", rmt_20_bptt_2_newest_seg128=3.1), "small") is None
+    assert ways(one).rows[1][3] == "+0.099"  # a single run has no spread
+    assert ways(three("enwik8", rmt_20_bptt_2_newest_seg128=3.1)) is None
 
 
 def test_mt_may_help_a_little_only():
@@ -331,9 +338,7 @@ def test_mt_may_help_a_little_only():
 
 
 def test_the_page_lists_rows_that_were_not_run_with_their_cost(tmp_path):
-    from rmtlib.report.pages import scales_fragment
-
-    text = scales_fragment(View("enwik8", (), three("enwik8", baseline_seg128=3.2)), tmp_path)
+    text = scales_table(View("enwik8", (), three("enwik8", baseline_seg128=3.2)), tmp_path).to_html()
     assert "Not run: trxl-512-seg512, " in text and "baseline-seg128" not in text
     assert f"for {len(ENWIK8) - 1} runs" in text
 
@@ -341,7 +346,7 @@ def test_the_page_lists_rows_that_were_not_run_with_their_cost(tmp_path):
 def test_view_of_records():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2)
     view = View("enwik8", records[:3], records)
-    assert rows_by_scale("enwik8", records)["small"]["baseline-seg128"].std == pytest.approx(0.001)
+    assert view.results.series()["small"]["baseline-seg128"].first.std == pytest.approx(0.001)
     html = view.tables("records.html")
     assert (
         "3.000 ± 0.001" in html
@@ -352,12 +357,12 @@ def test_view_of_records():
     assert 'href="records.html#baseline-seg128-small-s1-' in html
     assert "baseline-seg128 3.200 ± 0.001 (3 runs)" in view.alt()
     assert len(view.draw().axes) == 3 and len(view.summary()) >= 1
-    lines = list(csv.DictReader(io.StringIO(view.parts.csv(view.live, view.published, view.artifact.rows))))
+    lines = list(csv.DictReader(io.StringIO(view.csv())))
     assert {line["source"] for line in lines} == {"here", "published", "paper", "authors"}
     assert sum(line["source"] == "authors" for line in lines) == sum(len(row.runs) for row in ENWIK8)
-    assert "not enough runs" in claims_fragment(view)
-    section = record_section(records[0], "published", "x.json")
-    assert "2.9990" in section and "Exact match" not in section
+    assert "not enough runs" in view.claims()
+    section = record_section(records[0], measured_table(view.report.measure(records[0])), "published", "x.json")
+    assert "2.9990" in section and "exact match" not in section
 
 
 def test_training_is_drawn_for_the_default_rows_with_a_label_each():

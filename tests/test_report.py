@@ -1,7 +1,9 @@
-"""Curves, claims, tables and figures over records of known content."""
+"""Measurements, claims, tables and figures over records of known content."""
 
 import csv
 import io
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
@@ -9,19 +11,57 @@ import fakes
 import pytest
 from PIL import Image
 
+from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.artifact import Figure5
+from rmtlib.experiments.babilong.claims import CLAIMS, slopes
+from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS, STYLES
+from rmtlib.experiments.babilong.report import accuracy_table, comparison_table, measure, printed
 from rmtlib.report import figures, tables
-from rmtlib.report.claims import FIGURE_5, RUNS_NEEDED, judge, slopes
-from rmtlib.report.measurements import PAPER_TRAIN_TOKENS, curves, latest, paper_points, parse_count, short_count, slug
+from rmtlib.report.claims import RUNS_NEEDED, Finding, Pair, compare
+from rmtlib.report.measurements import Results, latest, parse_count, short_count, slug, to_csv
+from rmtlib.report.verdicts import as_data, scoreboard
+from rmtlib.report.view import View
 
 ROWS = Figure5.rows
 
 
+def results(live=(), published=()):
+    return Results(ROWS, measure, live, published, printed())
+
+
+def qa1(records):
+    return results(records).series()["small"]["qa1"]
+
+
+def findings(records):
+    return {verdict.claim.name: verdict.finding for verdict in View("figure-5", records).verdicts()}
+
+
 def outcomes(records):
-    return {verdict.claim.name: verdict.outcome for verdict in judge("figure-5", records)}
+    return {name: finding.outcome for name, finding in findings(records).items()}
 
 
-# Curves
+def draw(live=(), published=()):
+    return View("figure-5", live, published).draw()
+
+
+def paper_points(row):
+    return [(m.tokens, m.value) for m in printed() if m.row == row.name]
+
+
+def csv_lines(live=(), published=()):
+    return list(csv.DictReader(io.StringIO(to_csv(results(live, published).long_form()))))
+
+
+def test_artifacts_are_listed_without_what_draws_them():
+    code = (
+        "import sys; from rmtlib.runs.spec import ARTIFACTS, get_artifact; [get_artifact(n).rows for n in ARTIFACTS];"
+        "assert not {'matplotlib', 'torch', 'rmtlib.report.report'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Measurements
 
 
 def test_counts_are_written_as_context_lengths_are():
@@ -33,19 +73,19 @@ def test_counts_are_written_as_context_lengths_are():
     assert parse_count("0k") == 0
 
 
-def test_a_curve_joins_its_seeds_length_by_length():
+def test_a_series_joins_its_seeds_length_by_length():
     records = [fakes.record(seed=seed, accuracy=lambda s, a=a: a) for seed, a in enumerate((0.5, 0.7, 0.9))]
-    curve = curves(records)["small"]["qa1"]
-    assert [point.tokens for point in curve.points] == [128 * s for s in fakes.SEGMENTS]
-    assert curve.train_tokens == 512 and curve.at_training_length.tokens == 512
-    for point in curve.points:
+    series = qa1(records)
+    assert [point.x for point in series.points] == [128 * s for s in fakes.SEGMENTS]
+    assert series.x_trained == 512 and series.at_trained_x.x == 512
+    for point in series.points:
         assert point.mean == pytest.approx(0.7)
         assert point.std == pytest.approx(0.2)  # sample standard deviation
         assert point.interval[0] < 0.7 < point.interval[1]
 
 
 def test_one_run_has_a_binomial_interval_and_no_deviation():
-    point = curves([fakes.record(accuracy=lambda s: 0.5, n=100)])["small"]["qa1"].points[0]
+    point = qa1([fakes.record(accuracy=lambda s: 0.5, n=100)]).points[0]
     assert point.std is None
     low, high = point.interval
     assert low == pytest.approx(0.4038, abs=1e-3) and high == pytest.approx(0.5962, abs=1e-3)  # Wilson, 50 of 100
@@ -53,7 +93,7 @@ def test_one_run_has_a_binomial_interval_and_no_deviation():
 
 def test_runs_that_miss_a_length_do_not_count_there():
     records = [fakes.record(seed=0), fakes.record(seed=1, segments=(1, 2, 4))]
-    points = curves(records)["small"]["qa1"].points
+    points = qa1(records).points
     assert [len(point.runs) for point in points] == [2, 2, 2, 1, 1, 1, 1]
 
 
@@ -61,14 +101,14 @@ def test_of_two_records_of_the_same_row_and_seed_the_later_counts():
     old = fakes.record(accuracy=lambda s: 0.1, finished="2025-01-01T00:00:00+00:00", params={"old": True})
     new = fakes.record(accuracy=lambda s: 0.8)
     assert latest([new, old]) == latest([old, new]) == [new]
-    assert curves([old, new])["small"]["qa1"].points[0].mean == pytest.approx(0.8)
+    assert qa1([old, new]).points[0].mean == pytest.approx(0.8)
 
 
 # Claims
 
 
 def test_all_claims_hold_on_records_shaped_like_the_papers_figure():
-    assert outcomes(fakes.as_in_the_paper()) == {claim.name: "holds" for claim in FIGURE_5}
+    assert outcomes(fakes.as_in_the_paper()) == {claim.name: "holds" for claim in CLAIMS}
 
 
 def test_the_papers_own_values_have_the_declines_that_the_claims_describe():
@@ -102,9 +142,9 @@ def test_qa1_must_lead_at_every_length():
     others = fakes.seeds("qa4", (0.02, 0.02, 0.02), start=0.9)
     assert outcomes([*fakes.seeds("qa1", (0.03, 0.03, 0.03), start=0.99), *others])["qa1-highest"] == "holds"
     crossing = fakes.seeds("qa1", (0.2, 0.2, 0.2), start=0.99)
-    verdict = next(v for v in judge("figure-5", [*crossing, *others]) if v.claim.name == "qa1-highest")
-    assert verdict.outcome == "fails"
-    assert "qa4" in verdict.statistic and "16×" in verdict.statistic  # where it trails most
+    finding = findings([*crossing, *others])["qa1-highest"]
+    assert finding.outcome == "fails" and finding.effect < 0 and finding.n == (3, 3)
+    assert "qa4" in finding.statistic and "16×" in finding.statistic  # where it trails most
 
 
 def test_tasks_with_longer_segments_are_compared_at_the_same_multiple_of_training():
@@ -114,11 +154,11 @@ def test_tasks_with_longer_segments_are_compared_at_the_same_multiple_of_trainin
         for entry in record["metrics"]["exact_match"]:
             entry["tokens"] *= 4
     records = [*fakes.seeds("qa1", (0.12, 0.12, 0.12), start=0.99), *qa3]
-    assert curves(records)["small"]["qa3"].train_tokens == 2048
+    assert results(records).series()["small"]["qa3"].x_trained == 2048
     assert outcomes(records)["qa1-highest"] == "holds"
-    table = tables.accuracy_table(records, "small")
+    table = accuracy_table(results(records), "small")
     assert len(table.rows) == len(fakes.SEGMENTS) and "512 tokens a segment" in table.header[2]
-    ax = figures.figure_5(records, [], ROWS).axes[0]
+    ax = draw(records).axes[0]
     assert [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1] == [512, 2048]
     assert {text.get_text() for text in ax.texts} == {"qa1", "qa3"}  # whose training length each line is
 
@@ -140,7 +180,7 @@ def test_more_facts_must_mean_a_steeper_slope_than_the_seeds_scatter():
 
 def test_slopes_are_per_doubling():
     record = fakes.record(segments=(4, 8, 16, 32), accuracy=lambda s: {4: 0.9, 8: 0.8, 16: 0.7, 32: 0.6}[s])
-    assert slopes(curves([record])["small"]["qa1"]) == pytest.approx([-0.1])
+    assert slopes(qa1([record])) == pytest.approx([-0.1])
 
 
 def test_spread_between_seeds_must_grow_beyond_training():
@@ -154,9 +194,11 @@ def test_spread_between_seeds_must_grow_beyond_training():
 def test_a_growth_that_three_seeds_may_show_by_chance_is_undecided():
     values = {True: (0.88, 0.90, 0.92), False: (0.67, 0.70, 0.73)}
     records = [fakes.record(seed=i, n=5000, accuracy=lambda s, i=i: values[s <= 4][i]) for i in range(3)]
-    verdict = next(v for v in judge("figure-5", records) if v.claim.name == "spread-grows")
-    assert verdict.outcome == "not enough runs" and "0.020 within, 0.029 beyond" in verdict.statistic
-    assert "needed 19" in verdict.statistic  # the 95 % point of F with 2 and 2 degrees of freedom
+    finding = findings(records)["spread-grows"]
+    assert finding.outcome == "undecided" and "0.020 within, 0.029 beyond" in finding.statistic
+    assert (
+        0.05 < finding.p < 0.5 and "needed 19" in finding.statistic
+    )  # the 95 % point of F with 2 and 2 degrees of freedom
 
 
 def test_sampling_noise_is_not_spread_between_seeds():
@@ -170,19 +212,19 @@ def test_sampling_noise_is_not_spread_between_seeds():
 def test_fewer_runs_than_needed_decide_nothing(count):
     records = [r for task in ("qa1", "qa2", "qa3") for r in fakes.seeds(task, (0.1, 0.2, 0.3)[:count])]
     assert set(outcomes(records).values()) <= {"not enough runs"}
-    for verdict in judge("figure-5", records):
-        assert str(RUNS_NEEDED) in verdict.statistic
+    for finding in findings(records).values():
+        assert str(RUNS_NEEDED) in finding.statistic
 
 
 def test_nothing_is_claimed_at_smoke_scale_and_scales_are_not_mixed():
-    assert judge("figure-5", [fakes.record(scale="smoke", seed=i) for i in range(3)]) == []
+    assert findings([fakes.record(scale="smoke", seed=i) for i in range(3)]) == {}
     records = [fakes.record(seed=0), fakes.record(seed=1), fakes.record(seed=0, scale="gpu")]
     assert set(outcomes(records).values()) == {"not enough runs"}
 
 
 def test_table_shows_spread_intervals_and_a_link_to_every_record():
     records = [*fakes.seeds("qa1", (0.02, 0.10, 0.18)), *fakes.seeds("qa2", (0.3,))]
-    table = tables.accuracy_table(records, "small")
+    table = accuracy_table(results(records), "small")
     html = table.to_html("records.html")
     for record in records:
         assert f'href="records.html#{slug(record).lower()}"' in html
@@ -198,7 +240,7 @@ def test_table_shows_spread_intervals_and_a_link_to_every_record():
 
 
 def test_comparison_aligns_by_multiples_of_the_training_length():
-    table = tables.comparison_table(fakes.seeds("qa1", (0.1, 0.1, 0.1)), ROWS)
+    table = comparison_table(results(fakes.seeds("qa1", (0.1, 0.1, 0.1))))
     cells = {(row[0], row[1]): dict(zip(table.header[2:], row[2:], strict=True)) for row in table.rows}
     assert cells["qa1", "paper"]["1×"] == "1.00" and cells["qa1", "paper"]["4×"] == "0.96"  # at 16k and 64k
     assert cells["qa1", "ours, small"]["4×"].startswith("0.77")  # 0.97 less two doublings
@@ -221,16 +263,67 @@ def test_markup_in_records_is_escaped():
     assert "<script>" not in table.to_html() and "&lt;b&gt;" in table.to_html()
 
 
+def test_rows_that_share_their_first_cell_are_one_group():
+    html = tables.Table("", ("a", "b"), (("x", "1"), ("x", "2"), ("y", "3")), merged=True).to_html()
+    assert html.count('rowspan="2">x</th>') == 1 and html.count('rowspan="1">y</th>') == 1
+
+
 def test_csv_has_every_run_and_every_published_value():
     live, published = fakes.seeds("qa1", (0.1, 0.2)), fakes.seeds("qa2", (0.3,))
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(live, [*published, live[0]], ROWS))))
-    here = [row for row in rows if row["source"] == "here"]
+    lines = [line for line in csv_lines(live, [*published, live[0]]) if line["metric"] == "exact match"]
+    here = [line for line in lines if line["source"] == "here"]
     assert len(here) == 2 * len(fakes.SEGMENTS)
-    assert len([row for row in rows if row["source"] == "published"]) == len(fakes.SEGMENTS)  # live[0] only once
-    assert len([row for row in rows if row["source"].startswith("paper")]) == sum(len(paper_points(r)) for r in ROWS)
+    published_lines = [line for line in lines if line["source"] == "published"]
+    assert len(published_lines) == len(fakes.SEGMENTS)  # live[0] only once
+    assert len([line for line in lines if line["source"] == "paper"]) == sum(len(paper_points(r)) for r in ROWS)
     last = here[-1]
-    assert float(last["accuracy"]) == pytest.approx(int(last["correct"]) / int(last["n"]), abs=1e-4)
-    assert float(last["run_low"]) <= float(last["accuracy"]) <= float(last["run_high"])
+    entry = live[-1]["metrics"]["exact_match"][-1]
+    assert float(last["value"]) == entry["correct"] / entry["n"] and int(last["n"]) == entry["n"]
+    assert float(last["low"]) <= float(last["value"]) <= float(last["high"])
+    assert (last["x"], last["x_trained"], last["segments"]) == ("8192", "512", "64")
+
+
+def test_a_published_copy_of_a_live_run_counts_once():
+    live, other = fakes.seeds("qa1", (0.1,)), fakes.seeds("qa2", (0.1,))
+    found = results(live, [*live, *other])
+    assert found.records == [*live, *other] and found.published == other
+    assert list(found.series(source="published")["small"]) == ["qa2"]
+
+
+# The parts of claims
+
+
+def test_the_pair_that_speaks_least_for_a_claim_gives_its_numbers():
+    finding = compare(
+        [Pair("a", [1.0, 1.1, 1.2], "b", [2.0, 2.1, 2.2]), Pair("c", [1.0, 2.0, 3.0], "d", [2.0, 2.5, 3])]
+    )
+    assert finding.outcome == "undecided"
+    assert {name: part.outcome for name, part in finding.parts.items()} == {"a - b": "holds", "c - d": "undecided"}
+    assert finding.effect == pytest.approx(-0.5) and finding.n == (3, 3) and 0.05 < finding.p < 0.5
+    assert finding.numbers == f"-0.500 ± {finding.error:.3f}, n = 3 and 3"
+    assert Finding("not run", "").numbers == ""
+
+
+def test_a_claim_none_of_whose_rows_was_run_is_not_run():
+    assert outcomes(fakes.seeds("qa4", (0.1, 0.1, 0.1)))["facts-steepen"] == "not run"
+    assert outcomes(fakes.seeds("qa1", (0.1, 0.1, 0.1)))["facts-steepen"] == "not enough runs"
+
+
+def test_tags_show_verdict_scale_effect_error_and_n():
+    view = View("figure-5", fakes.seeds("qa1", (0.02, 0.10, 0.18)))
+    finding = view.verdicts()[0].finding
+    tag = '<span class="verdict holds">holds</span> <span class="numbers">small: '
+    tag += f"{finding.effect:+.3f} ± {finding.error:.3f}, n = 3 and 3</span>"
+    assert tag in view.claims() and tag in scoreboard([view]).to_html()
+    assert "Which results reproduce: 2 holds" in scoreboard([view]).caption
+
+
+def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
+    listed = {c["claim"]: c for c in as_data(View("figure-5", fakes.seeds("qa1", (0.02, 0.1, 0.18))), tmp_path)}
+    assert listed["declines"]["verdict"] == "holds" and listed["declines"]["cost"] is None
+    assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 9 runs" in listed["facts-steepen"]["cost"]
+    nothing = as_data(View("figure-5"), tmp_path)
+    assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
 
 
 # Figures
@@ -240,7 +333,7 @@ def test_csv_has_every_run_and_every_published_value():
 def drawn():
     live = fakes.seeds("qa1", (0.02, 0.10, 0.18), recency_accuracy=0.4)
     published = [*fakes.as_in_the_paper()[3:], fakes.record(scale="gpu", segments=(1, 4, 32), train_segments=4)]
-    return live, published, figures.figure_5(live, published, ROWS)
+    return live, published, draw(live, published)
 
 
 def test_figure_has_a_panel_for_each_scale_and_one_for_the_paper(drawn):
@@ -273,16 +366,16 @@ def test_live_runs_are_solid_and_published_ones_dashed(drawn):
 
 def test_bands_stay_between_0_and_1():
     records = [fakes.record(seed=i, accuracy=lambda s, a=a: a) for i, a in enumerate((0.0, 1.0, 1.0))]
-    ax = figures.figure_5(records, [], ROWS).axes[0]
+    ax = draw(records).axes[0]
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() >= 0 and band.max() <= 1
 
 
 def test_description_is_made_from_the_data(drawn):
     live, published, _ = drawn
-    text = figures.figure_5_alt(live, published, ROWS)
+    text = View("figure-5", live, published).alt()
     assert "qa1 (3 runs) 0.97 at 128" in text and "gpu scale" in text and "0.66 at 10M" in text
-    assert figures.figure_5_alt([], [], ROWS).count("Panel") == 1
+    assert View("figure-5").alt().count("Panel") == 1
 
 
 def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
@@ -291,25 +384,31 @@ def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
     with Image.open(png) as image:
         assert image.width > 1500 and image.info["dpi"][0] == pytest.approx(200, abs=1)
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-    _, again = figures.save(figures.figure_5(live, published, ROWS), tmp_path / "b")
+    _, again = figures.save(draw(live, published), tmp_path / "b")
     assert again.read_bytes() == svg.read_bytes()
 
 
-def test_colours_differ_between_tasks():
-    assert len({colour for colour, _ in figures.TASK_STYLE.values()}) == 5
-    assert len({marker for _, marker in figures.TASK_STYLE.values()}) == 5
+def test_colours_and_markers_differ_between_tasks():
+    assert len({style.colour for style in STYLES.values()}) == len({style.marker for style in STYLES.values()}) == 5
+
+
+def test_a_curve_without_a_style_is_an_error():
+    with pytest.raises(RmtlibError, match="no plot style for 'qa9': add it to its report's styles, which has qa1, qa2"):
+        draw(fakes.seeds("qa9", (0.1,)))
 
 
 def test_csv_panel_and_description_say_which_stories_were_simulated():
     real = fakes.record("qa2") | {"data": [{"name": "babi-qa2-train", "source": "local folder"}]}
     records = [fakes.record("qa1"), real]
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv([], records, ROWS))))
-    assert {(r["task"], r["stories"]) for r in rows if r["record"]} == {("qa1", "simulator"), ("qa2", "bAbI files")}
-    assert {r["stories"] for r in rows if not r["record"]} == {""}
+    lines = csv_lines([], records)
+    assert {(r["row"], r["data"]) for r in lines if r["record"]} == {("qa1", "simulator"), ("qa2", "bAbI files")}
+    assert {r["data"] for r in lines if not r["record"]} == {""}
     said = "stories: bAbI's files; simulated: qa1"
-    assert said in figures.figure_5_alt([], records, ROWS)
-    assert said in figures.figure_5([], records, ROWS).axes[0].get_title()
-    assert figures.figure_5([], [real], ROWS).axes[0].get_title().endswith("stories: bAbI's files")
-    assert figures.figure_5([], [records[0]], ROWS).axes[0].get_title().endswith("stories: simulated")
-    both = [records[0], fakes.record("qa1", seed=1) | {"data": real["data"]}]
-    assert "simulated: qa1 (in part)" in figures.figure_5_alt([], both, ROWS)
+    assert said in View("figure-5", [], records).alt()
+    assert said in draw([], records).axes[0].get_title()
+    assert draw([], [real]).axes[0].get_title().endswith("stories: bAbI's files")
+
+
+def test_the_caption_says_what_to_see():
+    caption = View("figure-5", fakes.seeds("qa1", (0.1, 0.1, 0.1))).report.caption(results(fakes.seeds("qa1", (0.1,))))
+    assert caption == "qa1 (small scale): exact match 0.97 at the training length of 512 tokens, 0.57 at 8k"

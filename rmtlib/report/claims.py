@@ -1,184 +1,153 @@
-"""Sentences of the papers as checks over records: holds, fails, or not enough runs, with the statistic."""
+"""What a claim is: a sentence of a paper with a check over records, and what the check says at each scale."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from math import log2, sqrt
-from typing import Any
+from __future__ import annotations
 
-from rmtlib.evaluation.statistics import mean_difference, mean_std
-from rmtlib.experiments.capacity.claims import MEMORY_CAPACITY
-from rmtlib.experiments.language_modelling.claims import ENWIK8_CLAIMS, WIKITEXT_103_CLAIMS
-from rmtlib.experiments.language_modelling.report import rows_by_scale
-from rmtlib.report.claim import RUNS_NEEDED, Claim, Finding, Verdict, too_few
-from rmtlib.report.measurements import Curve, Record, curves, short_count
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-__all__ = ["CLAIMS", "FIGURE_5", "RUNS_NEEDED", "Claim", "Finding", "Verdict", "judge", "slopes"]
+from rmtlib.evaluation.statistics import above_p, any_p, mean_difference
+from rmtlib.report.measurements import Results, Series
 
-TIE = 0.01  # the paper prints whole percents
-SUPPORTING_FACTS = {"qa1": 1, "qa2": 2, "qa3": 3}
+Outcome = Literal["holds", "fails", "undecided", "not enough runs", "not run"]
+"""undecided: there are enough runs, but they do not tell."""
 
-
-def _judged(tasks: Mapping[str, Curve]) -> list[Curve]:
-    return [curve for curve in tasks.values() if curve.runs >= RUNS_NEEDED]
-
-
-def _decline(tasks: Mapping[str, Curve]) -> Finding:
-    judged = _judged(tasks)
-    if not judged:
-        return too_few(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
-    parts, holds = [], True
-    for curve in judged:
-        trained, longest = curve.at_training_length, curve.points[-1]
-        if longest.tokens <= curve.train_tokens:
-            return Finding("not enough runs", f"{curve.task} was not tested beyond its training length")
-        (low, high), (low_long, high_long) = trained.interval, longest.interval
-        holds &= high_long < low
-        parts.append(
-            f"{curve.task}: {trained.mean:.2f} [{low:.2f}, {high:.2f}] at {short_count(trained.tokens)}, "
-            f"{longest.mean:.2f} [{low_long:.2f}, {high_long:.2f}] at {short_count(longest.tokens)}, {curve.runs} runs"
-        )
-    return Finding("holds" if holds else "fails", "; ".join(parts))
-
-
-def _qa1_highest(tasks: Mapping[str, Curve]) -> Finding:
-    others = [curve for curve in _judged(tasks) if curve.task != "qa1"]
-    if short := too_few(tasks, ["qa1"]):
-        return short
-    if not others:
-        return Finding("not enough runs", f"{RUNS_NEEDED} runs of qa1 and of at least one other task are needed")
-    leads = [
-        (point.mean - other.mean, curve.task, multiple)
-        for curve in others
-        for point in tasks["qa1"].points
-        if (other := curve.at(multiple := tasks["qa1"].multiple(point))) is not None
-    ]
-    if not leads:
-        return Finding("not enough runs", "qa1 and the other tasks have no context length in common")
-    lead, task, multiple = min(leads)
-    compared = ", ".join(f"{curve.task} ({curve.runs} runs)" for curve in others)
-    return Finding(
-        "holds" if lead >= -TIE else "fails",
-        f"smallest lead of qa1 ({tasks['qa1'].runs} runs): {lead:+.3f}, over {task} at {multiple:g}× the training "
-        f"length; compared with {compared} at {len({m for *_, m in leads})} lengths",
-    )
-
-
-def slopes(curve: Curve) -> list[float]:
-    """Each run's change in accuracy per doubling of the context: least squares over all its lengths."""
-    result = []
-    for slug in curve.slugs:
-        xy = [(log2(p.tokens), run.accuracy) for p in curve.points for run in p.runs if run.slug == slug]
-        x_mean = sum(x for x, _ in xy) / len(xy)
-        spread = sum((x - x_mean) ** 2 for x, _ in xy)
-        result.append(sum((x - x_mean) * y for x, y in xy) / spread if spread else 0.0)
-    return result
-
-
-def _facts_steepen(tasks: Mapping[str, Curve]) -> Finding:
-    if short := too_few(tasks, list(SUPPORTING_FACTS)):
-        return short
-    found = {task: slopes(tasks[task]) for task in SUPPORTING_FACTS}
-    holds, parts = True, []
-    for task, values in found.items():
-        mean, std = mean_std(values)
-        parts.append(f"{task} {mean:+.3f} ± {std or 0.0:.3f} ({len(values)} runs)")
-        if task != "qa1":
-            gap, error = mean_difference(found["qa1"], values)
-            holds &= gap > 2 * error
-    return Finding("holds" if holds else "fails", "accuracy per doubling of the context: " + ", ".join(parts))
-
-
-def _variances(points: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
-    """Of (mean, std, n) at each length: the variance between seeds, less what the finite test set gives, and that."""
-    noise = sum(mean * (1 - mean) / n for mean, _, n in points) / len(points)
-    return max(sum(std**2 for _, std, _ in points) / len(points) - noise, 0.0), noise
-
-
-def _spread_grows(tasks: Mapping[str, Curve]) -> Finding:
-    from scipy import stats
-
-    judged = _judged(tasks)
-    if not judged:
-        return too_few(tasks, sorted(tasks) or ["qa1"]) or Finding("not enough runs", "no runs")
-    within: list[tuple[float, float, int]] = []
-    beyond: list[tuple[float, float, int]] = []
-    for curve in judged:
-        for point in curve.points:
-            if point.std is not None:
-                side = within if point.tokens <= curve.train_tokens else beyond
-                side.append((point.mean, point.std, min(run.n for run in point.runs)))
-    if not within or not beyond:
-        return Finding("not enough runs", "no lengths on both sides of the training length")
-    (inside, noise), (outside, _) = _variances(within), _variances(beyond)
-    freedom = sum(curve.runs - 1 for curve in judged)  # lengths of a run go together and count once
-    ratio = (outside + noise) / (inside + noise) if inside + noise else float(outside > 0) * 1e9
-    needed = float(stats.f.ppf(0.95, freedom, freedom))
-    runs = ", ".join(f"{curve.task} ({curve.runs} runs)" for curve in judged)
-    return Finding(
-        "holds" if ratio > needed else "not enough runs" if ratio > 1 else "fails",
-        f"standard deviation between seeds, sampling noise removed: {sqrt(inside):.3f} within, {sqrt(outside):.3f} "
-        f"beyond; ratio of variances {min(ratio, 9999):.3g}, needed {needed:.3g}; {runs}",
-    )
-
-
-FIGURE_5 = (
-    Claim(
-        "declines",
-        "Accuracy decreases as the context grows beyond the training length.",
-        "BABILong, Figure 5 and section 3.3",
-        "For every task with enough runs the 95 % bootstrap interval at the longest context lies wholly below the "
-        "one at the training length.",
-        _decline,
-    ),
-    Claim(
-        "qa1-highest",
-        "qa1 keeps the highest accuracy at every context length.",
-        "BABILong, Figure 5",
-        "At no multiple of the training length is qa1's mean more than one percentage point (a tie in the paper's "
-        "rounding) below another task's.",
-        _qa1_highest,
-    ),
-    Claim(
-        "facts-steepen",
-        "Tasks with more supporting facts decline more steeply.",
-        "BABILong, Figure 5",
-        "Slope of accuracy per doubling of the context: qa2 (two facts) and qa3 (three) each fall faster than qa1 "
-        "(one) by more than two standard errors of the difference.",
-        _facts_steepen,
-    ),
-    Claim(
-        "spread-grows",
-        "Beyond the lengths of training, runs differ more from seed to seed.",
-        "BABILong, appendix C",
-        "The variance between seeds, less the sampling noise of the test set, is larger beyond the training length "
-        "than within it, by more than chance allows (one-sided F test at the 5 % level, a run counting once). Larger "
-        "by less than that is undecided: not enough runs.",
-        _spread_grows,
-    ),
+RUNS_NEEDED = 3  # of every row that a claim compares; what the papers have
+LEVEL = 0.05
+BY_TEST = " Decided by tests."
+ABOUT_TESTS = (
+    "Decided by tests: a claim fails if the seeds contradict it at 5 % in any pair that it compares (Welch's t-test, "
+    "Simes's over the pairs), and holds if they confirm it at 5 % in every pair; else it is undecided."
 )
-
-CLAIMS: Mapping[str, tuple[Claim, ...]] = {
-    "figure-5": FIGURE_5,
-    "enwik8": ENWIK8_CLAIMS,
-    "wikitext-103": WIKITEXT_103_CLAIMS,
-    "memory-capacity": MEMORY_CAPACITY,
-}
-GROUPED: Mapping[str, Callable[[Iterable[Record]], Mapping[str, Mapping[str, Any]]]] = {
-    "figure-5": curves,
-    "enwik8": partial(rows_by_scale, "enwik8"),
-    "wikitext-103": partial(rows_by_scale, "wikitext-103"),
-    "memory-capacity": curves,
-}
-"""Artifact -> how its records are put together: scale -> row -> its runs, as its claims take them."""
+"""What `compare` does, in a claim's rule and under a table of claims."""
 
 
-def judge(artifact: str, records: Iterable[Record]) -> list[Verdict]:
-    """Every claim of an artifact at every scale that has records, except `smoke`, which only shows that all runs."""
-    verdicts = []
-    for scale, rows in GROUPED.get(artifact, curves)(records).items():
-        if scale == "smoke":
-            continue
-        for claim in CLAIMS.get(artifact, ()):
-            finding = claim.check(rows)
-            verdicts.append(Verdict(claim, scale, finding.outcome, finding.statistic))
-    return verdicts
+@dataclass(frozen=True)
+class Finding:
+    """What a check says of one scale's records.
+
+    Attributes:
+        statistic: all numbers in words.
+        effect: the difference that decides, in the metric's unit; of several the one that speaks least for the claim.
+        error: the effect's standard error over seeds.
+        n: runs in each of the samples compared.
+        p: p-value that the claim's direction is a matter of chance.
+        parts: the findings of a claim that says several things, by name.
+    """
+
+    outcome: Outcome
+    statistic: str
+    effect: float | None = None
+    error: float | None = None
+    n: tuple[int, ...] = ()
+    p: float | None = None
+    parts: Mapping[str, Finding] | None = None
+
+    @property
+    def numbers(self) -> str:
+        """Effect ± error and n, as a verdict's tag has them; empty if there is no effect."""
+        if self.effect is None:
+            return ""
+        error = "" if self.error is None else f" ± {self.error:.3f}"
+        return f"{self.effect:+.3f}{error}, n = {' and '.join(map(str, self.n))}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper and how it is checked.
+
+    Attributes:
+        source: the paper, and where it says so.
+        rule: the check in words.
+        check: what the series of one scale (row -> series of its main metric) say.
+        rows: the rows that it compares, for what it costs to run it.
+        primary: whether it is decided by a test that is corrected for there being several claims.
+        margin: how far from the claim's sentence still counts as true, in the rule's unit (see there).
+        power: simulated probability that the rule says "holds", world -> probability; None until it is simulated.
+    """
+
+    name: str
+    text: str
+    source: str
+    rule: str
+    check: Callable[[Mapping[str, Series]], Finding]
+    rows: tuple[str, ...] = ()
+    primary: bool = False
+    margin: float | None = None
+    power: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim at one scale."""
+
+    claim: Claim
+    scale: str
+    finding: Finding
+
+
+def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
+    """Every claim at every scale that has records, except `smoke`, which only shows that everything runs."""
+    by_scale = {scale: rows for scale, rows in results.series().items() if scale != "smoke"}
+    return [Verdict(claim, scale, _check(claim, rows)) for scale, rows in by_scale.items() for claim in claims]
+
+
+def _check(claim: Claim, rows: Mapping[str, Series]) -> Finding:
+    if claim.rows and not any(row in rows for row in claim.rows):
+        return Finding("not run", f"{RUNS_NEEDED} runs of each row are needed; none was run")
+    return claim.check(rows)
+
+
+def too_few(rows: Mapping[str, Series], needed: Sequence[str]) -> Finding | None:
+    """The finding "not enough runs" if a row has fewer than are needed."""
+    short = {row: rows[row].n_runs if row in rows else 0 for row in needed}
+    short = {row: count for row, count in short.items() if count < RUNS_NEEDED}
+    if not short:
+        return None
+    have = ", ".join(f"{row} has {count}" for row, count in short.items())
+    return Finding("not enough runs", f"{RUNS_NEEDED} runs of each row are needed; {have}")
+
+
+class Pair(NamedTuple):
+    """Two samples over seeds, named; a claim has it that the first mean is below the second times 1 + `limit`."""
+
+    low: str
+    low_values: Sequence[float]
+    high: str
+    high_values: Sequence[float]
+    limit: float = 0.0
+
+
+def compare(pairs: Sequence[Pair]) -> Finding:
+    """Whether seeds bear out all pairs (see `ABOUT_TESTS`), with every difference and its standard error."""
+    above = [above_p(p.low_values, [value * (1 + p.limit) for value in p.high_values]) for p in pairs]
+    singles = {f"{pair.low} - {pair.high}": _single(pair, p) for pair, p in zip(pairs, above, strict=True)}
+    least = singles[min(zip(above, singles, strict=True))[1]]
+    return Finding(
+        _outcome(above),
+        "; ".join(single.statistic for single in singles.values()),
+        least.effect,
+        least.error,
+        least.n,
+        least.p,
+        singles if len(singles) > 1 else None,
+    )
+
+
+def _outcome(above: Sequence[float]) -> Outcome:
+    if any_p(above) < LEVEL:
+        return "fails"
+    return "holds" if all(1 - p < LEVEL for p in above) else "undecided"
+
+
+def _single(pair: Pair, above: float) -> Finding:
+    gap, error = mean_difference(pair.low_values, pair.high_values)
+    n = (len(pair.low_values), len(pair.high_values))
+    side = "above" if above < 0.5 else "below"
+    if pair.limit:  # in words: 10 % above, or below
+        more = (above < 0.5) == (pair.limit > 0)
+        limit = f"{100 * abs(pair.limit):g} % {'above' if pair.limit > 0 else 'below'}"
+        side = f"{'more' if more else 'less'} than {limit}"
+    tested = f"{n[0]} and {n[1]} runs; {side}, p = {min(above, 1 - above):.2g}"
+    text = f"{pair.low} - {pair.high} = {gap:+.3f} ± {error:.3f} ({tested})"
+    return Finding(_outcome([above]), text, gap, error, n, 1 - above)

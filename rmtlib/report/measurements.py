@@ -1,15 +1,22 @@
-"""Records of one artifact, sorted into curves: exact match against context length, task by task and scale by scale."""
+"""The long form: one `Measurement` for each number that a run measured or a paper printed, whatever the artifact.
 
-from collections.abc import Iterable, Mapping, Sequence
+A family of artifacts supplies `measure(record)`, which reads its records' metrics; tables, figures, claims and the CSV
+are made from what it yields. A `Series` is a row at one scale; an `Aggregate` has all its runs at one x.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from rmtlib.evaluation.statistics import binomial_interval, bootstrap_interval, mean_std
+from rmtlib.evaluation.statistics import bootstrap_interval, mean_std
 from rmtlib.runs.spec import SCALES, Row
 
 Record = Mapping[str, Any]
-
-PAPER_TRAIN_TOKENS = 16 * 1024  # 32 segments of 512 (BABILong, appendix C)
+Source = Literal["here", "published", "paper", "authors"]
 
 
 def slug(record: Record) -> str:
@@ -18,7 +25,7 @@ def slug(record: Record) -> str:
 
 
 def short_count(tokens: int) -> str:
-    """128, 1k, 16k, 1M: binary thousands where they come out whole, as context lengths do."""
+    """128, 1k, 16k, 1M: binary thousands if they come out whole, as context lengths do."""
     for unit, binary, decimal in (("M", 1024**2, 10**6), ("k", 1024, 10**3)):
         if tokens >= decimal:
             size = tokens / binary if tokens % binary == 0 else tokens / decimal
@@ -32,83 +39,118 @@ def parse_count(text: str) -> int:
 
 
 class Measurement(NamedTuple):
-    """One run at one context length."""
+    """One number: of one run (`source` here or published), or printed (paper, authors). A line of the CSV."""
 
-    slug: str
-    seed: int
-    correct: int
-    n: int
-    simulated: bool  # its texts come from a simulator, not from published files
+    artifact: str
+    row: str
+    metric: str
+    value: float
+    source: Source = "published"
+    scale: str = ""
+    seed: int | None = None
+    x: float | None = None  # what it is drawn against (tokens, pairs), None if nothing
+    x_trained: float | None = None  # the largest x of training
+    segments: int | None = None  # of the context, and its tokens
+    tokens: int | None = None
+    n: int | None = None  # test samples, or scored tokens
+    low: float | None = None  # 95 % interval: what a finite test set leaves open
+    high: float | None = None
+    std: float | None = None  # over seeds, as a paper prints it
+    data: str = ""  # which text or stories
+    record: str = ""
 
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of this run's accuracy: what a finite test set leaves open."""
-        return binomial_interval(self.correct, self.n)
+    @classmethod
+    def of(cls, record: Record, metric: str, value: float, **more: Any) -> Measurement:
+        """A number of this record's run."""
+        about = {key: record[key] for key in ("artifact", "row", "scale", "seed")}
+        return cls(**about, metric=metric, value=value, record=slug(record), **more)
 
 
-class Point(NamedTuple):
-    """All runs at one context length."""
+@dataclass(frozen=True)
+class Aggregate:
+    """All runs of a row at one x."""
 
-    tokens: int
-    segments: int
     runs: tuple[Measurement, ...]
 
     @property
+    def x(self) -> float:
+        return self.runs[0].x or 0
+
+    @property
+    def values(self) -> list[float]:
+        return [run.value for run in self.runs]
+
+    @property
     def mean(self) -> float:
-        return mean_std([run.accuracy for run in self.runs])[0]
+        return mean_std(self.values)[0]
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None for one run."""
-        return mean_std([run.accuracy for run in self.runs])[1]
+        return mean_std(self.values)[1]
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean, from a bootstrap over seeds and over samples within them."""
-        if len(self.runs) == 1:
-            return self.runs[0].interval
-        return bootstrap_interval([(run.correct, run.n) for run in self.runs], seed=0)
+        """95 % interval: of one run its own; of the mean of several accuracies from a bootstrap over seeds and samples.
+
+        Raises:
+            ValueError: the metric has no test samples to draw from.
+        """
+        counts = [(round(run.value * run.n), run.n) for run in self.runs if run.n]
+        if len(counts) < len(self.runs):
+            raise ValueError(f"{self.runs[0].metric} has no interval")
+        (first, *others) = self.runs
+        if not others and first.low is not None and first.high is not None:
+            return first.low, first.high
+        return bootstrap_interval(counts, seed=0)
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One task at one scale. Points ascend in context length."""
+class Series:
+    """One row at one scale: a metric over x, ascending (a single aggregate if the metric has no x)."""
 
-    task: str
+    row: str
     scale: str
-    train_tokens: int
-    points: tuple[Point, ...]
-    recency: float | None = None  # accuracy of answering with the most recent place, if the records have it
+    metric: str
+    points: tuple[Aggregate, ...]
+    records: tuple[Record, ...]
 
     @property
-    def runs(self) -> int:
+    def n_runs(self) -> int:
         return max(len(point.runs) for point in self.points)
 
     @property
-    def simulated(self) -> set[bool]:
-        """Whether the runs' stories come from the simulator; both where runs differ."""
-        return {run.simulated for point in self.points for run in point.runs}
+    def first(self) -> Aggregate:
+        return self.points[0]
 
     @property
-    def slugs(self) -> tuple[str, ...]:
-        return tuple(sorted({run.slug for point in self.points for run in point.runs}))
-
-    def at(self, multiple: float) -> Point | None:
-        """The point at so many times the training length; tasks may have been trained to different lengths."""
-        return next((point for point in self.points if point.tokens == multiple * self.train_tokens), None)
-
-    def multiple(self, point: Point) -> float:
-        """The point's length over the training length."""
-        return point.tokens / self.train_tokens
+    def last(self) -> Aggregate:
+        return self.points[-1]
 
     @property
-    def at_training_length(self) -> Point:
-        """The longest context that training has seen."""
-        return max((p for p in self.points if p.tokens <= self.train_tokens), default=self.points[0])
+    def x_trained(self) -> float:
+        return self.first.runs[0].x_trained or 0
+
+    @property
+    def at_trained_x(self) -> Aggregate:
+        """The largest x that training has seen, of those tested."""
+        return max((p for p in self.points if p.x <= self.x_trained), key=lambda p: p.x, default=self.first)
+
+    def at_multiple(self, multiple: float) -> Aggregate | None:
+        """The aggregate at so many times the largest x of training, which may differ from row to row."""
+        return next((point for point in self.points if point.x == multiple * self.x_trained), None)
+
+    @property
+    def data(self) -> list[str]:
+        """The texts or stories of its runs, each once."""
+        return sorted({run.data for point in self.points for run in point.runs})
+
+    @property
+    def slugs(self) -> list[str]:
+        return sorted({run.record for point in self.points for run in point.runs})
+
+
+ByScale = dict[str, dict[str, Series]]  # scale -> row -> its series, in the order of the artifact's rows
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -119,38 +161,85 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return sorted(kept.values(), key=lambda r: (SCALES.index(r["scale"]), r["row"], r["seed"]))
 
 
-def curves(records: Iterable[Record]) -> dict[str, dict[str, Curve]]:
-    """Scale -> task -> curve, in a fixed order."""
-    grouped: dict[str, dict[str, list[Record]]] = {}
-    for record in latest(records):
-        grouped.setdefault(record["scale"], {}).setdefault(record["row"], []).append(record)
-    return {
-        scale: {task: _curve(task, scale, runs) for task, runs in tasks.items()} for scale, tasks in grouped.items()
-    }
+class Results:
+    """An artifact's records and what they measured.
+
+    Args:
+        rows: the artifact's rows, which give the order.
+        measure: what one record measured; the first measurement's metric is the row's main one.
+        live: records of the runs on this machine. Trials, whose scale is none of `SCALES`, are no results.
+        published: records of results/; those of runs that are among `live` are left out.
+        printed: the paper's values and the authors' own.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        measure: Callable[[Record], Iterable[Measurement]],
+        live: Iterable[Record] = (),
+        published: Iterable[Record] = (),
+        printed: Iterable[Measurement] = (),
+    ) -> None:
+        self.rows, self.measure, self.printed = tuple(rows), measure, tuple(printed)
+        self.live = [record for record in live if record["scale"] in SCALES]
+        ids = {record["run_id"] for record in self.live}
+        self.published = [r for r in published if r["scale"] in SCALES and r["run_id"] not in ids]
+
+    @property
+    def records(self) -> list[Record]:
+        """All records, each run once."""
+        return [*self.live, *self.published]
+
+    @property
+    def scales(self) -> list[str]:
+        """The scales that have records, smallest first."""
+        present = {record["scale"] for record in self.records}
+        return [scale for scale in SCALES if scale in present]
+
+    def series(self, metric: str | None = None, source: Source | None = None) -> ByScale:
+        """Every row's series at every scale, of one metric (None: each row's main one), from all records or one source.
+
+        If several records have the same row, scale and seed, the latest counts.
+        """
+        records = {"here": self.live, "published": self.published}[source] if source else self.records
+        grouped: dict[str, dict[str, list[Record]]] = {}
+        order = {row.name: place for place, row in enumerate(self.rows)}
+        for record in sorted(latest(records), key=lambda r: order.get(r["row"], len(order))):
+            grouped.setdefault(record["scale"], {}).setdefault(record["row"], []).append(record)
+        by_scale: ByScale = {}
+        for scale in (scale for scale in SCALES if scale in grouped):
+            for row, runs in grouped[scale].items():
+                if series := self._series(row, scale, metric, runs):
+                    by_scale.setdefault(scale, {})[row] = series
+        return by_scale
+
+    def _series(self, row: str, scale: str, metric: str | None, records: Sequence[Record]) -> Series | None:
+        measured = [m for record in records for m in self.measure(record)]
+        name = metric or measured[0].metric
+        by_x: dict[tuple[float, int], list[Measurement]] = {}
+        for m in measured:
+            if m.metric == name:
+                by_x.setdefault((m.x or 0, m.tokens or 0), []).append(m)
+        points = tuple(Aggregate(tuple(runs)) for _, runs in sorted(by_x.items()))
+        return Series(row, scale, name, points, tuple(records)) if points else None
+
+    def long_form(self) -> list[Measurement]:
+        """All that was measured, run by run, then all that is printed."""
+        sources: tuple[tuple[Source, list[Record]], ...] = (("here", self.live), ("published", self.published))
+        measured = [
+            m._replace(source=source)
+            for source, records in sources
+            for record in latest(records)
+            for m in self.measure(record)
+        ]
+        return [*measured, *self.printed]
 
 
-def _curve(task: str, scale: str, records: Sequence[Record]) -> Curve:
-    measured: dict[tuple[int, int], list[Measurement]] = {}
-    for record in records:
-        simulated = any(each.get("source") == "simulator" for each in record["data"])
-        for entry in record["metrics"]["exact_match"]:
-            measured.setdefault((entry["tokens"], entry["segments"]), []).append(
-                Measurement(slug(record), record["seed"], entry["correct"], entry["n"], simulated)
-            )
-    points = tuple(Point(tokens, segments, tuple(runs)) for (tokens, segments), runs in sorted(measured.items()))
-    metrics = records[0]["metrics"]
-    per_segment = points[0].tokens / points[0].segments
-    recency = [value for r in records if (value := r["metrics"].get("recency_accuracy")) is not None]
-    return Curve(
-        task,
-        scale,
-        round(metrics["train_segments"] * per_segment),
-        points,
-        sum(recency) / len(recency) if recency else None,
-    )
-
-
-def paper_points(row: Row) -> list[tuple[int, float]]:
-    """A row's published accuracies as (tokens, accuracy), ascending; the case without background is left out."""
-    points = [(parse_count(length), value) for length, value in row.paper.items()]
-    return sorted((tokens, value) for tokens, value in points if tokens)
+def to_csv(measurements: Iterable[Measurement]) -> str:
+    """The long form as text, a line for each measurement."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Measurement._fields)
+    for m in measurements:
+        writer.writerow([f"{cell:.10g}" if isinstance(cell, float) else cell for cell in m])
+    return text.getvalue()

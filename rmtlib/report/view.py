@@ -5,64 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.capacity import report as capacity
-from rmtlib.experiments.language_modelling import figure as language_figure
-from rmtlib.experiments.language_modelling.report import LanguageParts
-from rmtlib.report import figures, tables
+from rmtlib.report import figures
 from rmtlib.report.claims import Verdict, judge
-from rmtlib.report.measurements import Record, latest
-from rmtlib.report.tables import Table
-from rmtlib.runs.spec import SCALES, Artifact, Row, get_artifact
+from rmtlib.report.measurements import Record, Results, latest, to_csv
+from rmtlib.report.report import Report
+from rmtlib.report.tables import Html
+from rmtlib.report.verdicts import claims_table
+from rmtlib.runs.spec import Artifact, get_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Parts:
-    """How an artifact's records are shown. Each takes (live records, published records, rows)."""
-
-    figure: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], Figure]
-    describe: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], str]
-    csv: Callable[[Iterable[Record], Iterable[Record], Sequence[Row]], str]
-    by_scale: tuple[Callable[[Iterable[Record], str], Table | None], ...]  # the tables of a scale
-    compare: Callable[[Iterable[Record], Sequence[Row]], Table]
-    paper: Callable[[Sequence[Row]], Table]
-
-
-def _language(artifact: str) -> Parts:
-    p = LanguageParts(artifact)
-    figure, describe = partial(language_figure.figure, artifact), partial(language_figure.describe, artifact)
-    return Parts(figure, describe, p.csv, (p.by_scale, p.ways_to_train), p.compare, p.paper)
-
-
-PARTS = {
-    "figure-5": Parts(
-        figures.figure_5,
-        figures.figure_5_alt,
-        tables.to_csv,
-        (tables.accuracy_table,),
-        tables.comparison_table,
-        tables.paper_table,
-    ),
-    "enwik8": _language("enwik8"),
-    "wikitext-103": _language("wikitext-103"),
-    "memory-capacity": Parts(
-        capacity.figure,
-        capacity.describe,
-        capacity.to_csv,
-        (capacity.remembered, capacity.rewritten),
-        capacity.compare,
-        capacity.paper,
-    ),
-}
 
 
 def enter_project() -> Path:
@@ -76,11 +33,35 @@ def enter_project() -> Path:
     return root
 
 
-class Html(str):
-    """Markup that a notebook shows as such."""
+def open_view(
+    artifact: str,
+    scale: str | None = None,
+    seeds: int | str | None = None,
+    rows: str | None = None,
+    tasks: str | None = None,
+    *,
+    train: bool = True,
+    published_only: bool = False,
+) -> View:
+    """An artifact's runs and published records, for its notebook; see `rmtlib.runs.spec.select` for what None means.
 
-    def _repr_html_(self) -> str:
-        return str(self)
+    Args:
+        train: train what runs/ does not hold yet. False: show the records that are there.
+        published_only: train nothing and show the published records only.
+    """
+    from rmtlib.runs.records import find_records
+    from rmtlib.runs.scheduler import run
+    from rmtlib.runs.spec import select
+
+    enter_project()
+    train = train and not published_only
+    configs = select(artifact, scale, seeds, rows, tasks, prepare=train)
+    live: Sequence[Record] = []
+    if train:
+        live = run(configs)
+    elif not published_only:
+        live = find_records(artifact, scale=configs[0].scale, where=("runs",))
+    return View(artifact, live, find_records(artifact, where=("results",)))
 
 
 class View:
@@ -94,29 +75,16 @@ class View:
 
     def __init__(self, artifact: str | Artifact, live: Iterable[Record] = (), published: Iterable[Record] = ()) -> None:
         self.artifact = get_artifact(artifact) if isinstance(artifact, str) else artifact
-        self.parts = PARTS[self.artifact.name]
-        self.live = list(live)
-        ids = {record["run_id"] for record in self.live}
-        self.published = [record for record in published if record["run_id"] not in ids]
-
-    @property
-    def records(self) -> list[Record]:
-        """All records, each run once."""
-        return [*self.live, *self.published]
-
-    @property
-    def scales(self) -> list[str]:
-        """The scales that have records, smallest first."""
-        found = {record["scale"] for record in self.records}
-        return [scale for scale in SCALES if scale in found]
+        self.report: Report = self.artifact.report()
+        self.results = Results(self.artifact.rows, self.report.measure, live, published, self.report.printed)
 
     def draw(self) -> Figure:
         """The figure as matplotlib has it."""
-        return self.parts.figure(self.live, self.published, self.artifact.rows)
+        return self.report.figure(self.results)
 
     def alt(self) -> str:
         """What the figure shows, in words and numbers."""
-        return self.parts.describe(self.live, self.published, self.artifact.rows)
+        return self.report.alt(self.results)
 
     def figure(self) -> Html:
         """The figure with its description, for a notebook (a plain image output would carry none)."""
@@ -126,23 +94,28 @@ class View:
         return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt())}" style="max-width: 100%">')
 
     def tables(self, records_page: str | None = None) -> Html:
-        """Ours at each scale that was run, then beside the paper, then the paper's own values."""
-        ours = [table(self.records, scale) for scale in self.scales for table in self.parts.by_scale]
-        all_tables = [*ours, self.parts.compare(self.records, self.artifact.rows) if self.scales else None]
-        shown = [table for table in (*all_tables, self.parts.paper(self.artifact.rows)) if table is not None]
+        """Beside the paper, then ours at each scale that was run, then the paper's own values."""
+        results, report = self.results, self.report
+        compared = [report.compare(results)] if results.scales else []
+        ours = [table(results, scale) for scale in results.scales for table in report.by_scale]
+        shown = [table for table in (*compared, *ours, report.paper(results)) if table is not None]
         return Html("\n\n".join(table.to_html(records_page) for table in shown))
+
+    def csv(self) -> str:
+        """Every measured and every printed number, a line for each."""
+        return to_csv(self.results.long_form())
 
     def verdicts(self) -> list[Verdict]:
         """The paper's claims at each scale that was run."""
-        return judge(self.artifact.name, self.records)
+        return judge(self.report.claims, self.results)
 
     def claims(self) -> Html:
-        """The verdicts as a table."""
-        return Html(claims_table(self.verdicts()).to_html())
+        """Each claim with its verdict at every scale that was run, its rule and its numbers."""
+        return Html(claims_table(self).to_html())
 
     def summary(self) -> list[str]:
-        """A few lines: what the runs of this machine show (the published ones where there are none)."""
-        records = latest(self.live or self.published)
+        """A few lines: what the runs of this machine show (the published ones if there are none)."""
+        records = latest(self.results.live or self.results.published)
         return self.artifact.summary([dict(record) for record in records]) if records else ["No runs yet."]
 
     def save(self, out: str | Path) -> Html:
@@ -150,24 +123,14 @@ class View:
         name, out = self.artifact.name, Path(out)
         png, svg = figures.save(self.draw(), out / name)
         table = out / f"{name}.csv"
-        table.write_text(self.parts.csv(self.live, self.published, self.artifact.rows), encoding="utf-8")
+        table.write_text(self.csv(), encoding="utf-8")
+        here, published = len(self.results.live), len(self.results.published)
         lines = [
             f"figure    {png} and {svg.name}",
             f"table     {table}",
             f"notebook  {out / name}.ipynb",
-            f"records   {len(self.live)} here (runs/{name}/), {len(self.published)} published (results/{name}/)",
+            f"records   {here} here (runs/{name}/), {published} published (results/{name}/)",
             *self.summary(),
         ]
         (out / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return Html("<pre>" + escape("\n".join(lines)) + "</pre>")
-
-
-def claims_table(verdicts: Iterable[Verdict]) -> Table:
-    """Claim, scale, verdict, statistic: a row for each verdict."""
-    rows = tuple((v.claim.text, v.scale, v.outcome, v.statistic) for v in verdicts)
-    return tables.Table(
-        "The paper's claims as checks over these records.",
-        ("claim", "scale", "verdict", "statistic"),
-        rows or (("none checked yet", "", "not enough runs", "no runs at small scale or above"),),
-        prose=("claim", "statistic"),
-    )

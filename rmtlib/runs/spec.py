@@ -179,6 +179,10 @@ class Artifact(ABC):
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
         """About three lines of plain English: what these records show."""
 
+    def report(self) -> Any:
+        """How records are shown: a `rmtlib.report.report.Report`, whose modules are imported only then."""
+        raise RmtlibError(f"{self.name} does not say how its records are shown: define {type(self).__name__}.report")
+
 
 ARTIFACTS: dict[str, str] = {
     "figure-5": "rmtlib.experiments.babilong.artifact:Figure5",

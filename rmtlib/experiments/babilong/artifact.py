@@ -20,6 +20,7 @@ from rmtlib.settings import to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
+    from rmtlib.report.report import Report
     from rmtlib.runs.worker import RunFolder
 
 LABELS = {
@@ -263,3 +264,8 @@ class Figure5(Artifact):
                 f"stories from {_stories(records, row.name)}",
             ]
         return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.babilong.report import report
+
+        return report()

@@ -16,6 +16,7 @@ from rmtlib.settings import to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
+    from rmtlib.report.report import Report
     from rmtlib.runs.worker import RunFolder
 
 MODELS = {
@@ -304,3 +305,8 @@ class MemoryCapacity(Artifact):
                 said += str(lengths[-1])
             lines.append(f"{row.label}: {said}, over {len(runs)} seed(s)")
         return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.capacity.report import report
+
+        return report()

@@ -20,6 +20,7 @@ from rmtlib.settings import to_params
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 if TYPE_CHECKING:
+    from rmtlib.report.report import Report
     from rmtlib.runs.worker import RunFolder
 
 REPLAY: dict[str, Replay] = {"": "stored", "newest": "newest", "released": "newest", "window": "none"}
@@ -97,6 +98,11 @@ class LanguageTable(Artifact):
                         f"{max(means.values()):.3f}; {len(means)} row(s), {sum(map(len, values.values()))} run(s)"
                     )
         return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.language_modelling.report import report
+
+        return report(self.name)
 
     def _params(
         self,

@@ -1,29 +1,38 @@
 """The claims of the RMT paper on language modelling, as checks over the rows of its tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 
-from rmtlib.experiments.language_modelling.report import RowRuns
 from rmtlib.experiments.language_modelling.rows import TABLES
-from rmtlib.report.claim import BY_TEST, RUNS_NEEDED, Claim, Finding, Pair, compare
+from rmtlib.report.claims import BY_TEST, RUNS_NEEDED, Claim, Finding, Pair, compare
+from rmtlib.report.measurements import Series
+
+Names = list[tuple[str, str]]
 
 
-def _enough(runs: RowRuns | None) -> bool:
-    return runs is not None and len(runs.records) >= RUNS_NEEDED
+def _enough(series: Series | None) -> bool:
+    return series is not None and series.n_runs >= RUNS_NEEDED
 
 
-def _pairs(rows: Mapping[str, RowRuns], pairs: Iterable[tuple[str, str]], limit: float = 0.0) -> Finding:
+def _check(rows: Mapping[str, Series], pairs: Names, limit: float) -> Finding:
     """Whether in every pair with enough runs the first row's mean is lower than the second's times 1 + `limit`."""
-    wanted = list(pairs)
-    run = [(rows[a], rows[b]) for a, b in wanted if _enough(rows.get(a)) and _enough(rows.get(b))]
+    run = [(rows[a], rows[b]) for a, b in pairs if _enough(rows.get(a)) and _enough(rows.get(b))]
     if not run:
-        names = " and ".join(dict.fromkeys(name for pair in wanted[:1] for name in pair))
-        more = " or another such pair" if len(wanted) > 1 else ""
+        names = " and ".join(pairs[0])
+        more = " or another such pair" if len(pairs) > 1 else ""
         return Finding("not enough runs", f"{RUNS_NEEDED} runs of each are needed: {names}{more}")
-    return compare([Pair(a.row.name, a.values, b.row.name, b.values, limit) for a, b in run])
+    return compare([Pair(a.row, a.first.values, b.row, b.first.values, limit) for a, b in run])
 
 
-def _depths(artifact: str) -> list[tuple[str, str]]:
+def _claim(name: str, text: str, source: str, rule: str, pairs: Names, margin: float | None = None) -> Claim:
+    """A claim that of every pair the first row has the lower mean, or one that is higher by `margin` at most."""
+    rows = tuple(dict.fromkeys(row for pair in pairs for row in pair))
+    return Claim(
+        name, text, source, rule + BY_TEST, lambda found: _check(found, pairs, margin or 0.0), rows, margin=margin
+    )
+
+
+def _depths(artifact: str) -> Names:
     """(deeper, shallower) of all RMT rows that differ in their BPTT alone."""
     rows = [row for row in TABLES[artifact] if row.kind == "RMT" and not row.variant]
     return [
@@ -33,7 +42,7 @@ def _depths(artifact: str) -> list[tuple[str, str]]:
     ]
 
 
-def _equal_memory(artifact: str) -> list[tuple[str, str]]:
+def _equal_memory(artifact: str) -> Names:
     """(RMT with BPTT, Tr-XL) of equal memory and segment."""
     rows = TABLES[artifact]
     return [
@@ -49,66 +58,57 @@ def _equal_memory(artifact: str) -> list[tuple[str, str]]:
 
 
 def _more_bptt(artifact: str) -> Claim:
-    return Claim(
+    return _claim(
         "more-bptt",
         "Backpropagating through more segments makes RMT better.",
         "RMT, section 4 and appendix A",
-        "Among RMT rows of equal memory and segment the deeper one has the lower mean, in every pair that was run."
-        + BY_TEST,
-        lambda rows: _pairs(rows, _depths(artifact)),
+        "Among RMT rows of equal memory and segment the deeper one has the lower mean, in every pair that was run.",
+        _depths(artifact),
     )
 
 
 def _beats_equal(artifact: str) -> Claim:
-    return Claim(
+    return _claim(
         "beats-equal-memory",
         "RMT trained with BPTT is better than Transformer-XL with a cache of as many states as RMT has memory tokens.",
         "RMT, section 4 and appendix A",
-        "The RMT row has the lower mean in every pair of equal memory and segment that was run." + BY_TEST,
-        lambda rows: _pairs(rows, _equal_memory(artifact)),
+        "The RMT row has the lower mean in every pair of equal memory and segment that was run.",
+        _equal_memory(artifact),
     )
 
 
-ENWIK8_CLAIMS = (
-    _more_bptt("enwik8"),
-    Claim(
-        "matches-cache-40",
-        "RMT with 5 to 10 memory tokens and BPTT-1 or 2 is as good as Transformer-XL with a cache of 40.",
-        "RMT, Table 1",
-        "In every pair that was run the mean of such an RMT row is at most 1 % above that of Tr-XL 40 (in the paper "
-        "the worst is 0.9 % above)." + BY_TEST,
-        lambda rows: _pairs(
-            rows,
+CLAIMS = {
+    "enwik8": (
+        _more_bptt("enwik8"),
+        _claim(
+            "matches-cache-40",
+            "RMT with 5 to 10 memory tokens and BPTT-1 or 2 is as good as Transformer-XL with a cache of 40.",
+            "RMT, Table 1",
+            "In every pair that was run the mean of such an RMT row is at most 1 % above that of Tr-XL 40 (in the "
+            "paper the worst is 0.9 % above).",
             [(f"rmt-{m}-bptt-{k}-seg128", "trxl-40-seg128") for m in (5, 10) for k in (1, 2)],
-            limit=0.01,
+            margin=0.01,
         ),
+        _beats_equal("enwik8"),
     ),
-    _beats_equal("enwik8"),
-)
-
-WIKITEXT_103_CLAIMS = (
-    _more_bptt("wikitext-103"),
-    _beats_equal("wikitext-103"),
-    Claim(
-        "mt-does-not-help",
-        "Memory tokens that are not passed on (MT) help little.",
-        "RMT, Table 2",
-        "In every pair that was run the baseline's perplexity is at most 1.4 % (0.4 of the paper's 30) above that of "
-        "an MT row." + BY_TEST,
-        lambda rows: _pairs(
-            rows,
+    "wikitext-103": (
+        _more_bptt("wikitext-103"),
+        _beats_equal("wikitext-103"),
+        _claim(
+            "mt-does-not-help",
+            "Memory tokens that are not passed on (MT) help little.",
+            "RMT, Table 2",
+            "In every pair that was run the baseline's perplexity is at most 1.4 % (0.4 of the paper's 30) above that "
+            "of an MT row.",
             [("baseline-seg150", f"mt-{m}-seg150") for m in (10, 25, 75, 150)],
-            limit=0.014,
+            margin=0.014,
         ),
-    ),
-    Claim(
-        "both-are-no-worse",
-        "Transformer-XL with memory tokens is at least as good as Transformer-XL alone.",
-        "RMT, Table 2",
-        "In every pair that was run the mean of Tr-XL + RMT is below that of Tr-XL with a cache of as many states, or "
-        "of the same cache." + BY_TEST,
-        lambda rows: _pairs(
-            rows,
+        _claim(
+            "both-are-no-worse",
+            "Transformer-XL with memory tokens is at least as good as Transformer-XL alone.",
+            "RMT, Table 2",
+            "In every pair that was run the mean of Tr-XL + RMT is below that of Tr-XL with a cache of as many states, "
+            "or of the same cache.",
             [
                 ("trxl-70-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
                 ("trxl-75-rmt-5-bptt-3-seg150", "trxl-75-seg150"),
@@ -117,12 +117,13 @@ WIKITEXT_103_CLAIMS = (
                 ("trxl-150-rmt-10-bptt-3-2x-seg150", "trxl-150-2x-seg150"),
             ],
         ),
+        _claim(
+            "beats-cache-50",
+            "With segments of 50, RMT with 10 memory tokens and BPTT-4 is better than Transformer-XL with a cache of "
+            "50.",
+            "RMT, Table 2",
+            "The mean of the RMT row is lower.",
+            [("rmt-10-bptt-4-seg50", "trxl-50-seg50")],
+        ),
     ),
-    Claim(
-        "beats-cache-50",
-        "With segments of 50, RMT with 10 memory tokens and BPTT-4 is better than Transformer-XL with a cache of 50.",
-        "RMT, Table 2",
-        "The mean of the RMT row is lower." + BY_TEST,
-        lambda rows: _pairs(rows, [("rmt-10-bptt-4-seg50", "trxl-50-seg50")]),
-    ),
-)
+}

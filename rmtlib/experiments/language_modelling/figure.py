@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.experiments.language_modelling.report import TEXTS, UNITS, RowRuns, mean_text, rows_by_scale
-from rmtlib.experiments.language_modelling.rows import TABLES
-from rmtlib.report.measurements import Record
-from rmtlib.runs.spec import SCALES, Row, get_artifact
+from rmtlib.experiments.language_modelling.rows import TABLES, table_row
+from rmtlib.report.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    PAPER_GROUND,
+    PINK,
+    RC,
+    RED,
+    Panel,
+    Style,
+    scale_panels,
+    style_of,
+)
+from rmtlib.report.measurements import Results, Series
+from rmtlib.report.tables import mean_text, plural
+from rmtlib.runs.spec import get_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-STYLE = {  # Okabe and Ito's palette, and markers that differ as well
-    "Baseline": ("#444444", "o"),
-    "MT": ("#CC79A7", "D"),
-    "Tr-XL": ("#0072B2", "s"),
-    "RMT": ("#D55E00", "^"),
-    "Tr-XL + RMT": ("#009E73", "v"),
+UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
+TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}
+DIGITS = {"enwik8": 3, "wikitext-103": 2}  # as printed
+STYLES = {  # by kind of model
+    "Baseline": Style("#444444", "o"),
+    "MT": PINK,
+    "Tr-XL": Style(BLUE.colour, "s"),
+    "RMT": Style(RED.colour, "^"),
+    "Tr-XL + RMT": Style(GREEN.colour, "v"),
 }
 
 
-def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> Figure:
+def corpus_of(series: Series) -> str:
+    """The text that was read."""
+    return str(series.records[0]["config"]["params"]["corpus"])
+
+
+def _style(artifact: str, row: str) -> Style:
+    return style_of(STYLES, table_row(artifact, row).kind)
+
+
+def figure(artifact: str, results: Results) -> Figure:
     """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    from rmtlib.report.figures import RC
-
-    shown = _panels(artifact, live, published) or [("", {}, {})]
-    heights = [max(1.6, 0.22 * len(now | before or TABLES[artifact]) + 0.9) for _, now, before in shown]
-    ratios = [height for each in heights for height in (each, 2.4)]
+    panels = scale_panels(results) or [Panel("", {}, {})]
+    heights = [max(1.6, 0.22 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
+    ratios = [height for values in heights for height in (values, 2.4)]
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(8.2, sum(ratios) + 0.6), layout="constrained")
-        grid = figure.add_gridspec(2 * len(shown), 2, height_ratios=ratios)
-        for place, (scale, now, before) in enumerate(shown):
+        grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
+        for place, panel in enumerate(panels):
             cells = (grid[2 * place, 0], grid[2 * place, 1], grid[2 * place + 1, :])
             ours, paper, training = (figure.add_subplot(cell) for cell in cells)
-            names = [row.name for row in TABLES[artifact] if row.name in (now | before)]
+            names = [row.name for row in TABLES[artifact] if row.name in panel.rows]
             names = names or [row.name for row in TABLES[artifact]]
-            _values(ours, names, now, before)
-            _published(artifact, paper, names)
-            ours.set_title(f"{scale} scale{_other_text(artifact, now | before)}" if scale else "nothing run yet")
+            _draw_ours(artifact, ours, names, panel)
+            _draw_paper(artifact, paper, names)
+            scale = f"{panel.scale} scale{_other_text(artifact, panel.rows)}"
+            ours.set_title(scale if panel.scale else "nothing run yet")
             paper.set_title("the paper, same rows")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
             drawn = in_training(artifact, names)
-            _training(training, drawn, now, before)
+            _draw_training(artifact, training, drawn, panel)
             training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
         handles = _handles({row.kind for row in TABLES[artifact]})
@@ -59,9 +83,9 @@ def figure(artifact: str, live: Iterable[Record], published: Iterable[Record], r
     return figure
 
 
-def _other_text(artifact: str, rows: Mapping[str, RowRuns]) -> str:
-    """The text that runs were trained on, where it is not the paper's."""
-    corpus = next(iter(rows.values())).corpus
+def _other_text(artifact: str, rows: Mapping[str, Series]) -> str:
+    """The text that runs were trained on, if it is not the paper's."""
+    corpus = corpus_of(next(iter(rows.values()))) if rows else artifact
     return "" if corpus == artifact else f", on {TEXTS.get(corpus, corpus)}"
 
 
@@ -75,17 +99,9 @@ def _handles(kinds: Collection[str]) -> list[Line2D]:
     """The legend: a colour and marker for each kind of model, filled for runs of this machine."""
     from matplotlib.lines import Line2D
 
-    styles = [(kind, colour, marker, colour) for kind, (colour, marker) in STYLE.items() if kind in kinds]
-    styles += [("run here", "#555555", "o", "#555555"), ("published run", "#555555", "o", "white")]
-    return [Line2D([], [], color=c, marker=m, mfc=face, linestyle="", label=name) for name, c, m, face in styles]
-
-
-def _panels(artifact: str, live: Iterable[Record], published: Iterable[Record]) -> list[tuple[str, dict, dict]]:
-    live = list(live)
-    ids = {record["run_id"] for record in live}
-    now = rows_by_scale(artifact, live)
-    before = rows_by_scale(artifact, [r for r in published if r["run_id"] not in ids])
-    return [(s, now.get(s, {}), before.get(s, {})) for s in SCALES if s in now or s in before]
+    styles = [(kind, *style, style.colour) for kind, style in STYLES.items() if kind in kinds]
+    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")]
+    return [Line2D([], [], color=c, marker=m, mfc=fill, linestyle="", label=name) for name, c, m, fill in styles]
 
 
 def _rows_axis(ax: Axes, names: Sequence[str], labels: bool) -> None:
@@ -93,79 +109,76 @@ def _rows_axis(ax: Axes, names: Sequence[str], labels: bool) -> None:
     ax.set_yticks(range(len(names)), names if labels else [""] * len(names))
 
 
-def _values(ax: Axes, names: Sequence[str], now: Mapping[str, RowRuns], before: Mapping[str, RowRuns]) -> None:
-    for group, face in ((before, "white"), (now, None)):
+def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
+    for group, _, fill in panel.groups:
         for y, name in enumerate(names):
             if name in group:
-                runs = group[name]
-                colour, marker = STYLE[runs.row.kind]
+                runs, (colour, marker) = group[name].first, _style(artifact, name)
                 ax.errorbar(runs.mean, y, xerr=runs.std or 0.0, color=colour, capsize=3, linewidth=1.4, zorder=2)
-                style: dict[str, Any] = {"marker": marker, "facecolor": face or colour, "edgecolor": colour}
-                ax.scatter(runs.values, [y] * len(runs.values), s=22, zorder=3, **style)
+                look: dict[str, Any] = {"marker": marker, "facecolor": fill or colour, "edgecolor": colour}
+                ax.scatter(runs.values, [y] * len(runs.values), s=22, zorder=3, **look)
     _rows_axis(ax, names, labels=True)
 
 
-def _published(artifact: str, ax: Axes, names: Sequence[str]) -> None:
-    table = {row.name: row for row in TABLES[artifact]}
+def _draw_paper(artifact: str, ax: Axes, names: Sequence[str]) -> None:
     for y, name in enumerate(names):
-        row = table[name]
-        colour, marker = STYLE[row.kind]
+        row, (colour, marker) = table_row(artifact, name), _style(artifact, name)
         if row.paper["mean"] is None:
             continue
         ax.errorbar(row.paper["mean"], y, xerr=row.paper["std"] or 0.0, color=colour, capsize=3, marker=marker, ms=4)
         if row.runs:
             ax.scatter(row.runs, [y] * len(row.runs), s=10, facecolor="white", edgecolor=colour, zorder=3)
-    ax.set_facecolor("#f6f6f6")
+    ax.set_facecolor(PAPER_GROUND)
     _rows_axis(ax, names, labels=False)
 
 
-def _training(ax: Axes, names: Sequence[str], now: Mapping[str, RowRuns], before: Mapping[str, RowRuns]) -> None:
+def _draw_training(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
     last: dict[str, list[float]] = {}
-    for group, line in ((before, "--"), (now, "-")):
-        for runs in (group[name] for name in names if name in group):
-            colour, marker = STYLE[runs.row.kind]
-            for record in runs.records:
+    for group, line, _ in panel.groups:
+        for series in (group[name] for name in names if name in group):
+            colour, marker = _style(artifact, series.row)
+            for record in series.records:
                 points = [point for point in record["curves"]["validation"] if point[1] is not None]
                 if points:
                     ax.plot(*zip(*points, strict=True), line, color=colour, marker=marker, ms=2.5, lw=1, alpha=0.8)
-                    last.setdefault(runs.row.name, []).append(points[-1][1])
+                    last.setdefault(series.row, []).append(points[-1][1])
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")
     ax.tick_params(axis="y", which="both", labelsize=7)
     ax.set_xlabel("segments read per stream")
-    kinds = {runs.row.name: runs.row.kind for group in (before, now) for runs in group.values()}
     bottom, top = ax.get_ylim()
-    places = {name: log(fmean(values)) for name, values in last.items()}
-    for name, place in apart(places, 0.075 * log(top / bottom)).items():
-        colour, _ = STYLE[kinds[name]]
-        ax.text(1.01, exp(place), name, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
+    heights = {name: log(fmean(values)) for name, values in last.items()}
+    for name, height in apart(heights, 0.075 * log(top / bottom)).items():
+        colour = _style(artifact, name).colour
+        ax.text(1.01, exp(height), name, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
 
 
-def apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Places for labels `gap` apart, in order: those that would collide are spread about their centre."""
+def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights of labels `gap` apart, in order: those that would collide are spread about their centre."""
     blocks: list[list[str]] = []
 
     def end(block: list[str], side: int) -> float:
-        return fmean(places[name] for name in block) + side * (len(block) - 1) / 2 * gap
+        return fmean(heights[name] for name in block) + side * (len(block) - 1) / 2 * gap
 
-    for name in sorted(places, key=places.__getitem__):
+    for name in sorted(heights, key=heights.__getitem__):
         blocks.append([name])
         while len(blocks) > 1 and end(blocks[-1], -1) - end(blocks[-2], 1) < gap:
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     return {name: end(block, -1) + i * gap for block in blocks for i, name in enumerate(block)}
 
 
-def describe(artifact: str, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:
+def alt(artifact: str, results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = [f"Test {UNITS[artifact]} row by row, the paper's values of the same rows, and validation during training."]
-    for scale, now, before in _panels(artifact, live, published):
-        for group, name in ((now, "runs on this machine"), (before, "published runs")):
+    for panel in scale_panels(results):
+        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
             if group:
-                each = "; ".join(
-                    f"{runs.row.name} {mean_text(artifact, runs)} ({(n := len(runs.values))} run{'s' * (n > 1)})"
-                    for runs in group.values()
-                )
-                text.append(f"{scale} scale{_other_text(artifact, group)}, {name}: {each}.")
+                values = "; ".join(_in_words(artifact, series) for series in group.values())
+                text.append(f"{panel.scale} scale{_other_text(artifact, group)}, {whose}: {values}.")
     printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[artifact] if row.printed)
     return " ".join([*text, f"The paper: {printed}."])
+
+
+def _in_words(artifact: str, series: Series) -> str:
+    return f"{series.row} {mean_text(series.first, DIGITS[artifact])} ({plural(series.n_runs, 'run')})"

@@ -1,244 +1,183 @@
-"""Tables, figure and claims of the language modelling artifacts: a value a row, over seeds, beside the paper's."""
+"""The numbers, tables and words of the language modelling artifacts: a value a row, over seeds, beside the paper's."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 
 from rmtlib.errors import RmtlibError
-from rmtlib.evaluation.statistics import mean_difference, mean_std
-from rmtlib.experiments.language_modelling.rows import REFERENCES, TABLES, TableRow
+from rmtlib.evaluation.statistics import mean_difference
+from rmtlib.experiments.language_modelling import figure
+from rmtlib.experiments.language_modelling.claims import CLAIMS
+from rmtlib.experiments.language_modelling.figure import DIGITS, TEXTS, UNITS, corpus_of
+from rmtlib.experiments.language_modelling.rows import REFERENCES, TABLES, TableRow, table_row
 from rmtlib.experiments.language_modelling.settings import Params, work
-from rmtlib.report.measurements import Record, latest, slug
-from rmtlib.report.tables import Cell, Link, Table
-from rmtlib.runs.spec import SCALES, Row
-
-UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
-TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}
-DIGITS = {"enwik8": 3, "wikitext-103": 2}
+from rmtlib.report.measurements import Measurement, Record, Results, Series
+from rmtlib.report.report import Report
+from rmtlib.report.tables import Cell, Table, mean_text, value_cell
 
 
-@dataclass(frozen=True)
-class RowRuns:
-    """All runs of a row at one scale."""
-
-    row: TableRow
-    records: tuple[Record, ...]
-
-    @property
-    def values(self) -> list[float]:
-        return [record["metrics"]["value"] for record in self.records]
-
-    @property
-    def mean(self) -> float:
-        return mean_std(self.values)[0]
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over seeds; None for one run."""
-        return mean_std(self.values)[1]
-
-    @property
-    def slugs(self) -> tuple[str, ...]:
-        return tuple(slug(record) for record in self.records)
-
-    @property
-    def sizes(self) -> tuple[str, str, str]:
-        """Cache, memory tokens and segment here, with what the test had where that is another."""
-        m, tested = self.records[0]["metrics"], self.records[0]["config"]["params"]["evaluation"]
-        cache, segment = (
-            f"{m[name]}" + f", tested with {tested[name]}" * (tested[name] != m[name]) for name in ("cache", "segment")
-        )
-        return cache, str(m["memory_tokens"]), segment
-
-    @property
-    def divisor(self) -> float:
-        """What the paper's segment was divided by here; the other lengths were too, and rounded."""
-        return self.row.segment / self.records[0]["metrics"]["segment"]
-
-    @property
-    def corpus(self) -> str:
-        """The text that was read."""
-        return str(self.records[0]["config"]["params"]["corpus"])
-
-    def training_flop(self) -> float:
-        """FLOP of training and its validations, by arithmetic. Raises RmtlibError on settings of earlier code."""
-        return work(Params.from_json(self.records[0]["config"]["params"]))[0]
+def measure(record: Record) -> Iterator[Measurement]:
+    """The test text's bits per character or perplexity, and the validation text's."""
+    metrics, unit = record["metrics"], UNITS[record["artifact"]]
+    corpus = record["config"]["params"]["corpus"]
+    yield Measurement.of(record, unit, metrics["value"], n=metrics["tokens"], data=corpus)
+    yield Measurement.of(record, f"validation {unit}", metrics["validation"], data=corpus)
+    for size in ("cache", "memory_tokens", "segment"):
+        yield Measurement.of(record, f"{size.replace('_', ' ')}, tokens", metrics[size], data=corpus)
 
 
-def mean_text(artifact: str, runs: RowRuns) -> str:
-    """Mean ± standard deviation over seeds, with the digits that the paper prints."""
-    digits = DIGITS[artifact]
-    return f"{runs.mean:.{digits}f}" + ("" if runs.std is None else f" ± {runs.std:.{digits}f}")
+def printed(artifact: str) -> Iterator[Measurement]:
+    """The printed values, and each run of the authors."""
+    for row in TABLES[artifact]:
+        if row.printed:
+            mean, std = row.paper["mean"], row.paper["std"]
+            yield Measurement(artifact, row.name, UNITS[artifact], mean, "paper", std=std, data=artifact)
+        for value in row.runs:
+            yield Measurement(artifact, row.name, UNITS[artifact], value, "authors", data=artifact)
 
 
-def rows_by_scale(artifact: str, records: Iterable[Record]) -> dict[str, dict[str, RowRuns]]:
-    """Scale -> row name -> its runs, in the table's order."""
-    found: dict[str, dict[str, RowRuns]] = {}
-    kept = latest(records)
-    for scale in SCALES:
-        for row in TABLES[artifact]:
-            runs = tuple(r for r in kept if r["scale"] == scale and r["row"] == row.name)
-            if runs:
-                found.setdefault(scale, {})[row.name] = RowRuns(row, runs)
-    return found
+def _sizes(series: Series) -> tuple[str, str, str]:
+    """Cache, memory tokens and segment here, with what the test had if that is another."""
+    m, tested = series.records[0]["metrics"], series.records[0]["config"]["params"]["evaluation"]
+    cache, segment = (
+        f"{m[name]}" + f", tested with {tested[name]}" * (tested[name] != m[name]) for name in ("cache", "segment")
+    )
+    return cache, str(m["memory_tokens"]), segment
 
 
-def corpus_note(artifact: str, runs: RowRuns) -> str:
+def _training_flop(series: Series) -> float:
+    """FLOP of training and its validations, by arithmetic. Raises RmtlibError on settings of earlier code."""
+    return work(Params.from_json(series.records[0]["config"]["params"]))[0]
+
+
+def _corpus_note(artifact: str, series: Series) -> str:
     """What a table's caption has to say about the text."""
-    if runs.corpus.startswith("synthetic"):
+    corpus = corpus_of(series)
+    if corpus.startswith("synthetic"):
         return " The text is made up: nothing is claimed from it."
-    if runs.corpus == artifact:
-        return ""
-    return f" Trained and tested on {TEXTS[runs.corpus]}, not {TEXTS[artifact]}."
+    return "" if corpus == artifact else f" Trained and tested on {TEXTS[corpus]}, not {TEXTS[artifact]}."
 
 
-class LanguageParts:
-    """The parts of one artifact's page, made from its records; see `report.view.Parts`."""
+def _column_note(artifact: str, scale: str, rows: Mapping[str, Series]) -> str:
+    """How a scale's lengths and text differ from the paper's, for a caption."""
+    first = next(iter(rows.values()))
+    divisor = table_row(artifact, first.row).segment / first.records[0]["metrics"]["segment"]
+    lengths = f" memory and segment are divided by {divisor:g} and rounded, to at least 1."
+    note = lengths * (divisor != 1) + _corpus_note(artifact, first)
+    return f" Column {scale}:{note}" if note else ""
 
-    def __init__(self, artifact: str):
-        self.artifact, self.unit, self.digits = artifact, UNITS[artifact], DIGITS[artifact]
 
-    def _value(self, runs: RowRuns | None) -> Cell:
-        if runs is None:
-            return "not run"
-        links = []
-        for record in runs.records:
-            m = record["metrics"]
-            hint = f"seed {record['seed']}: {m['value']:.4f} over {m['tokens']} tokens"
-            links.append(Link(f"s{record['seed']}", slug(record), hint))
-        return (mean_text(self.artifact, runs), *links)
+def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
+    """The rows that were run at one scale, with the sizes they had there."""
+    rows = results.series().get(scale)
+    if not rows:
+        return None
+    body = tuple(
+        (name, *_sizes(s), str(s.records[0]["metrics"]["state_size"]), value_cell(s.first, DIGITS[artifact]))
+        for name, s in rows.items()
+    )
+    unit, note = UNITS[artifact], _corpus_note(artifact, next(iter(rows.values())))
+    return Table(
+        f"What each row has in state and reaches in test {unit}, {scale} scale: mean ± standard deviation over seeds. "
+        "Cache, memory and segment are in tokens; state is floats carried from segment to segment, per stream. Lower "
+        f"is better.{note}",
+        ("row", "cache", "memory", "segment", "state", unit),
+        body,
+    )
 
-    def by_scale(self, records: Iterable[Record], scale: str) -> Table | None:
-        """The rows that were run at one scale, with the sizes they had there."""
-        found = rows_by_scale(self.artifact, records).get(scale)
-        if not found:
-            return None
-        body = tuple(
-            (runs.row.name, *runs.sizes, str(runs.records[0]["metrics"]["state_size"]), self._value(runs))
-            for runs in found.values()
-        )
-        note = corpus_note(self.artifact, next(iter(found.values())))
-        return Table(
-            f"Test {self.unit} at {scale} scale: mean ± standard deviation over seeds. Cache, memory and segment are "
-            f"in tokens; state is floats carried from segment to segment, per stream.{note}",
-            ("row", "cache", "memory", "segment", "state", self.unit),
-            body,
-        )
 
-    def _column_note(self, scale: str, runs: Mapping[str, RowRuns]) -> str:
-        """How a scale's lengths and text differ from the paper's, for a caption."""
-        first = next(iter(runs.values()))
-        lengths = f" memory and segment are divided by {first.divisor:g} and rounded, to at least 1."
-        note = lengths * (first.divisor != 1) + corpus_note(self.artifact, first)
-        return f" Column {scale}:{note}" if note else ""
+def ways_to_train(artifact: str, results: Results, scale: str) -> Table | None:
+    """A row that was trained in several ways: what each costs and brings. None if there are not two."""
+    series = results.series().get(scale, {})
+    table = {name: table_row(artifact, name) for name in series}
+    several = {row.plain for row in table.values() if row.variant and row.plain in series}
+    body: list[tuple[Cell, ...]] = []
+    for name, row in table.items():
+        if row.plain not in several:
+            continue
+        this, default = series[name], series[row.plain]
+        gap, error = mean_difference(this.first.values, default.first.values)
+        shown = f"{gap:+.{DIGITS[artifact]}f}" if row.variant else ""
+        if shown and min(this.n_runs, default.n_runs) > 1:
+            shown += f" ± {error:.{DIGITS[artifact]}f}"
+        cost = ""
+        with suppress(RmtlibError):
+            cost = f"{_training_flop(this) / _training_flop(default):.2f}"
+        value = value_cell(this.first, DIGITS[artifact])
+        body.append((row.plain, row.variant or "stored (default)", value, shown, cost))
+    if not body:
+        return None
+    unit = UNITS[artifact]
+    return Table(
+        f"Whether another way to train the same row changes test {unit}, {scale} scale: the difference from replay of "
+        "the stored memory with the standard error by the spread between seeds (none beside a single run), and the "
+        "operations of training and validation, relative to that way's.",
+        ("row", "way", unit, "difference", "operations"),
+        tuple(body),
+    )
 
-    def ways_to_train(self, records: Iterable[Record], scale: str) -> Table | None:
-        """A row that was trained in several ways: what each costs and brings. None where there are not two."""
-        found = rows_by_scale(self.artifact, records).get(scale, {})
-        several = {runs.row.plain for runs in found.values() if runs.row.variant and runs.row.plain in found}
-        body = []
-        for runs in (runs for runs in found.values() if runs.row.plain in several):
-            gap, error = mean_difference(runs.values, found[runs.row.plain].values)
-            shown = f"{gap:+.{self.digits}f}" if runs.row.variant else ""
-            if shown and min(len(each.values) for each in (runs, found[runs.row.plain])) > 1:
-                shown += f" ± {error:.{self.digits}f}"
-            cost = ""
-            with suppress(RmtlibError):
-                cost = f"{runs.training_flop() / found[runs.row.plain].training_flop():.2f}"
-            body.append((runs.row.plain, runs.row.variant or "stored (default)", self._value(runs), shown, cost))
-        if not body:
-            return None
-        return Table(
-            f"Ways to train the same row at {scale} scale: test {self.unit}, its difference from replay of the stored "
-            "memory with the standard error by the spread between seeds (none beside a single run), and the operations "
-            "of training and validation, relative to that way's.",
-            ("row", "way", self.unit, "difference", "operations"),
-            tuple(body),
-        )
 
-    def compare(self, records: Iterable[Record], rows: Sequence[Row]) -> Table:
-        """Every row of the paper's table beside what was run."""
-        found = rows_by_scale(self.artifact, records)
-        notes = "".join(self._column_note(scale, runs) for scale, runs in found.items())
-        body = tuple(
-            (
-                row.label,
-                row.size,
-                str(row.segment),
-                row.printed or "not in the table",
-                *(self._value(found[scale].get(row.name)) for scale in found),
-            )
-            for row in TABLES[self.artifact]
-        )
-        nothing = ("that paper's value",) * len(found)
-        body = (*((*quoted, *nothing) for quoted in REFERENCES[self.artifact]), *body)
-        return Table(
-            f"Test {self.unit}, the paper and ours; memory and segment are the paper's. Models, text and number of "
-            f"steps differ below paper scale: compare the order of the rows, not the level.{notes}",
-            ("model", "memory", "segment", "paper", *(f"ours, {scale}" for scale in found)),
-            body,
-        )
+def compare(artifact: str, results: Results) -> Table:
+    """Every row of the paper's table beside what was run."""
+    scales = results.series()
+    notes = "".join(_column_note(artifact, scale, rows) for scale, rows in scales.items())
+    quoted = ("that paper's value",) * len(scales)
+    body: list[tuple[Cell, ...]] = [(*reference, *quoted) for reference in REFERENCES[artifact]]
+    for row in TABLES[artifact]:
+        ours = [rows.get(row.name) for rows in scales.values()]
+        body.append((*_as_printed(row), *(value_cell(s.first if s else None, DIGITS[artifact]) for s in ours)))
+    return Table(
+        f"Whether our rows have the paper's order in test {UNITS[artifact]}; memory and segment are the paper's. "
+        f"Models, text and number of steps differ below paper scale: compare the order, not the level.{notes}",
+        ("model", "memory", "segment", "paper", *(f"ours, {scale}" for scale in scales)),
+        tuple(body),
+    )
 
-    def paper(self, rows: Sequence[Row]) -> Table:
-        """What the paper prints, and the authors' single runs."""
-        body = tuple(
-            (
-                row.label,
-                row.size,
-                str(row.segment),
-                row.printed or "not in the table",
-                ", ".join(map(str, row.runs)) or "none published",
-                row.note,
-            )
-            for row in TABLES[self.artifact]
-        )
-        body = (*((*quoted, "", "quoted there") for quoted in REFERENCES[self.artifact]), *body)
-        return Table(
-            f"The paper's {self.unit}, and each run of the authors in their published file of experiment results.",
-            ("model", "memory", "segment", "paper", "the authors' runs", "note"),
-            body,
-            prose=("the authors' runs", "note"),
-        )
 
-    def csv(self, live: Iterable[Record], published: Iterable[Record], rows: Sequence[Row]) -> str:
-        """A line for each run, one for each printed value, and one for each of the authors' runs."""
-        live = list(live)
-        ids = {record["run_id"] for record in live}
-        text = io.StringIO()
-        fields = (
-            *("source", "scale", "corpus", "row", "model", "cache", "memory_tokens", "segment", "unit"),
-            *("seed", "value", "std", "validation", "tokens", "record"),
-        )
-        writer = csv.DictWriter(text, fields, lineterminator="\n", restval="")
-        writer.writeheader()
-        for source, records in (("here", live), ("published", [r for r in published if r["run_id"] not in ids])):
-            for scale, found in rows_by_scale(self.artifact, records).items():
-                for runs in found.values():
-                    for record in runs.records:
-                        m = record["metrics"]
-                        about = {
-                            k: m[k] for k in ("cache", "memory_tokens", "segment", "validation", "tokens", "value")
-                        }
-                        line = {"source": source, "scale": scale, "row": record["row"], "seed": record["seed"]}
-                        line["corpus"] = record["config"]["params"]["corpus"]
-                        writer.writerow(
-                            line | about | {"model": runs.row.label, "unit": self.unit, "record": slug(record)}
-                        )
-        for row in TABLES[self.artifact]:
-            about = {
-                "corpus": self.artifact,
-                "row": row.name,
-                "model": row.label,
-                "cache": row.cache,
-                "memory_tokens": row.memory,
-            }
-            about |= {"segment": row.segment, "unit": self.unit}
-            if row.printed:
-                writer.writerow(about | {"source": "paper", "value": row.paper["mean"], "std": row.paper["std"] or ""})
-            for value in row.runs:
-                writer.writerow(about | {"source": "authors", "value": value})
-        return text.getvalue()
+def _as_printed(row: TableRow) -> tuple[str, str, str, str]:
+    return row.label, row.size, str(row.segment), row.printed or "not in the table"
+
+
+def paper(artifact: str, results: Results) -> Table:
+    """What the paper prints, and the authors' single runs."""
+    body = tuple(
+        (*_as_printed(row), ", ".join(map(str, row.runs)) or "none published", row.note) for row in TABLES[artifact]
+    )
+    return Table(
+        f"The paper's {UNITS[artifact]}, and each run of the authors in their published file of experiment results.",
+        ("model", "memory", "segment", "paper", "the authors' runs", "note"),
+        (*((*quoted, "", "quoted there") for quoted in REFERENCES[artifact]), *body),
+        prose=("the authors' runs", "note"),
+    )
+
+
+def caption(artifact: str, results: Results) -> str:
+    """The best row of each kind of model, and the baseline's value, at the largest scale that was run."""
+    parts = []
+    for scale, series in [*results.series().items()][-1:]:
+        kinds = {name: table_row(artifact, name) for name in series}
+        for kind in dict.fromkeys(row.kind for row in kinds.values()):
+            of_kind = [series[name] for name, row in kinds.items() if row.kind == kind and not row.variant]
+            if of_kind:
+                best = min(of_kind, key=lambda s: s.first.mean)
+                parts.append(f"{kind} {mean_text(best.first, DIGITS[artifact])} ({best.row})")
+        return f"Best {UNITS[artifact]} of each kind of model, {scale} scale: {'; '.join(parts)}"
+    return "Nothing was run yet: the paper's values alone"
+
+
+def report(artifact: str) -> Report:
+    """All parts of the pages of enwik8 or wikitext-103."""
+    return Report(
+        measure=measure,
+        styles=figure.STYLES,
+        figure=partial(figure.figure, artifact),
+        alt=partial(figure.alt, artifact),
+        caption=partial(caption, artifact),
+        by_scale=(partial(by_scale, artifact), partial(ways_to_train, artifact)),
+        compare=partial(compare, artifact),
+        paper=partial(paper, artifact),
+        claims=CLAIMS[artifact],
+        printed=tuple(printed(artifact)),
+    )

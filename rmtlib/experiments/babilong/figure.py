@@ -1,0 +1,145 @@
+"""Figure 5 of BABILong: exact match against context length, a panel for each scale and one for the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rmtlib.report.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAPER_GROUND,
+    PINK,
+    RC,
+    RED,
+    Panel,
+    draw_series,
+    grey_line,
+    legend_handles,
+    mark_trained,
+    scale_panels,
+    style_of,
+)
+from rmtlib.report.measurements import Measurement, Results, Series, short_count
+from rmtlib.report.tables import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = {"qa1": BLUE, "qa2": RED, "qa3": GREEN, "qa4": PINK, "qa5": ORANGE}
+RECENCY = "accuracy of naming the most recent place"
+SIMULATED, FILES = "simulator", "bAbI files"
+PAPER_TRAIN_TOKENS = 16 * 1024  # 32 segments of 512 (BABILong, appendix C)
+DOTTED = (0, (1, 2))
+
+
+def figure(results: Results) -> Figure:
+    """Runs on this machine are solid and filled, published ones dashed and hollow."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels, recency = scale_panels(results), results.series(RECENCY)
+    count = len(panels) + 1
+    columns = min(count, 2)
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(4.1 * columns, 3.0 * -(-count // columns) + 0.7), layout="constrained")
+        axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True).ravel()
+        for ax, panel in zip(axes, panels, strict=False):
+            _draw_scale(ax, panel, recency.get(panel.scale, {}))
+        _draw_paper(axes[len(panels)], _by_task(results.printed))
+        for ax in axes[count:]:
+            ax.remove()
+        for ax in axes[:count]:
+            ax.set_ylim(-0.02, 1.04)
+            ax.set_xlabel("context length in tokens")
+            if ax.get_subplotspec().is_first_col():
+                ax.set_ylabel("exact match")
+        tasks = [*_by_task(results.printed), *(row for panel in panels for row in panel.rows)]
+        handles = legend_handles({task: task for task in tasks}, STYLES, panels)
+        handles.append(grey_line("training length", "-."))
+        handles += [grey_line("naming the most recent place", DOTTED)] * bool(recency)
+        columns = 6 if columns > 1 else 4
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    return figure
+
+
+def _by_task(printed: Iterable[Measurement]) -> dict[str, list[tuple[float, float]]]:
+    tasks: dict[str, list[tuple[float, float]]] = {}
+    for m in printed:
+        tasks.setdefault(m.row, []).append((m.x or 0, m.value))
+    return tasks
+
+
+def _draw_scale(ax: Axes, panel: Panel, recency: dict[str, Series]) -> None:
+    for group, line, fill in panel.groups:
+        for task, series in group.items():
+            draw_series(ax, series, style_of(STYLES, task), line, fill, bounds=(0, 1))
+            if task in recency:
+                colour = style_of(STYLES, task).colour
+                ax.axhline(recency[task].first.mean, color=colour, linewidth=1, linestyle=DOTTED, zorder=1)
+    trained = [series.x_trained for series in panel.series]
+    mark_trained(ax, panel, trained)
+    _context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))
+    ax.set_title(
+        f"{panel.scale} scale: trained up to {', '.join(short_count(round(t)) for t in sorted(set(trained)))} tokens\n"
+        f"{_stories(panel.series)}"
+    )
+
+
+def _stories(shown: Sequence[Series]) -> str:
+    """Where a panel's stories come from: "stories: bAbI's files; simulated: qa3"."""
+    if all(series.data == [SIMULATED] for series in shown):
+        return "stories: simulated"
+    simulated = [s.row + " (in part)" * (len(s.data) > 1) for s in shown if SIMULATED in s.data]
+    return "stories: bAbI's files" + (f"; simulated: {', '.join(dict.fromkeys(simulated))}" if simulated else "")
+
+
+def _draw_paper(ax: Axes, tasks: dict[str, list[tuple[float, float]]]) -> None:
+    for task, points in tasks.items():
+        style = style_of(STYLES, task)
+        x, y = zip(*points, strict=True)
+        ax.plot(x, y, color=style.colour, marker=style.marker, markersize=3, linewidth=1.2, alpha=0.75)
+    ax.axvline(PAPER_TRAIN_TOKENS, color=GREY, linewidth=1, linestyle="-.", zorder=2)
+    ax.set_facecolor(PAPER_GROUND)
+    _context_axis(ax, sorted({x for points in tasks.values() for x, _ in points}))
+    ax.set_title(f"paper (Table 4): GPT-2, trained up to {short_count(PAPER_TRAIN_TOKENS)}")
+
+
+def _context_axis(ax: Axes, lengths: Sequence[float]) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    ax.set_xscale("log", base=2)
+    shown = lengths[:: -(-len(lengths) // 8)] if lengths else []
+    ax.xaxis.set_major_locator(FixedLocator(shown))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticklabels([short_count(round(tokens)) for tokens in shown])
+
+
+def alt(results: Results) -> str:
+    """What the figure shows, for those who do not see it; from the same data."""
+    text = ["Exact match against context length in tokens, on a logarithmic axis."]
+    for panel in scale_panels(results):
+        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
+            if group:
+                tasks = "; ".join(_in_words(series) for series in group.values())
+                text.append(f"Panel {panel.scale} scale, {whose}, {_stories(list(group.values()))}: {tasks}.")
+    parts = [
+        f"{task} from {points[0][1]:.2f} at {short_count(round(points[0][0]))} to {points[-1][1]:.2f} at "
+        f"{short_count(round(points[-1][0]))}"
+        for task, points in _by_task(results.printed).items()
+    ]
+    trained = short_count(PAPER_TRAIN_TOKENS)
+    return " ".join([*text, f"Panel of the paper's values, GPT-2 trained up to {trained}: {'; '.join(parts)}."])
+
+
+def _in_words(series: Series) -> str:
+    trained = series.at_trained_x
+    parts = [f"{series.first.mean:.2f} at {short_count(round(series.first.x))}"]
+    if trained is not series.first:
+        parts.append(f"{trained.mean:.2f} at the training length {short_count(round(trained.x))}")
+    if series.last is not trained:
+        parts.append(f"{series.last.mean:.2f} at {short_count(round(series.last.x))}")
+    return f"{series.row} ({plural(series.n_runs, 'run')}) {', '.join(parts)}"

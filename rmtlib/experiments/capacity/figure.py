@@ -1,0 +1,97 @@
+"""Figures 2 and 4 of ARMT in one: pairs stored (left) and rewrite accuracy (right), a row of panels for each scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rmtlib.experiments.capacity.artifact import MODELS, VALUES
+from rmtlib.report.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RC,
+    RED,
+    Panel,
+    draw_series,
+    grey_line,
+    legend_handles,
+    mark_trained,
+    scale_panels,
+    style_of,
+)
+from rmtlib.report.measurements import Results, Series
+from rmtlib.report.tables import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = {"armt": BLUE, "rmt": RED, "mamba": GREEN, "prmt": PINK, "armt-nogamma": ORANGE, "armt-released": BLACK}
+TASKS = ("remember", "rewrite")
+
+
+def of_task(group: dict[str, Series], task: str) -> dict[str, Series]:
+    """Model -> its series of this task."""
+    return {row.rpartition("-")[0]: series for row, series in group.items() if row.endswith(f"-{task}")}
+
+
+def figure(results: Results) -> Figure:
+    """Runs on this machine are solid and filled, published ones dashed and hollow. The paper prints no numbers."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels = scale_panels(results)
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(8.2, 3.1 * max(len(panels), 1) + 0.7), layout="constrained")
+        axes = figure.subplots(max(len(panels), 1), 2, squeeze=False)
+        for pair, panel in zip(axes, panels, strict=False):
+            for ax, task in zip(pair, TASKS, strict=True):
+                part = Panel(panel.scale, of_task(panel.here, task), of_task(panel.published, task))
+                for group, line, fill in part.groups:
+                    for model, series in group.items():
+                        draw_series(ax, series, style_of(STYLES, model), line, fill)
+                _finish(ax, task, part)
+        drawn = {row.rpartition("-")[0]: None for panel in panels for row in panel.rows}
+        handles = legend_handles({model: MODELS[model] for model in drawn}, STYLES, panels)
+        handles += [grey_line("most pairs in training", "-."), grey_line("all stored; chance", ":")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _finish(ax: Axes, task: str, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    mark_trained(ax, panel, [series.at_trained_x.x for series in panel.series])
+    if task == "remember":
+        most = max((series.last.x for series in panel.series), default=1)
+        ax.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle=":", zorder=1)
+        ax.set(xlabel="pairs in the context", ylabel="pairs stored", title=f"{panel.scale} scale, remember")
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    else:
+        ax.axhline(1 / VALUES, color=GREY, linewidth=1, linestyle=":", zorder=1)
+        ax.set(xlabel="updates of 16 keys", ylabel="exact match", title=f"{panel.scale} scale, rewrite")
+        ax.set_ylim(-0.02, 1.04)
+        if panel.series:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+
+
+def alt(results: Results) -> str:
+    """What the figure shows, for those who do not see it; from the same data."""
+    text = ["Left: pairs stored against pairs in the context. Right: exact match against updates, logarithmic."]
+    for panel in scale_panels(results):
+        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
+            for task in TASKS:
+                parts = [_in_words(task, model, series) for model, series in of_task(group, task).items()]
+                if parts:
+                    text.append(f"{panel.scale} scale, {task}, {whose}: {'; '.join(parts)}.")
+    return " ".join(text)
+
+
+def _in_words(task: str, model: str, series: Series) -> str:
+    points = {point.x: point for point in (series.at_trained_x, series.last)}.values()
+    unit = " pairs stored of" if task == "remember" else " after"
+    return f"{model} ({plural(series.n_runs, 'run')}) " + ", ".join(f"{p.mean:.2f}{unit} {p.x:g}" for p in points)

@@ -1,0 +1,45 @@
+"""How an artifact's records are shown: what `Artifact.report()` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rmtlib.report.claims import Claim
+from rmtlib.report.measurements import Measurement, Record, Results
+from rmtlib.report.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rmtlib.report.figures import Style
+
+
+@dataclass(frozen=True)
+class Report:
+    """The parts of one artifact's pages. Each is made from its `Results`, so that all show the same numbers.
+
+    Attributes:
+        measure: what one record measured; the first measurement's metric is the row's main one, which claims judge.
+        printed: what the paper and its authors published, as far as it is in numbers.
+        styles: colour and marker of every curve's name. Drawing a name without one is an error.
+        figure: the figure as matplotlib has it.
+        alt: what the figure shows, for those who do not see it.
+        caption: what to see in the figure, in a sentence with its numbers.
+        by_scale: the tables of one scale; None if there is nothing to show.
+        compare: the paper beside ours.
+        paper: the paper's own values or words.
+        claims: the paper's sentences that can be checked.
+    """
+
+    measure: Callable[[Record], Iterable[Measurement]]
+    styles: Mapping[str, Style]
+    figure: Callable[[Results], Figure]
+    alt: Callable[[Results], str]
+    caption: Callable[[Results], str]
+    by_scale: tuple[Callable[[Results, str], Table | None], ...]
+    compare: Callable[[Results], Table]
+    paper: Callable[[Results], Table]
+    claims: tuple[Claim, ...] = ()
+    printed: tuple[Measurement, ...] = ()
