@@ -123,9 +123,7 @@ def update(rounds: int) -> Iterator[Row]:
     values, betas = torch.randn(B, M, D), torch.rand(B, M)
     with torch.no_grad():
         memory = delta_rule.empty((B,), K, D, keys)
-        memory = delta_rule.add(
-            memory, delta_rule.write(memory, old, torch.randn(B, 8, D), torch.rand(B, 8), RELEASED)
-        )
+        memory = delta_rule.add(memory, delta_rule.write(memory, old, torch.randn(B, 8, D), torch.rand(B, 8), RELEASED))
     for leaf in (keys, values, betas):
         leaf.requires_grad_()
 

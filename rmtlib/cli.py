@@ -13,9 +13,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rmtlib.errors import RmtlibError, Stopped
+
+if TYPE_CHECKING:
+    from rmtlib.runs.artifact import Artifact
+    from rmtlib.runs.spec import RunConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     def add_selection(command: Any) -> None:
         command.add_argument("artifact", metavar="ARTIFACT", help="table or figure, e.g. figure-5")
         command.add_argument(
-            "--scale", metavar="S", help="smoke, small, gpu or paper (default: gpu with a GPU, else small)"
+            "--scale",
+            metavar="S",
+            help="smoke, small, medium, gpu or paper, whichever it has; pilot: its trials "
+            "(default: gpu with a GPU, else small)",
         )
         command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")
         command.add_argument(
@@ -112,11 +119,14 @@ def _worker_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _selected(options: argparse.Namespace, *, prepare: bool = False) -> list[Any]:
-    from rmtlib.runs.spec import select
+def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
+    """The artifact, and the runs of it that the options mean."""
+    from rmtlib.experiments.registry import get_artifact
+    from rmtlib.runs.artifact import select
 
+    artifact = get_artifact(options.artifact)
     chosen = (options.scale, options.seeds, options.rows, options.tasks)
-    return select(options.artifact, *chosen, prepare=prepare)
+    return artifact, select(artifact, *chosen, prepare=prepare)
 
 
 def _print_json(value: Any) -> None:
@@ -124,15 +134,15 @@ def _print_json(value: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rmtlib.runs.folder import run_folder
     from rmtlib.runs.plan import without_gpu
-    from rmtlib.runs.scheduler import run, run_folder
-    from rmtlib.runs.spec import get_artifact
+    from rmtlib.runs.scheduler import run
 
-    configs = _selected(options, prepare=True)
-    if warning := without_gpu(configs, options.jobs, fresh=options.fresh):
+    artifact, configs = _selected(options, prepare=True)
+    if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
-    records = run(configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
-    summary = get_artifact(options.artifact).summary(records)
+    records = run(artifact, configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
+    summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
         runs = [
@@ -149,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from rmtlib.runs.plan import plan
 
-    found = plan(_selected(options), jobs=options.jobs)
+    found = plan(*_selected(options), jobs=options.jobs)
     if options.json:
         _print_json(found)
         return 0
@@ -196,12 +206,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts, get_artifact
     from rmtlib.runs.plan import status
-    from rmtlib.runs.spec import ARTIFACTS, get_artifact
 
-    if options.artifact:
-        get_artifact(options.artifact)
-    found = status([options.artifact] if options.artifact else list(ARTIFACTS))
+    found = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
     damaged = [run for run in found if run["state"] == "damaged"]
     if options.json:
         _print_json(found)
@@ -235,13 +243,13 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import get_artifact
     from rmtlib.runs.records import publish
-    from rmtlib.runs.spec import get_artifact
 
-    get_artifact(options.artifact)
+    artifact = get_artifact(options.artifact)
     chosen = options.scale or options.seeds or options.rows or options.tasks
-    slugs = [config.slug for config in _selected(options)] if chosen else None
-    done = publish(options.artifact, slugs=slugs)
+    slugs = [config.slug for config in _selected(options)[1]] if chosen else None
+    done = publish(artifact, slugs=slugs)
     if options.json:
         _print_json(vars(done))
     else:
@@ -259,16 +267,20 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs.records import verify
 
     if not Path(options.folder).is_dir():
         raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
-    problems = verify(options.folder)
+    done = verify(all_artifacts(), options.folder)
+    problems = done.problems
     count = len(list(Path(options.folder).rglob("*.json")))
     if options.json:
-        _print_json({"folder": options.folder, "records": count, "problems": problems})
+        _print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
+        if unread := len(done.not_recomputed):
+            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
     if problems:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"

@@ -12,11 +12,11 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.measurements import slug
 from rmtlib.report.view import PARTS, View
-from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")

@@ -13,11 +13,14 @@ import pytest
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.registry import ARTIFACTS, get_artifact
 from rmtlib.notebooks import execute, parse_parameters, read_parameters
+from rmtlib.runs import artifact as artifact_module
 from rmtlib.runs import plan as plan_module
-from rmtlib.runs import provenance, spec
+from rmtlib.runs import provenance
+from rmtlib.runs.artifact import select
 from rmtlib.runs.records import load_record, write_record
-from rmtlib.runs.spec import ARTIFACTS, RunConfig, select
+from rmtlib.runs.spec import RunConfig
 
 TESTS = Path(__file__).parent
 
@@ -111,7 +114,7 @@ def test_an_error_from_the_disk_is_one_line(rmtlib, monkeypatch):
 
 
 def chosen(*arguments):
-    return [(config.row, config.seed) for config in select("fake", *arguments)]
+    return [(config.row, config.seed) for config in select(get_artifact("fake"), *arguments)]
 
 
 def test_selection():
@@ -123,21 +126,21 @@ def test_selection():
 
 
 def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
-    monkeypatch.setattr(spec, "has_gpu", lambda: False)
+    monkeypatch.setattr(artifact_module, "has_gpu", lambda: False)
     status, out, _ = rmtlib(
         "plan", "fake", "--json", "--scale", "", "--seeds", "", "--rows", "", "--tasks", "", "--jobs", ""
     )
     assert status == 0
     found = json.loads(out)
     assert found["scale"] == "small" and [run["row"] for run in found["runs"]] == ["qa1", "qa1"]
-    monkeypatch.setattr(spec, "has_gpu", lambda: True)
-    assert select("fake", "")[0].scale == "gpu"
+    monkeypatch.setattr(artifact_module, "has_gpu", lambda: True)
+    assert select(get_artifact("fake"), "")[0].scale == "gpu"
 
 
 @pytest.mark.parametrize("seeds", [True, 1.0, 0, "x", -3])
 def test_seeds_from_python_are_checked_too(seeds):
     with pytest.raises(RmtlibError, match="seeds is how many"):
-        select("fake", "small", seeds)
+        select(get_artifact("fake"), "small", seeds)
 
 
 def test_only_run_prepares(rmtlib, monkeypatch):
@@ -246,7 +249,7 @@ def test_plan_for_the_papers_scale_states_its_assumption(rmtlib, monkeypatch):
     assert status == 0
     assert "H200" in out and "33 TFLOP/s in float32" in out and "there is none here" in out
     assert "left to do" in out
-    in_bf16 = plan_module.device_assumption(spec.get_artifact("fake"), "gpu", "bf16")
+    in_bf16 = plan_module.device_assumption(get_artifact("fake"), "gpu", "bf16")
     assert "790 TFLOP/s bf16" in in_bf16["text"] and in_bf16["flops"] > plan_module.GPU_FLOAT32
 
 
@@ -280,7 +283,7 @@ def test_status_shows_every_state(rmtlib, monkeypatch):
 
 def test_status_names_a_damaged_run_and_still_shows_the_others(rmtlib):
     rmtlib("run", "fake", "--scale", "small")
-    path = Path("runs/fake") / select("fake", "small")[0].slug / "record.json"
+    path = Path("runs/fake") / select(get_artifact("fake"), "small")[0].slug / "record.json"
     path.write_text("{")
     status, out, err = rmtlib("status")
     assert status == 2
@@ -305,7 +308,12 @@ def test_publish_then_verify_then_tamper(rmtlib):
     assert sorted(published) == sorted(str(path) for path in Path("results/fake").glob("*.json"))
     assert len(published) == 2
     assert rmtlib("verify") == (0, "2 records in results/ are as they were written\n", "")
-    assert json.loads(rmtlib("verify", "--json")[1]) == {"folder": "results", "records": 2, "problems": []}
+    assert json.loads(rmtlib("verify", "--json")[1]) == {
+        "folder": "results",
+        "records": 2,
+        "problems": [],
+        "not_recomputed": [],
+    }
     assert {run["published"] for run in json.loads(rmtlib("status", "--json")[1])} == set(published)
     path = Path(published[0])
     path.write_text(path.read_text().replace('"loss": 0.5', '"loss": 0.4'))
@@ -431,9 +439,11 @@ def test_the_source_is_never_overwritten(rmtlib):
     assert path.read_bytes() == before
 
 
-RUN = "from rmtlib.runs.scheduler import run\nfrom rmtlib.runs.spec import ARTIFACTS, select\n" + (
-    'ARTIFACTS["fake"] = "fake_artifact:Fake"\nrecords = run(select("fake", SCALE, SEEDS))'
-)
+RUN = """from fake_artifact import Fake
+from rmtlib.runs.artifact import select
+from rmtlib.runs.scheduler import run
+
+records = run(Fake(), select(Fake(), SCALE, SEEDS))"""
 
 
 def test_a_notebook_runs_and_a_failed_one_never_replaces_it(rmtlib):
@@ -472,7 +482,7 @@ def test_ctrl_c_in_a_notebook_stops_its_training_with_a_checkpoint():
         start_new_session=True,
         env=os.environ | {"FAKE_ORDERS": "slow"},
     )
-    folder = Path("runs/fake") / select("fake", "small")[0].slug
+    folder = Path("runs/fake") / select(get_artifact("fake"), "small")[0].slug
     deadline = time.monotonic() + 120
     while not (folder / "progress.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmtlib.data.streams import LANGUAGES
+from rmtlib.data.streams import CORPORA
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
 from rmtlib.experiments.language_modelling.figure import apart
@@ -20,11 +20,14 @@ from rmtlib.experiments.language_modelling.report import LanguageParts, rows_by_
 from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
 from rmtlib.experiments.language_modelling.run import build_model
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params
+from rmtlib.experiments.registry import get_artifact
 from rmtlib.report.claims import judge
 from rmtlib.report.pages import claims_fragment, record_section, scoreboard_fragment, settings_fragment
 from rmtlib.report.view import View
-from rmtlib.runs.spec import RunConfig, get_artifact, select
-from rmtlib.runs.worker import RunFolder
+from rmtlib.runs.artifact import select
+from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.spec import RunConfig
+from rmtlib.settings import from_dict
 
 ARTIFACTS = (Enwik8(), WikiText103())
 
@@ -68,7 +71,7 @@ def test_configs_of_all_rows_are_complete_and_costed(artifact):
         for row in artifact.rows:
             config = artifact.config(row.name, scale, 0)
             assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
-            params = Params.from_json(config.to_json()["params"])
+            params = from_dict(Params, config.params)
             assert params.train.seed == 0 and asdict(params) == config.to_json()["params"] | {
                 "model": asdict(params.model)
             }
@@ -77,7 +80,7 @@ def test_configs_of_all_rows_are_complete_and_costed(artifact):
 
 
 def test_paper_scale_is_the_papers():
-    params = Params.from_json(Enwik8().config("rmt-10-bptt-2-seg128", "paper", 0).to_json()["params"])
+    params = from_dict(Params, Enwik8().config("rmt-10-bptt-2-seg128", "paper", 0).params)
     train = params.train
     assert (train.steps, train.batch_size, train.segment_size, train.bptt) == (400_000, 64, 128, 2)
     assert (train.lr, train.clip_norm, train.replay) == (2.5e-4, 0.25, "stored")
@@ -85,7 +88,7 @@ def test_paper_scale_is_the_papers():
     both = Enwik8().config("trxl-10-rmt-20-bptt-0-seg128", "paper", 0).params  # the loss is WikiText-103's alone
     assert both["train"]["auxiliary"] == 0 and not both["model"]["auxiliary_token"]
     assert Enwik8().config("trxl-512-seg512", "paper", 0).params["evaluation"]["cache"] == 896
-    words = Params.from_json(WikiText103().config("trxl-150-rmt-10-bptt-3-2x-seg150", "paper", 0).to_json()["params"])
+    words = from_dict(Params, WikiText103().config("trxl-150-rmt-10-bptt-3-2x-seg150", "paper", 0).params)
     train, model = words.train, words.model
     assert (train.steps, train.batch_size, train.auxiliary, train.bptt) == (400_000, 60, 0.01, 3)
     assert (model.cache, model.memory_tokens, model.auxiliary_token) == (150, 10, True)
@@ -98,7 +101,7 @@ def test_paper_scale_is_the_papers():
 ])  # fmt: skip
 def test_models_of_the_paper_scale_have_the_published_size(artifact, row, count):
     with torch.device("meta"):
-        model = build_model(Params.from_json(artifact.config(row, "paper", 0).to_json()["params"]))
+        model = build_model(from_dict(Params, artifact.config(row, "paper", 0).params))
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -107,7 +110,7 @@ def test_settings_are_complete_at_any_depth():
     for part in (data, data["model"], data["train"]):
         part["new"] = part.pop(kept := next(iter(part)))
         with pytest.raises(RmtlibError, match=f"unknown or missing: .*{kept}"):
-            Params.from_json(data)
+            from_dict(Params, data)
         part[kept] = part.pop("new")
 
 
@@ -133,13 +136,13 @@ def test_below_paper_scale_wikitext_103_is_wikitext_2_and_says_so():
 
 
 def test_all_rows_can_be_asked_for():
-    configs = select("enwik8", "smoke", 1, "all")
+    configs = select(Enwik8(), "smoke", 1, "all")
     assert [config.row for config in configs] == [row.name for row in ENWIK8]
 
 
 @pytest.mark.parametrize("name", ["synthetic-characters", "synthetic-words"])
 def test_made_up_text_has_the_size_that_costs_assume(name):
-    language = LANGUAGES[name]()
+    language = CORPORA[name]()
     assert language.vocab_size == VOCABULARIES[name]
     sizes = {split: len(getattr(language, split)) for split in ("train", "validation", "test")}
     assert sizes == SPLIT_TOKENS[name]
@@ -186,7 +189,7 @@ def test_other_seeds_give_other_models_and_the_same_text(tmp_path):
 
 
 def test_a_corpus_that_is_nowhere_is_an_error_in_one_line(tmp_path):
-    with pytest.raises(RmtlibError, match="no place has enwik8"):
+    with pytest.raises(RmtlibError, match="no mirror has enwik8"):
         Enwik8().execute(Enwik8().config("baseline-seg128", "small", 0), RunFolder(tmp_path))
 
 

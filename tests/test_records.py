@@ -13,11 +13,13 @@ import pytest
 from fakes import record as new_record
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.registry import all_artifacts, get_artifact
 from rmtlib.files import write_atomically
 from rmtlib.runs import provenance
-from rmtlib.runs.checks import impossible
+from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import (
     KEYS,
+    Verification,
     find_records,
     load_record,
     make_record,
@@ -27,9 +29,17 @@ from rmtlib.runs.records import (
     write_record,
 )
 from rmtlib.runs.spec import Result, RunConfig
-from rmtlib.runs.storage import canonical, digest, write_json
+from rmtlib.runs.storage import canonical, json_sha256, write_json
 
 CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
+
+
+FIGURE_5 = get_artifact("figure-5")
+ALL = all_artifacts()
+
+
+def impossible(record):
+    return check_record(record, ALL[record["artifact"]])[0]
 
 
 # Configs
@@ -122,7 +132,7 @@ def test_a_record_has_all_keys_and_loads_as_it_was_written(tmp_path):
     assert load_record(tmp_path / "record.json") == sealed
     assert sealed["run_id"] == CONFIG.id
     assert sealed["notes"] == ["from the folder", "from the run"]
-    assert sealed["sha256"] == digest({key: value for key, value in sealed.items() if key != "sha256"})
+    assert sealed["sha256"] == json_sha256({key: value for key, value in sealed.items() if key != "sha256"})
 
 
 def test_slices_add_up():
@@ -272,20 +282,20 @@ def test_publish_copies_clean_records_and_says_what_it_refuses(folders):
     broken = finish(new_record(seed=3))
     path = next((folders / "runs" / "figure-5").glob(f"*{broken['run_id']}/record.json"))
     path.write_text(path.read_text().replace("321.5", "1.5"))
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert [load_record(each) for each in done.published] == [clean]
     assert {each["run"].split("-")[2]: each["reason"] for each in done.refused}.keys() == {"s1", "s2", "s3"}
     reasons = " ".join(each["reason"] for each in done.refused)
     assert "uncommitted" in reasons and "not finished" in reasons and "changed after it was written" in reasons
     assert len(list((folders / "results").rglob("*.json"))) == 1
-    assert verify("results") == []
+    assert verify(ALL, "results") == Verification()
 
 
 def test_publishing_again_changes_nothing(folders):
     finish(new_record())
-    (path,) = publish("figure-5").published
+    (path,) = publish(FIGURE_5).published
     before = os.stat(path).st_mtime_ns
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert (done.published, done.unchanged) == ([], [path])
     assert os.stat(path).st_mtime_ns == before
 
@@ -293,10 +303,10 @@ def test_publishing_again_changes_nothing(folders):
 def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
     finish(new_record(seed=0))
     finish(new_record(seed=1))
-    old = publish("figure-5").published
+    old = publish(FIGURE_5).published
     shutil.rmtree("runs")
     new = finish(new_record(seed=0, params={"learning_rate": 0.1}))
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert done.superseded == [path for path in old if "-s0-" in path]
     assert new in find_records("figure-5", where=("results",))
     assert len(find_records("figure-5", where=("results",))) == 2
@@ -304,14 +314,14 @@ def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
 
 def test_publish_takes_only_the_runs_asked_for(folders):
     first, second = finish(new_record(seed=0)), finish(new_record(seed=1))
-    done = publish("figure-5", slugs=[RunConfig.from_json(second["config"]).slug])
+    done = publish(FIGURE_5, slugs=[RunConfig.from_json(second["config"]).slug])
     assert find_records("figure-5", where=("results",)) == [second] != [first]
     assert len(done.published) == 1
 
 
 def test_publish_without_runs_says_what_to_do(folders):
     with pytest.raises(RmtlibError, match="rmtlib run figure-5"):
-        publish("figure-5")
+        publish(FIGURE_5)
 
 
 def test_a_record_from_a_copy_without_git_is_published_where_its_code_is_the_committed_one(folders, monkeypatch):
@@ -319,12 +329,12 @@ def test_a_record_from_a_copy_without_git_is_published_where_its_code_is_the_com
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
     for state in ({"commit": None, "dirty": False}, {"commit": "c" * 40, "dirty": True}):
         monkeypatch.setattr(provenance, "git_state", lambda state=state: state)
-        assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+        assert "outside a git checkout" in publish(FIGURE_5).refused[0]["reason"]
     monkeypatch.setattr(provenance, "git_state", lambda: {"commit": "c" * 40, "dirty": False})
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "6" * 64)
-    assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+    assert "outside a git checkout" in publish(FIGURE_5).refused[0]["reason"]
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
-    assert len(publish("figure-5").published) == 1
+    assert len(publish(FIGURE_5).published) == 1
 
 
 def test_verify_names_every_problem(folders):
@@ -338,7 +348,7 @@ def test_verify_names_every_problem(folders):
     write_record(record_path(dirty), dirty)
     twin = new_record(seed=0, params={"learning_rate": 0.1})
     write_record(record_path(twin), twin)
-    problems = verify("results")
+    problems = verify(ALL, "results").problems
     assert len(problems) == 4
     text = "\n".join(problems)
     for part in ("elsewhere.json is misplaced", "changed after it was written", "uncommitted", "keep one"):
@@ -378,10 +388,10 @@ def test_impossible_numbers_are_found_under_a_right_seal(artifact, metrics, said
     record["metrics"] |= metrics
     assert said in impossible(record)
     write_record(record_path(record), record)
-    (problem,) = verify("results")
+    (problem,) = verify(ALL, "results").problems
     assert "has impossible numbers" in problem and said in problem and "publish the run again" in problem
     finish(record)
-    assert said in publish(artifact).refused[0]["reason"]
+    assert said in publish(get_artifact(artifact)).refused[0]["reason"]
 
 
 def test_impossible_curves_and_costs_are_found():

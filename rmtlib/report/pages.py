@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.notebooks import execute
 from rmtlib.report import figures, speed
 from rmtlib.report.claim import ABOUT_TESTS, BY_TEST
@@ -26,7 +27,7 @@ from rmtlib.report.view import View
 from rmtlib.runs.plan import plan
 from rmtlib.runs.progress import amount, duration, size
 from rmtlib.runs.records import find_records
-from rmtlib.runs.spec import ARTIFACTS, SCALES, RunConfig
+from rmtlib.runs.spec import SCALES, RunConfig
 
 RECORDS_PAGE = "records.html"
 
@@ -99,7 +100,7 @@ def cost_of(view: View, scale: str, rows: Iterable[str], seeds: int, results: Pa
             except RmtlibError:  # settings of earlier code
                 config = view.artifact.with_all_files(row, scale, seed)
             configs.append(config)
-    found = plan(configs, runs_dir=none_yet, results_dir=results)
+    found = plan(view.artifact, configs, runs_dir=none_yet, results_dir=results)
     total = found["total"]
     device = re.sub("; there is none here[^)]*", "", found["device"] or "")  # the book is read elsewhere
     where = f" on {device}" if device else ", as measured in the published runs"

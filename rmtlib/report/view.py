@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from rmtlib.experiments.capacity import report as capacity
 from rmtlib.experiments.language_modelling import figure as language_figure
 from rmtlib.experiments.language_modelling.report import LanguageParts
+from rmtlib.experiments.registry import get_artifact
 from rmtlib.report import figures, tables
 from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.measurements import Record, latest
 from rmtlib.report.tables import Table
-from rmtlib.runs.spec import SCALES, Artifact, Row, get_artifact
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.spec import SCALES, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

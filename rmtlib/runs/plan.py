@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -26,13 +26,14 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.folder import read_config, read_progress, run_folder
 from rmtlib.runs.progress import duration, fraction, makespan
 from rmtlib.runs.progress import size as size_text
 from rmtlib.runs.records import find_records, load_record, record_path
-from rmtlib.runs.scheduler import default_jobs, run_folder
-from rmtlib.runs.spec import Artifact, RunConfig, get_artifact
+from rmtlib.runs.scheduler import default_jobs
+from rmtlib.runs.spec import PILOT, RunConfig
 from rmtlib.runs.storage import is_locked
-from rmtlib.runs.worker import read_config, read_progress
 
 GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
@@ -106,10 +107,9 @@ def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[st
     return {"kind": "gpu", "flops": speed, "text": text}
 
 
-def without_gpu(configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
+def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
     """A warning with the estimated time where runs that are meant for a GPU would be trained without one."""
     scale = configs[0].scale
-    artifact = get_artifact(configs[0].artifact)
     todo = [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
         return None
@@ -159,20 +159,21 @@ def _basis(records: list[dict[str, Any]], which: str) -> str:
 
 
 def plan(
+    artifact: Artifact,
     configs: list[RunConfig],
     *,
     runs_dir: str | Path = "runs",
     results_dir: str | Path = "results",
     jobs: int | None = None,
 ) -> dict[str, Any]:
-    """What training `configs` (of one artifact and scale) takes, as plain data.
+    """What training `configs` (all of one scale) takes, as plain data.
 
     Keys: artifact, title, scale, jobs, device (text or None where all times are measured), runs (one dict
     each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
     memory_basis, disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes,
     disk_bytes of what is left to do, with `jobs` at once), warnings.
     """
-    artifact, scale = get_artifact(configs[0].artifact), configs[0].scale
+    scale = configs[0].scale
     gpu_scale = _on_gpu(scale)
     jobs = jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
@@ -278,7 +279,9 @@ def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
     return found
 
 
-def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: str | Path = "results") -> list[dict]:
+def status(
+    artifacts: Iterable[Artifact], *, runs_dir: str | Path = "runs", results_dir: str | Path = "results"
+) -> list[dict[str, Any]]:
     """Every run in runs/ and every published record of `artifacts`, as plain data.
 
     Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None where only published),
@@ -286,8 +289,8 @@ def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: 
     in stage.
     """
     found: dict[str, dict[str, Any]] = {}
-    for name in artifacts:
-        artifact = get_artifact(name)
+    for artifact in artifacts:
+        name = artifact.name
         for folder in sorted(path for path in (Path(runs_dir) / name).glob("*") if (path / "config.json").exists()):
             entry: dict[str, Any] = {
                 "artifact": name,
@@ -313,7 +316,8 @@ def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: 
             except RmtlibError as error:
                 entry["stage"] = str(error)
             found[entry["run_id"]] = entry
-        for record in find_records(name, where=(results_dir,)):
+        published = [record for scale in (None, PILOT) for record in find_records(name, scale=scale, where=(results_dir,))]
+        for record in published:
             entry = found.setdefault(
                 record["run_id"],
                 {

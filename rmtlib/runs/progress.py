@@ -62,7 +62,7 @@ def fraction(progress: dict[str, Any] | None, tokens: int) -> float | None:
     return None if not isinstance(done, (int, float)) else min(max(float(done), 0.0), 1.0)
 
 
-class Track:
+class Eta:
     """One run's way through its work, seen from outside; its speed is that of the last `WINDOW` seconds."""
 
     def __init__(self, cost: Cost, started: float) -> None:
@@ -125,7 +125,7 @@ def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> f
     return max(ends, default=0.0)
 
 
-def time_left(running: list[Track], waiting: list[float], speeds: list[float], jobs: int, now: float) -> float | None:
+def time_left(running: list[Eta], waiting: list[float], speeds: list[float], jobs: int, now: float) -> float | None:
     """Seconds left for a whole command, or None while nothing tells.
 
     Args:

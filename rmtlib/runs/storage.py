@@ -17,20 +17,20 @@ from rmtlib.errors import RmtlibError
 from rmtlib.files import unwritable, write_atomically
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """`value` as JSON knows it: mappings as dicts with text keys, tuples as lists, numpy scalars as numbers.
 
     Raises:
         TypeError: a value that JSON has no form for.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if callable(getattr(value, "item", None)):  # a numpy or torch scalar
-        return plain(value.item())
+        return to_jsonable(value.item())
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
 
 
@@ -60,10 +60,10 @@ def finite(value: Any) -> tuple[Any, int]:
 
 def canonical(value: Any) -> str:
     """The one JSON text of `value`: sorted keys, no spaces. ValueError where a number is not finite."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any) -> str:
+def json_sha256(value: Any) -> str:
     """sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
@@ -76,7 +76,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     Raises:
         RmtlibError: the disk is full or the folder cannot be written; the old file is still there.
     """
-    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(to_jsonable(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, text.encode(), durable=durable)
 
 

@@ -26,7 +26,7 @@ from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rmtlib.models.config import DecoderConfig
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import strict
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
@@ -29,18 +27,6 @@ class Params:
     validation_samples: int
     test_samples: Mapping[str, int]  # segments -> number of test samples
     evaluation_batch: int  # samples evaluated at once
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
-        data = dict(data)
-        if isinstance(data.get("backbone"), Mapping):
-            data["backbone"] = strict(DecoderConfig, data["backbone"])
-        if isinstance(data.get("train"), Mapping):
-            train = dict(data["train"])
-            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
-            data["train"] = strict(TrainConfig, train)
-        return strict(cls, data)
 
 
 def context_tokens(segments: int, segment_size: int) -> int:
@@ -96,3 +82,16 @@ def cost(params: Params) -> Cost:
         precision=train.precision,
         disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory. Imports torch.
+
+    Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
+    """
+    if isinstance(params.backbone, str):
+        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
+    from rmtlib.experiments.babilong.run import build_model
+    from rmtlib.models.size import size_of
+
+    return size_of(lambda: build_model(params)[0])

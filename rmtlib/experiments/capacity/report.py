@@ -16,6 +16,7 @@ from rmtlib.report.figures import RC, panels
 from rmtlib.report.measurements import Curve, Measurement, Point, Record, curves, latest
 from rmtlib.report.tables import Cell, Link, Table
 from rmtlib.runs.spec import Row
+from rmtlib.settings import from_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,7 +221,7 @@ def paper(rows: Sequence[Row]) -> Table:
     artifact = MemoryCapacity()
     said = [row for row in rows if row.paper]
     params = {row.name: artifact.config(row.name, "paper", 0).to_json()["params"] for row in said}
-    models = {name: Params.from_json(each).model for name, each in params.items()}
+    models = {name: from_dict(Params, each).model for name, each in params.items()}
     body = tuple(
         (row.name, str(row.paper["said"]), row.source, f"{model.state_size:,}", f"{_weights(model):,}")
         for row, model in zip(said, models.values(), strict=True)

@@ -23,7 +23,7 @@ from rmtlib.training.loop import Trainer
 from rmtlib.training.run import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 TEST_SEED = 42  # validation and test samples are the same for all runs
 

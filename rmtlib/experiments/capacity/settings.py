@@ -1,13 +1,10 @@
 """The settings of an associative-retrieval run, and what it costs. Light to import: no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import strict
-from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.curriculum import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -20,15 +17,6 @@ class ModelConfig:
     d_memory: int = 0
     rule: DeltaRule | None = None
     normalised: bool = False
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ModelConfig":
-        data = dict(data)
-        if isinstance(data.get("backbone"), Mapping):
-            data["backbone"] = strict(MambaConfig if data.get("kind") == "mamba" else DecoderConfig, data["backbone"])
-        if isinstance(data.get("rule"), Mapping):
-            data["rule"] = strict(DeltaRule, data["rule"])
-        return strict(cls, data)
 
     @property
     def parameters(self) -> int:
@@ -77,20 +65,6 @@ class Params:
     test_pairs: tuple[int, ...]
     test_samples: int
     evaluation_batch: int  # samples evaluated at once
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `dataclasses.asdict`. Raises RmtlibError where a key is unknown or missing, at any depth."""
-        data = dict(data)
-        if isinstance(data.get("model"), Mapping):
-            data["model"] = ModelConfig.from_json(data["model"])
-        if isinstance(data.get("train"), Mapping):
-            train = dict(data["train"])
-            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
-            data["train"] = strict(TrainConfig, train)
-        for name in ("key_sizes", "test_pairs"):
-            data[name] = tuple(data.get(name, ()))
-        return strict(cls, data)
 
     @property
     def train_pairs(self) -> int:
@@ -145,3 +119,11 @@ def cost(params: Params) -> Cost:
         disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
     tokens, memory = int(sum(trained) + tested), int(400e6 + 16 * weights + kept)  # 400 MB: Python and torch
     return Cost(tokens, sum(work(params)), memory, disk, params.train.precision)
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory. Imports torch."""
+    from rmtlib.experiments.capacity.run import build_model
+    from rmtlib.models.size import size_of
+
+    return size_of(lambda: build_model(params.model, params.train.seed))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.language_modelling.report import TEXTS, UNITS, RowRuns, mean_text, rows_by_scale
 from rmtlib.experiments.language_modelling.rows import TABLES
+from rmtlib.experiments.registry import get_artifact
 from rmtlib.report.measurements import Record
-from rmtlib.runs.spec import SCALES, Row, get_artifact
+from rmtlib.runs.spec import SCALES, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,6 +15,7 @@ from rmtlib.experiments.language_modelling.settings import Params, work
 from rmtlib.report.measurements import Record, latest, slug
 from rmtlib.report.tables import Cell, Link, Table
 from rmtlib.runs.spec import SCALES, Row
+from rmtlib.settings import from_dict
 
 UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
 TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}
@@ -66,7 +67,7 @@ class RowRuns:
 
     def training_flop(self) -> float:
         """FLOP of training and its validations, by arithmetic. Raises RmtlibError on settings of earlier code."""
-        return work(Params.from_json(self.records[0]["config"]["params"]))[0]
+        return work(from_dict(Params, self.records[0]["config"]["params"]))[0]
 
 
 def mean_text(artifact: str, runs: RowRuns) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rmtlib.data.streams import LANGUAGES, Language
+from rmtlib.data.streams import CORPORA, Corpus
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.experiments.language_modelling.settings import Params, work
@@ -19,21 +19,21 @@ from rmtlib.training.run import autocast
 from rmtlib.training.streams import StreamTrainer
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 
-def open_language(params: Params) -> Language:
+def open_corpus(params: Params) -> Corpus:
     """The corpus, each split cut to the tokens that the run uses."""
-    language = LANGUAGES[params.corpus]()
-    if language.vocab_size != params.model.vocab_size:
+    corpus = CORPORA[params.corpus]()
+    if corpus.vocab_size != params.model.vocab_size:
         raise RmtlibError(
-            f"{params.corpus} has {language.vocab_size} symbols, the settings say {params.model.vocab_size}"
+            f"{params.corpus} has {corpus.vocab_size} symbols, the settings say {params.model.vocab_size}"
         )
     return replace(
-        language,
-        train=language.train.head(params.tokens.get("train")),
-        validation=language.validation.head(params.tokens.get("validation")),
-        test=language.test.head(params.tokens.get("test")),
+        corpus,
+        train=corpus.train.head(params.tokens.get("train")),
+        validation=corpus.validation.head(params.tokens.get("validation")),
+        test=corpus.test.head(params.tokens.get("test")),
     )
 
 
@@ -52,7 +52,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = params.train
     folder.progress("preparing data", 0, 1)
-    language = open_language(params)
+    corpus = open_corpus(params)
     model = build_model(params).to(device)
     if params.compile and device == "cuda":
         # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
@@ -65,7 +65,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         try:
             return likelihood(
                 model,
-                getattr(language, split),
+                getattr(corpus, split),
                 params.evaluation["segment"],
                 columns=params.evaluation["columns"],
                 device=device,
@@ -86,7 +86,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         model,
         config,
         folder.path,
-        language.train,
+        corpus.train,
         lambda model: -value(measure(model, "validation")),
         progress,
         folder.should_stop,
@@ -115,7 +115,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
             "loss": [[line["step"], line["loss"] * per_loss] for line in log if "loss" in line],
             "validation": validation,
         },
-        data=language.provenance,
+        data=corpus.provenance,
         tokens=trainer.at.tokens + result.tokens,
         precision=config.precision,
         notes=trainer.at.notes,
