@@ -23,6 +23,7 @@ from rmtlib.runs.records import load_record, write_record
 from rmtlib.runs.spec import RunConfig
 
 TESTS = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def fake(tmp_path, monkeypatch):
     for name in list(ARTIFACTS):
         monkeypatch.delitem(ARTIFACTS, name)
     monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("FAKE_ORDERS", raising=False)
     return tmp_path
 

@@ -28,6 +28,7 @@ from rmtlib.runs.storage import Lock, is_locked, write_json
 from rmtlib.settings import from_dict
 
 TESTS = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def fake(tmp_path, monkeypatch):
     """An empty project folder, and the fake artifact, known here and to the workers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("FAKE_ORDERS", raising=False)
     return tmp_path
 
@@ -155,7 +156,7 @@ def test_workers_use_one_thread_and_the_parents_package(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(configs(1), quiet=True)
     assert seen["env"]["OMP_NUM_THREADS"] == "1"
-    assert seen["env"]["PYTHONPATH"].split(os.pathsep) == [str(provenance.PACKAGE.parent), str(TESTS)]
+    assert seen["env"]["PYTHONPATH"] == os.pathsep.join([str(provenance.PACKAGE.parent), PYTHONPATH])
     assert not is_locked(run_folder(configs(1)[0]))
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rmtlib.models.config import DecoderConfig
+from rmtlib.models.size import decoder_weights
+from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.training.curriculum import Stage, TrainConfig
 
@@ -44,7 +46,7 @@ def work(params: Params) -> list[float]:
     for stage in train.stages:
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
-        parts.append(per_token * ((4 if train.recompute else 3) * _trained(stage, train) + validated))
+        parts.append(per_token * (training_passes(train.recompute) * _trained(stage, train) + validated))
     return [*parts, per_token * _tested(params)]
 
 
@@ -67,21 +69,25 @@ def _tested(params: Params) -> int:
 
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    train = params.train
-    layers, width, vocabulary = _sizes(params)
-    weights = 12 * layers * width**2 + vocabulary * width
-    S, batch = train.segment_size, train.batch_size
-    positions = (S + 2 * params.memory_tokens) / S
-    kept = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
-    bytes_each = 2 if train.precision == "bf16" else 4
-    activations = bytes_each * 34 * layers * width * batch * S * positions * kept  # 34 a position (Korthikanti 2022)
-    return Cost(
+    train, M = params.train, params.memory_tokens
+    layers, width, _ = _sizes(params)
+    segments = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
+    positions = train.batch_size * (train.segment_size + 2 * M) * segments
+    return transformer_cost(
         tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
-        flops=sum(work(params)),
-        memory_bytes=int(400e6 + 16 * weights + activations),  # 400 MB: Python and torch themselves
+        work=work(params),
+        weights=weights(params),
+        kept=activations(layers, width, positions),
         precision=train.precision,
-        disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )
+
+
+def weights(params: Params) -> int:
+    """Of the whole model; of a pretrained backbone, to a few per cent."""
+    layers, width, vocabulary = _sizes(params)
+    if isinstance(params.backbone, str):
+        return 12 * layers * width**2 + vocabulary * width
+    return decoder_weights(params.backbone) + params.memory_tokens * width
 
 
 def model_size(params: Params) -> dict[str, int]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.models.size import decoder_weights, mamba_weights
+from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.training.curriculum import TrainConfig
 
@@ -20,14 +22,12 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """Weights, to a few per cent."""
-        b = self.backbone
-        D, L = b.d_model, b.n_layers
-        if isinstance(b, MambaConfig):
-            inner = b.d_inner
-            return L * (3 * D * inner + inner * (2 * b.rank + 3 * b.state_size + 8)) + b.vocab_size * D
-        weights = L * (4 * D * D + 2 * D * (b.d_ff or 4 * D)) + 2 * b.vocab_size * D + b.conv_taps * D * D
-        return weights + (L * (D * D + 2 * D * self.d_memory) if self.kind == "armt" else 0)
+        """Weights."""
+        if isinstance(self.backbone, MambaConfig):
+            return mamba_weights(self.backbone)
+        D, L, M = self.backbone.d_model, self.backbone.n_layers, self.memory_tokens
+        own = L * (D * D + 2 * D * self.d_memory + D + 1) if self.kind == "armt" else 0
+        return decoder_weights(self.backbone) + own + M * D * (L if self.kind == "prmt" else 1)
 
     @property
     def state_size(self) -> int:
@@ -99,7 +99,7 @@ def work(params: Params) -> list[float]:
     for stage, size, tokens in zip(train.stages, params.segment_sizes, trained, strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * (stage.segments + 1) * size
-        parts.append((3 * tokens + validated) * model.flops_per_token(size))
+        parts.append((training_passes(train.recompute) * tokens + validated) * model.flops_per_token(size))
     return [*parts, tested * model.flops_per_token(params.segment_sizes[-1])]
 
 
@@ -107,18 +107,22 @@ def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic; stages that end early make it less."""
     model, train = params.model, params.train
     trained, tested = _tokens(params)
-    size = params.segment_sizes[-1]
-    b, weights = model.backbone, model.parameters
-    activations = 34 * b.n_layers * b.d_model * (size + 2 * model.memory_tokens)  # 34 a position (Korthikanti 2022)
-    kept = 4 * train.batch_size * (params.train_pairs + 1) * (activations + model.state_size)
-    if train.recompute:
-        kept = int(kept * 2 / (params.train_pairs + 1) ** 0.5)
-    disk = 32 * weights  # weights, best weights and two moments; twice while a checkpoint is replaced
+    segments: float = params.train_pairs + 1
+    if train.recompute:  # of n states about 2 sqrt(n) are kept (`training.bptt.backward`)
+        segments = 2 * segments**0.5
+    b, positions = model.backbone, params.segment_sizes[-1] + 2 * model.memory_tokens
+    disk = 0
     if params.train_samples is not None:
         pairs = zip(train.stages, params.key_sizes, strict=True)
-        disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
-    tokens, memory = int(sum(trained) + tested), int(400e6 + 16 * weights + kept)  # 400 MB: Python and torch
-    return Cost(tokens, sum(work(params)), memory, disk, params.train.precision)
+        disk = sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
+    return transformer_cost(
+        tokens=sum(trained) + tested,
+        work=work(params),
+        weights=model.parameters,
+        kept=train.batch_size * segments * (activations(b.n_layers, b.d_model, positions) + model.state_size),
+        precision=train.precision,
+        disk_bytes=disk,
+    )
 
 
 def model_size(params: Params) -> dict[str, int]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rmtlib.models.config import TransformerXLConfig
+from rmtlib.models.size import transformer_xl_weights
+from rmtlib.runs.cost import activations, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.training.stream_config import StreamConfig
 
@@ -85,20 +87,21 @@ def work(params: Params) -> list[float]:
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
     m, train = params.model, params.train
-    memory_positions = m.memory_tokens * (1 + m.recurrent)
-    weights = _body(m) + m.vocab_size * m.d_model
-    bytes_each = 2 if train.precision == "bf16" else 4
-    positions = train.batch_size * (train.segment_size + memory_positions)
-    scores = 6 * m.n_heads * (train.segment_size + memory_positions + m.cache)
-    graph = (train.bptt + 1) * bytes_each * m.n_layers * positions * (34 * m.d_model + scores)
-    logits = 12 * train.batch_size * train.segment_size * _head(m)
-    return Cost(
+    new = train.segment_size + m.memory_tokens * (1 + m.recurrent)
+    graph = activations(m.n_layers, m.d_model, new) + 6 * m.n_layers * m.n_heads * new * (new + m.cache)
+    return transformer_cost(
         tokens=train.steps * train.batch_size * train.segment_size + used_tokens(params)["test"],
-        flops=sum(work(params)),
-        memory_bytes=int(400e6 + 16 * weights + graph + logits),  # 400 MB: Python and torch themselves
+        work=work(params),
+        weights=weights(params),
+        kept=(train.bptt + 1) * train.batch_size * graph,
         precision=train.precision,
-        disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
+        float32_bytes=12 * train.batch_size * train.segment_size * _head(m),  # logits
     )
+
+
+def weights(params: Params) -> int:
+    """Of the whole model."""
+    return transformer_xl_weights(params.model)
 
 
 def model_size(params: Params) -> dict[str, int]:
