@@ -7,7 +7,7 @@ therefore marked, ``field(default=..., metadata={"since": 2})``: at its default 
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ def to_params(settings: Any) -> dict[str, Any]:
     values = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if not (_is_later(field) and value == _default(field)):
+        if not (_is_later(field) and value == field.default):
             values[field.name] = _jsonable(value)
     return values
 
@@ -65,7 +65,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if isinstance(value, Mapping) and (nested := [kind for kind in options if is_dataclass(kind)]):
         closest = min(nested, key=lambda kind: len({field.name for field in fields(kind)} ^ set(value)))
-        return _read(closest, value, f"{name}.")  # type: ignore[type-var, arg-type]
+        return _read(closest, value, f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)) and is_dataclass(get_args(hint)[0]):
         return tuple(_value(get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     _check(hint, value, name)
@@ -93,7 +93,3 @@ def _adapter(hint: Any) -> Any:
 
 def _is_later(field: Field[Any]) -> bool:
     return "since" in field.metadata
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]

@@ -2,8 +2,8 @@
 
 The time of a run is, in this order of preference,
 
-1. measured: finished records of the same artifact, row and scale on the same kind of device, by tokens per
-second;
+1. measured: finished records of the same artifact, row and scale on the same kind of device, by planned tokens per
+   second (stages that end early make a run shorter than planned, and the next one as well);
 2. measured: other rows of the same artifact and scale, by FLOP;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
    now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
@@ -32,7 +32,7 @@ from rmtlib.runs.progress import duration, fraction, makespan
 from rmtlib.runs.progress import size as size_text
 from rmtlib.runs.records import find_records, load_record, record_path
 from rmtlib.runs.scheduler import default_jobs
-from rmtlib.runs.spec import PILOT, RunConfig
+from rmtlib.runs.spec import PILOT, Cost, RunConfig
 from rmtlib.runs.storage import is_locked
 
 GPU_FLOPS = 790e12
@@ -127,23 +127,31 @@ def _measured(
     """Seconds of a run by finished ones, and how that was found."""
     cost = artifact.cost(config)
     alike = [
-        each
-        for each in records
-        if each["scale"] == config.scale
-        and each["wall_s"] > 0
-        and each["tokens"] > 0
-        and (each["hardware"].get("gpu") is not None) == (kind == "gpu")
+        record
+        for record in records
+        if record["scale"] == config.scale
+        and record["wall_s"] > 0
+        and record["tokens"] > 0
+        and (record["hardware"].get("gpu") is not None) == (kind == "gpu")
     ]
-    same_row = [each for each in alike if each["row"] == config.row]
+    planned = {record["run_id"]: _planned(artifact, record) for record in alike}
+    same_row = [record for record in alike if record["row"] == config.row]
     if same_row:
-        seconds = median(cost.tokens * each["wall_s"] / each["tokens"] for each in same_row)
-        return seconds, _basis(same_row, "of this row")
-    ratios = []
-    for each in alike:
-        with suppress(RmtlibError):  # settings of an earlier version
-            flops = artifact.cost(RunConfig.from_json(each["config"])).flops
-            ratios.append(cost.flops * each["wall_s"] / flops)
-    return (median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+        ratios = [record["wall_s"] / planned[record["run_id"]].tokens for record in same_row]
+        return cost.tokens * median(ratios), _basis(same_row, "of this row")
+    ratios = [record["wall_s"] / flops for record in alike if (flops := planned[record["run_id"]].flops)]
+    return (cost.flops * median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+
+
+def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
+    """What the record's run would have taken without an early end of its stages: another run will end early too.
+
+    Of settings of an earlier version only the tokens are known, those that it took.
+    """
+    try:
+        return artifact.cost(RunConfig.from_json(record["config"]))
+    except RmtlibError:
+        return Cost(record["tokens"], 0.0, 0, 0)
 
 
 def _peak(record: dict[str, Any], on_gpu: bool) -> int | None:
@@ -228,14 +236,14 @@ def plan(
 
 def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[str, Any]]:
     """Local records, without the damaged ones: those show as such in the list of runs."""
-    found = []
+    records = []
     for path in sorted((Path(runs_dir) / artifact).glob("*/record.json")):
         try:
             record = load_record(path)
         except RmtlibError:
             continue
-        found += [record] if record["scale"] == scale else []
-    return found
+        records += [record] if record["scale"] == scale else []
+    return records
 
 
 def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -> list[str]:
