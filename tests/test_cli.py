@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_artifact import Fake
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
@@ -20,7 +21,7 @@ from rmtlib.runs import plan as plan_module
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import select
 from rmtlib.runs.records import load_record, write_record
-from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.spec import PILOT, RunConfig, Trial
 
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
@@ -138,6 +139,40 @@ def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
     assert select(get_artifact("fake"), "")[0].scale == "gpu"
 
 
+def test_trials_are_a_scale_of_their_own(rmtlib, monkeypatch):
+    assert "unknown scale 'pilot'" in rmtlib("plan", "fake", "--scale", "pilot")[2]
+    params = {"steps": 5, "sizes": [1]}
+    trials = [
+        Trial("short", "as before", RunConfig("fake", "qa1", PILOT, 100, params)),
+        Trial("longer", "does it help?", RunConfig("fake", "qa1", PILOT, 100, params | {"steps": 6})),
+        Trial("other", "another row", RunConfig("fake", "base", PILOT, 101, params)),
+    ]
+    monkeypatch.setattr(Fake, "trials", tuple(trials))
+    artifact = get_artifact("fake")
+    assert select(artifact, PILOT) == select(artifact, PILOT, None, "all") == [trial.config for trial in trials]
+    assert select(artifact, PILOT, None, "qa1") == [trial.config for trial in trials[:2]]
+    assert select(artifact, PILOT, None, "lo*,base") == [trial.config for trial in trials[1:]]
+    for options, said in (({"rows": "x"}, "short, longer, other"), ({"seeds": 1}, "its own task and seed")):
+        with pytest.raises(RmtlibError, match=said):
+            select(artifact, PILOT, **options)
+    status, out, _ = rmtlib("run", "fake", "--scale", "pilot", "--rows", "all", "--json")
+    assert status == 0 and len(json.loads(out)["runs"]) == 3
+    make_clean("runs")
+    assert len(json.loads(rmtlib("publish", "fake", "--json")[1])["published"]) == 3
+    assert rmtlib("verify")[0] == 0
+    assert sorted(run["seed"] for run in json.loads(rmtlib("status", "--json")[1]) if run["published"]) == [
+        100,
+        100,
+        101,
+    ]
+
+
+@pytest.mark.parametrize("scale, seed", [("small", 100), (PILOT, 0), (PILOT, 2)])
+def test_a_trial_is_no_result(scale, seed):
+    with pytest.raises(ValueError, match="a trial has scale 'pilot' and a seed that no result is made with"):
+        Trial("a", "b", RunConfig("fake", "qa1", scale, seed, {}))
+
+
 @pytest.mark.parametrize("seeds", [True, 1.0, 0, "x", -3])
 def test_seeds_from_python_are_checked_too(seeds):
     with pytest.raises(RmtlibError, match="seeds is how many"):
@@ -145,10 +180,8 @@ def test_seeds_from_python_are_checked_too(seeds):
 
 
 def test_only_run_prepares(rmtlib, monkeypatch):
-    import fake_artifact
-
     calls = []
-    monkeypatch.setattr(fake_artifact.Fake, "prepare", lambda self, scale, rows: calls.append((scale, rows)))
+    monkeypatch.setattr(Fake, "prepare", lambda self, scale, rows: calls.append((scale, rows)))
     rmtlib("plan", "fake", "--scale", "small")
     assert calls == []
     rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--rows", "qa*")

@@ -28,7 +28,7 @@ from rmtlib.runs.records import (
     verify,
     write_record,
 )
-from rmtlib.runs.spec import Result, RunConfig
+from rmtlib.runs.spec import PILOT, Result, RunConfig
 from rmtlib.runs.storage import canonical, json_sha256, write_json
 
 CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
@@ -394,6 +394,77 @@ def test_impossible_numbers_are_found_under_a_right_seal(artifact, metrics, said
     assert said in publish(get_artifact(artifact)).refused[0]["reason"]
 
 
+@pytest.mark.parametrize(
+    "artifact, change, said",
+    [
+        ("enwik8", {"value": 2.0}, "its nats over its tokens are"),
+        ("enwik8", {"nats": None}, "nats are None"),
+        ("enwik8", {"validation": 2.0}, "the best of its curve is"),
+        ("enwik8", {"segment": 128}, "segment is 128, the settings give 32"),
+        ("wikitext-103", {"cache": 7}, "cache is 7, the settings give"),
+        ("wikitext-103", {"memory_tokens": 50}, "memory_tokens is 50, the settings give"),
+        ("enwik8", {"parameters": 1}, "parameters is 1, the settings give"),
+        ("enwik8", {"state_size": 1}, "state_size is 1, the settings give"),
+        ("memory-capacity", {"parameters": 1}, "parameters is 1, the settings give"),
+        ("memory-capacity", {"state_size": 1}, "state_size is 1, the settings give"),
+        ("memory-capacity", {"train_segments": 2}, "train_segments is 2, the settings give"),
+        ("memory-capacity", {"values": 8}, "values is 8, the settings give 16"),
+        ("memory-capacity", {("n",): 1000}, "n is 1000, the settings give 500"),
+        ("memory-capacity", {("tokens",): 1000}, "tokens is 1000, the settings give"),
+        ("memory-capacity", {("pairs",): 99}, "exact_match is not of the settings'"),
+        ("figure-5", {("n",): 1000}, "n is 1000, the settings give 200"),
+        ("figure-5", {("tokens",): 1000}, "tokens is 1000, the settings give"),
+        ("figure-5", {("segments",): 99}, "exact_match is not of the settings'"),
+        ("figure-5", {"train_segments": 8}, "train_segments is 8, the settings give 4"),
+        ("figure-5", {"parameters": 1}, "parameters is 1, the settings give"),
+    ],
+)
+def test_a_published_value_that_was_changed_and_sealed_again_is_found(artifact, change, said, root):
+    """Each derived value of a published record, against what it is derived from."""
+    records = [json.loads(path.read_text()) for path in sorted((root / "results" / artifact).glob("*.json"))]
+    record = next(record for record in records if check_record(record, ALL[artifact]) == (None, None))
+    for key, value in change.items():
+        if isinstance(key, tuple):
+            record["metrics"]["exact_match"][0][key[0]] = value
+        else:
+            record["metrics"][key] = value
+    assert said in impossible(record)
+
+
+def test_settings_of_earlier_code_are_said_and_no_problem(folders):
+    old = new_record(params={"learning_rate": 0.1})
+    write_record(record_path(old), old)
+    done = verify(ALL, "results")
+    assert done.problems == []
+    assert len(done.not_recomputed) == 1 and "unknown or missing: learning_rate" in done.not_recomputed[0]
+
+
+def test_a_record_of_an_unknown_artifact_is_a_problem(folders):
+    record = new_record()
+    write_record(record_path(record), record)
+    (problem,) = verify({}, "results").problems
+    assert "unknown artifact" in problem
+
+
+def test_trials_stand_side_by_side_and_apart_from_results(folders):
+    settings = FIGURE_5.config("qa1", "small", 0).to_json()["params"]
+
+    def trial(memory):
+        record = new_record(scale="small")
+        config = RunConfig("figure-5", "qa1", PILOT, 100, settings | {"memory_tokens": memory})
+        parts = {key: getattr(config, key) for key in ("row", "scale", "seed")}
+        return record | parts | {"run_id": config.id, "config": config.to_json()}
+
+    finish(trial(4))
+    finish(trial(16))
+    finish(new_record())
+    done = publish(FIGURE_5)
+    assert len(done.published) == 3 and not done.superseded and not done.refused
+    assert verify(ALL, "results").problems == []
+    assert len(find_records("figure-5")) == 1
+    assert len(find_records("figure-5", scale=PILOT, where=("results",))) == 2
+
+
 def test_impossible_curves_and_costs_are_found():
     for changes, said in (
         ({"curves": {"loss": [[1, 1, -2.0]]}}, "the curve loss has -2.0"),
@@ -465,6 +536,16 @@ def test_the_modules_hash_follows_names_and_contents(package):
     second = provenance.modules_sha256()
     (package / "models.py").write_text("# other")
     assert len({first, second, provenance.modules_sha256()}) == 3
+
+
+@pytest.mark.parametrize("name", ["report", "claims", "figure", "settings", "run", "artifact", "rows"])
+def test_what_only_shows_results_does_not_change_their_hash(package, name):
+    path = package / "experiments" / "babilong" / f"{name}.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("# one")
+    first = provenance.modules_sha256()
+    path.write_text("# two")
+    assert (provenance.modules_sha256() == first) == (name in ("report", "claims", "figure"))
 
 
 def test_hardware_and_packages_are_filled_in():

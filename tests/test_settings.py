@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong import run as babilong_run
 from rmtlib.experiments.babilong import settings as babilong
+from rmtlib.experiments.capacity import run as capacity_run
 from rmtlib.experiments.capacity import settings as capacity
+from rmtlib.experiments.language_modelling import run as language_run
 from rmtlib.experiments.language_modelling import settings as language_modelling
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.runs.spec import RunConfig
@@ -22,6 +25,7 @@ FAMILIES = {
     "enwik8": language_modelling,
     "wikitext-103": language_modelling,
 }
+RUNS = {babilong: babilong_run, capacity: capacity_run, language_modelling: language_run}
 ARTIFACTS = all_artifacts()
 RESULTS = sorted((Path(__file__).parent.parent / "results").rglob("*.json"))
 
@@ -140,7 +144,7 @@ def test_arithmetic_counts_are_those_of_the_models(name):
         for row in artifact.rows:
             params = read(artifact.with_all_files(row.name, scale, 0))
             key = repr(params.backbone if name == "figure-5" else params.model)
-            if key in seen or "parameters" not in (counted := family.model_size(params)):
+            if key in seen or "parameters" not in (counted := RUNS[family].model_size(params)):
                 continue
             seen.add(key)
             if name == "memory-capacity":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.data import sources
 from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong.settings import Params, cost, model_size
+from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.models.config import DecoderConfig
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_exact_match, differs
@@ -246,6 +246,8 @@ class Figure5(Artifact):
         return cost(from_dict(Params, config.params))
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.babilong.run import model_size
+
         if why := check_exact_match(metrics, curves):
             return why
         params = from_dict(Params, config.params)

@@ -13,10 +13,11 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import count_right, recency_accuracy
-from rmtlib.experiments.babilong.settings import Params, context_tokens, work
+from rmtlib.experiments.babilong.settings import PRETRAINED, Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
+from rmtlib.models.size import size_of
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import Test, count_right_answers
@@ -90,6 +91,16 @@ def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
     else:
         decoder, notes = Decoder(params.backbone), []
     return RMT(decoder, params.memory_tokens, memory_mask=params.memory_mask), notes  # type: ignore[arg-type]
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory.
+
+    Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
+    """
+    if isinstance(params.backbone, str):
+        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
+    return size_of(lambda: build_model(params)[0])
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:

@@ -88,16 +88,3 @@ def weights(params: Params) -> int:
     if isinstance(params.backbone, str):
         return 12 * layers * width**2 + vocabulary * width
     return decoder_weights(params.backbone) + params.memory_tokens * width
-
-
-def model_size(params: Params) -> dict[str, int]:
-    """{"parameters", "state_size"} of the model itself, which this builds without memory. Imports torch.
-
-    Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
-    """
-    if isinstance(params.backbone, str):
-        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
-    from rmtlib.experiments.babilong.run import build_model
-    from rmtlib.models.size import size_of
-
-    return size_of(lambda: build_model(params)[0])

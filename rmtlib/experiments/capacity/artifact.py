@@ -9,7 +9,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.capacity import pairs_stored
-from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost, model_size
+from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_exact_match, differs
@@ -246,6 +246,8 @@ class MemoryCapacity(Artifact):
         return cost(from_dict(Params, config.params))
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.capacity.run import model_size
+
         if why := check_exact_match(metrics, curves):
             return why
         params = from_dict(Params, config.params)

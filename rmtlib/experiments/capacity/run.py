@@ -14,6 +14,7 @@ from rmtlib.models.config import MambaConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
+from rmtlib.models.size import size_of
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import Test, count_right_answers
@@ -37,6 +38,11 @@ def build_model(config: ModelConfig, seed: int) -> Any:
     if config.kind == "armt":
         return ARMT(decoder, config.memory_tokens, config.d_memory, config.rule, normalised=config.normalised)
     return {"rmt": RMT, "prmt": PRMT}[config.kind](decoder, config.memory_tokens)
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    return size_of(lambda: build_model(params.model, params.train.seed))
 
 
 def execute(params: Params, folder: "RunFolder") -> Result:

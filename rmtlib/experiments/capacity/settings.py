@@ -123,11 +123,3 @@ def cost(params: Params) -> Cost:
         precision=train.precision,
         disk_bytes=disk,
     )
-
-
-def model_size(params: Params) -> dict[str, int]:
-    """{"parameters", "state_size"} of the model itself, which this builds without memory. Imports torch."""
-    from rmtlib.experiments.capacity.run import build_model
-    from rmtlib.models.size import size_of
-
-    return size_of(lambda: build_model(params.model, params.train.seed))

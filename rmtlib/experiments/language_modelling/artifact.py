@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.language_modelling.rows import TABLES, TableRow, as_rows, table_row
-from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, model_size, used_tokens
+from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, used_tokens
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
@@ -87,6 +87,8 @@ class LanguageTable(Artifact):
         return cost(from_dict(Params, config.params))
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.language_modelling.run import model_size
+
         unit = self.unit
         if metrics.get("unit") != unit:
             return f"unit is {metrics.get('unit')!r}, not {unit!r}"

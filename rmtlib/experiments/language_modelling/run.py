@@ -11,6 +11,7 @@ from rmtlib.data.streams import CORPORA, Corpus
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.experiments.language_modelling.settings import Params, work
+from rmtlib.models.size import size_of
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
@@ -41,6 +42,11 @@ def build_model(params: Params) -> TransformerXL:
     """The untrained model; its weights depend on the seed alone."""
     torch.manual_seed(torch_seed(params.train.seed, "init"))
     return TransformerXL(params.model)
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    return size_of(lambda: build_model(params))
 
 
 def execute(params: Params, folder: "RunFolder", unit: str) -> Result:

@@ -102,11 +102,3 @@ def cost(params: Params) -> Cost:
 def weights(params: Params) -> int:
     """Of the whole model."""
     return transformer_xl_weights(params.model)
-
-
-def model_size(params: Params) -> dict[str, int]:
-    """{"parameters", "state_size"} of the model itself, which this builds without memory. Imports torch."""
-    from rmtlib.experiments.language_modelling.run import build_model
-    from rmtlib.models.size import size_of
-
-    return size_of(lambda: build_model(params))
