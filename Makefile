@@ -27,7 +27,7 @@ PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
 	@for artifact in $(ARTIFACTS); do echo "  make $$artifact"; done
-	@echo "    SCALE=smoke|small|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
+	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
 	@echo "    JOBS=2                       runs at once"

@@ -57,6 +57,7 @@ def test_every_question_is_a_sample_without_the_questions_before_it(tmp_path):
         answer="hallway",
         supporting=(0, 2),
         story=0,
+        end=" ",
     )
     assert second.facts == (*first.facts, "John got the football there.", "Mary dropped the milk.")
     assert second.supporting == (4, 2) and second.story == 0

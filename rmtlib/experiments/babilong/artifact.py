@@ -157,7 +157,7 @@ def _paper(task: str, seed: int) -> Params:
         tokenizer="gpt2",
         questions="files",
         background="pg19",
-        join="glued",
+        join="released",
         every_question=False,
         train=TrainConfig(
             stages=tuple(Stage(n, steps, rate, evaluate_every=steps // 20) for n, steps in lengths),

@@ -68,7 +68,8 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
     builders = {}
     for split, seed in (("train", params.train.seed), ("validation", TEST_SEED), ("test", TEST_SEED)):
         report = partial(progress, f"tokenising the {split} books")
-        background = Background.build(texts[split], tokenizer, home, lead=lead, report=report)
+        breaks = params.join == "released"
+        background = Background.build(texts[split], tokenizer, home, lead=lead, line_breaks=breaks, report=report)
         builders[split] = SampleBuilder(
             questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
