@@ -159,15 +159,15 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from rmtlib.runs.plan import plan
 
-    found = plan(*_selected(options), jobs=options.jobs)
+    planned = plan(*_selected(options), jobs=options.jobs)
     if options.json:
-        _print_json(found)
+        _print_json(planned)
         return 0
     from rmtlib.runs.progress import amount, duration, size
 
-    print(f"{found['artifact']}: {found['title']}; scale {found['scale']}")
+    print(f"{planned['artifact']}: {planned['title']}; scale {planned['scale']}")
     table = [["row", "seed", "state", "tokens", "time", "memory", "disk", "time is"]]
-    for run in found["runs"]:
+    for run in planned["runs"]:
         state = f"{run['state']} {run['done']:.0%}" if run["state"] == "partial" else run["state"]
         table.append(
             [
@@ -181,7 +181,7 @@ def _plan(options: argparse.Namespace) -> int:
                 run["basis"],
             ]
         )
-    total, at_once = found["total"], found["jobs"]
+    total, at_once = planned["total"], planned["jobs"]
     table.append(
         [
             "left to do",
@@ -195,12 +195,12 @@ def _plan(options: argparse.Namespace) -> int:
         ]
     )
     _print_table(table)
-    if found["device"]:
-        print(f"computed times are for {found['device']}")
-    for run in found["runs"]:
+    if planned["device"]:
+        print(f"computed times are for {planned['device']}")
+    for run in planned["runs"]:
         if run["state"] == "damaged":
             print(f"damaged: {run['stage']}")
-    for warning in found["warnings"]:
+    for warning in planned["warnings"]:
         print(f"warning: {warning}")
     return 0
 
@@ -209,17 +209,17 @@ def _status(options: argparse.Namespace) -> int:
     from rmtlib.experiments.registry import all_artifacts, get_artifact
     from rmtlib.runs.plan import status
 
-    found = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
-    damaged = [run for run in found if run["state"] == "damaged"]
+    runs = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
+    damaged = [run for run in runs if run["state"] == "damaged"]
     if options.json:
-        _print_json(found)
-    elif not found:
+        _print_json(runs)
+    elif not runs:
         print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
     else:
         from rmtlib.runs.progress import duration
 
         table = [["artifact", "row", "scale", "seed", "state", "took", "where it is", "published"]]
-        for run in found:
+        for run in runs:
             state = f"{run['state']} {run['done']:.0%}" if run["state"] in ("partial", "training") else run["state"]
             took = "" if run["wall_s"] is None else duration(run["wall_s"])
             where = run["stage"] if run["state"] in ("partial", "training") else run["folder"]
@@ -256,8 +256,8 @@ def _publish(options: argparse.Namespace) -> int:
         for word in ("published", "superseded", "unchanged"):
             for path in getattr(done, word):
                 print(f"{word}: {path}")
-        for each in done.refused:
-            print(f"not published: {each['run']}: {each['reason']}")
+        for refused in done.refused:
+            print(f"not published: {refused['run']}: {refused['reason']}")
     if done.refused:
         raise RmtlibError(
             f"{len(done.refused)} of {len(done.refused) + len(done.published) + len(done.unchanged)} runs "
@@ -295,17 +295,17 @@ def _data(options: argparse.Namespace) -> int:
     from rmtlib.runs.progress import size
 
     if not options.names:
-        found: list[dict[str, Any]] = [
+        files: list[dict[str, Any]] = [
             {"name": name, "bytes": source.bytes, "licence": source.licence, "state": state(name)}
             for name, source in SOURCES.items()
         ]
         if options.json:
-            _print_json(found)
+            _print_json(files)
         else:
             _print_table(
                 [
                     ["name", "size", "state", "licence"],
-                    *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in found),
+                    *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in files),
                 ]
             )
         return 0

@@ -124,8 +124,8 @@ class HFTokenizer:
 def split_sentences(text: str, *, line_breaks: bool = False) -> list[str]:
     """Sentences of a plain text: a full stop, question or exclamation mark, then a space and a capital.
 
-    `line_breaks` keeps those inside a sentence, which are spaces otherwise. Plainer than the Punkt model behind BABILong
-    (it breaks after "Mr."); the pieces only serve as filler.
+    `line_breaks` keeps those inside a sentence, which are spaces otherwise. Plainer than the Punkt model behind
+    BABILong (it breaks after "Mr."); the pieces only serve as filler.
     """
     return [s for s in _SENTENCE_END.split(text.strip() if line_breaks else " ".join(text.split())) if s]
 

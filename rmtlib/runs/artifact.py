@@ -50,7 +50,7 @@ class Artifact(ABC):
         """How many seeds (0, 1, ...) a command without --seeds trains."""
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:  # noqa: B027 - most need nothing
-        """Fetch what the configs of these rows depend on, where it can be had; the others ask no network."""
+        """Fetch what the configs of these rows depend on, if it can be had; the others ask no network."""
 
     @abstractmethod
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
@@ -62,7 +62,7 @@ class Artifact(ABC):
 
     @abstractmethod
     def execute(self, config: RunConfig, folder: RunFolder) -> Result:
-        """Train and evaluate, from `folder.path`'s checkpoint where there is one.
+        """Train and evaluate, from `folder.path`'s checkpoint if there is one.
 
         Calls `folder.progress` often, and `folder.should_stop` at every step boundary; when it says so,
         writes a checkpoint and raises `Stopped`.
@@ -75,7 +75,7 @@ class Artifact(ABC):
     def check_metrics(
         self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig
     ) -> str | None:
-        """What in a record's numbers cannot be, in words; None where nothing is.
+        """What in a record's numbers cannot be, in words; None if nothing is.
 
         Every derived value is computed anew, from the values it was made from or from the settings.
 
@@ -106,7 +106,7 @@ def load_artifact(reference: str) -> Artifact:
 
 
 def default_scale() -> str:
-    """ "gpu" where torch has a GPU, else "small"."""
+    """ "gpu" if torch has a GPU, else "small"."""
     return "gpu" if has_gpu() else "small"
 
 

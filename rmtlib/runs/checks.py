@@ -64,9 +64,9 @@ def check_curves(curves: Mapping[str, Any], least: float, most: float) -> str | 
     return None
 
 
-def differs(values: Mapping[str, Any], expected: Mapping[str, Any], where: str = "") -> str | None:
+def differs(values: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> str | None:
     """The first of the values that is there and not what the settings give."""
     for key, value in expected.items():
         if key in values and values[key] != value:
-            return f"{where}{key} is {values[key]!r}, the settings give {value!r}"
+            return f"{prefix}{key} is {values[key]!r}, the settings give {value!r}"
     return None

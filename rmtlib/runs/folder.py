@@ -48,9 +48,9 @@ def run_folder(config: RunConfig, runs_dir: str | Path = "runs") -> Path:
 
 
 class RunFolder:
-    """What `Artifact.execute` gets: a place for its files, progress out, the wish to stop in.
+    """What `Artifact.execute` gets: a folder for its files, progress out, the wish to stop in.
 
-    In a worker, `parent` is the process that started it: where that is gone, nobody waits for the run any
+    In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
     """
 
@@ -117,7 +117,7 @@ class RunFolder:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The config in a run's folder. RmtlibError where it is damaged, or not that of the folder's name."""
+    """The config in a run's folder. RmtlibError if it is damaged, or not that of the folder's name."""
     path = folder / "config.json"
     remedy = f"delete the folder {folder} to train this run anew, or use --fresh"
     data = read_json(path, dict, remedy)
@@ -131,7 +131,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """Where the run in `folder` is, None where it has not said. RmtlibError where the file is damaged."""
+    """Where the run in `folder` is, None if it has not said. RmtlibError if the file is damaged."""
     path = folder / "progress.json"
     if not path.exists():
         return None
@@ -145,7 +145,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
 
 
 def read_slices(folder: Path) -> list[dict[str, Any]]:
-    """The run's slices so far. Raises RmtlibError where the file is damaged."""
+    """The run's slices so far. Raises RmtlibError if the file is damaged."""
     path = folder / "slices.json"
     remedy = "delete this file; the record's wall time then starts from here"
     slices: list[dict[str, Any]] = read_json(path, list, remedy) if path.exists() else []
@@ -165,7 +165,7 @@ def _is_slice(part: Any) -> bool:
 
 
 def read_notes(folder: Path) -> list[str]:
-    """What the record has to say beyond its numbers. RmtlibError where the file is damaged."""
+    """What the record has to say beyond its numbers. RmtlibError if the file is damaged."""
     path = folder / "notes.json"
     remedy = "delete this file; its notes are then missing from the record"
     notes: list[str] = read_json(path, list, remedy) if path.exists() else []

@@ -69,7 +69,7 @@ def core_flops() -> float:
 
 
 def run_state(config: RunConfig, runs_dir: str | Path = "runs", tokens: int = 0) -> dict[str, Any]:
-    """{"state", "done", "stage"}: finished, training, partial, to do or damaged; fraction done; place."""
+    """{"state", "done", "stage"}: finished, training, partial, to do or damaged; fraction done; where it is."""
     folder = run_folder(config, runs_dir)
     try:
         if (folder / "record.json").exists():
@@ -108,7 +108,7 @@ def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[st
 
 
 def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
-    """A warning with the estimated time where runs that are meant for a GPU would be trained without one."""
+    """A warning with the estimated time if runs that are meant for a GPU would be trained without one."""
     scale = configs[0].scale
     todo = [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
@@ -155,13 +155,13 @@ def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
 
 
 def _peak(record: dict[str, Any], on_gpu: bool) -> int | None:
-    """The record's peak memory, where it was made on the kind of device that is asked for."""
+    """The record's peak memory, if it was made on the kind of device that is asked for."""
     alike = (record["hardware"].get("gpu") is not None) == on_gpu
     return int(record["peak_memory_bytes"]) or None if alike else None
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
-    machines = {each["hardware"].get("gpu") or each["hardware"].get("cpu") or "unknown machine" for each in records}
+    machines = {record["hardware"].get("gpu") or record["hardware"].get("cpu") or "unknown machine" for record in records}
     runs = f"{len(records)} finished run{'s' * (len(records) > 1)}"
     return f"measured: {runs} {which} on {', '.join(sorted(machines))}"
 
@@ -176,7 +176,7 @@ def plan(
 ) -> dict[str, Any]:
     """What training `configs` (all of one scale) takes, as plain data.
 
-    Keys: artifact, title, scale, jobs, device (text or None where all times are measured), runs (one dict
+    Keys: artifact, title, scale, jobs, device (text or None if all times are measured), runs (one dict
     each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
     memory_basis, disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes,
     disk_bytes of what is left to do, with `jobs` at once), warnings.
@@ -186,13 +186,13 @@ def plan(
     jobs = jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     local = _good_local(artifact.name, scale, runs_dir)
-    records = list({each["run_id"]: each for each in published + local}.values())
+    records = list({record["run_id"]: record for record in published + local}.values())
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
         cost = artifact.cost(config)
         measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
-        peak = next((_peak(each, gpu_scale) for each in records if each["run_id"] == config.id), None)
+        peak = next((_peak(record, gpu_scale) for record in records if record["run_id"] == config.id), None)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
             measured = cost.flops / device["flops"], "computed"
@@ -212,13 +212,13 @@ def plan(
                 "disk_bytes": cost.disk_bytes,
             }
         )
-    todo = [each for each in runs if each["state"] != "finished"]
-    disk = sum(each["disk_bytes"] for each in todo if each["state"] == "to do")
-    memory = sum(sorted((each["memory_bytes"] for each in todo), reverse=True)[:jobs])
+    todo = [run for run in runs if run["state"] != "finished"]
+    disk = sum(run["disk_bytes"] for run in todo if run["state"] == "to do")
+    memory = sum(sorted((run["memory_bytes"] for run in todo), reverse=True)[:jobs])
     total = {
         "runs": len(todo),
-        "tokens": sum(round(each["tokens"] * (1 - each["done"])) for each in todo),
-        "seconds": makespan([], [each["seconds"] * (1 - each["done"]) for each in todo], jobs),
+        "tokens": sum(round(run["tokens"] * (1 - run["done"])) for run in todo),
+        "seconds": makespan([], [run["seconds"] * (1 - run["done"]) for run in todo], jobs),
         "memory_bytes": memory,
         "disk_bytes": disk,
     }
@@ -247,20 +247,20 @@ def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[st
 
 
 def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -> list[str]:
-    """A line where these runs are not those that were published: other files are on this machine, or other code."""
-    theirs = {(each["row"], each["seed"]): each for each in published}
-    found = []
+    """A line if these runs are not those that were published: other files are on this machine, or other code."""
+    theirs = {(record["row"], record["seed"]): record for record in published}
+    changed = []
     for config in configs:
         record = theirs.get((config.row, config.seed))
         if record is not None and record["run_id"] != config.id:
             ours, other = _leaves(config.params), _leaves(record["config"]["params"])
             if keys := [key for key in ours if key in other and ours[key] != other[key]]:
-                found.append((config, keys))
-    if not found:
+                changed.append((config, keys))
+    if not changed:
         return []
-    config, keys = found[0]
+    config, keys = changed[0]
     return [
-        f"{len(found)} of {len(configs)} runs: other settings here than in the published records, e.g. "
+        f"{len(changed)} of {len(configs)} runs: other settings here than in the published records, e.g. "
         f"{config.row} seed {config.seed} in {', '.join(keys)}"
     ]
 
@@ -270,21 +270,21 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, (Mapping, list, tuple)):
         return {name: value}
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    return {key: leaf for part, each in items for key, leaf in _leaves(each, f"{name}.{part}".lstrip(".")).items()}
+    return {key: leaf for part, item in items for key, leaf in _leaves(item, f"{name}.{part}".lstrip(".")).items()}
 
 
 def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
-    found = []
+    warnings = []
     if total["disk_bytes"] > free:
-        found.append(f"these runs need {size_text(total['disk_bytes'])} of disk, {there} has {size_text(free)} free")
+        warnings.append(f"these runs need {size_text(total['disk_bytes'])} of disk, {there} has {size_text(free)} free")
     if not on_gpu and total["memory_bytes"] > provenance.memory_bytes():
-        found.append(
+        warnings.append(
             f"running {size_text(total['memory_bytes'])} of memory at once does not fit into "
             f"{size_text(provenance.memory_bytes())}: use fewer --jobs"
         )
-    return found
+    return warnings
 
 
 def status(
@@ -292,11 +292,11 @@ def status(
 ) -> list[dict[str, Any]]:
     """Every run in runs/ and every published record of `artifacts`, as plain data.
 
-    Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None where only published),
+    Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None if only published),
     published (path or None), finished (when, UTC), wall_s. A damaged folder has state "damaged" and says why
     in stage.
     """
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for artifact in artifacts:
         name = artifact.name
         for folder in sorted(path for path in (Path(runs_dir) / name).glob("*") if (path / "config.json").exists()):
@@ -323,10 +323,10 @@ def status(
                     entry.update(finished=record["finished"], wall_s=record["wall_s"])
             except RmtlibError as error:
                 entry["stage"] = str(error)
-            found[entry["run_id"]] = entry
+            entries[entry["run_id"]] = entry
         published = [record for scale in (None, PILOT) for record in find_records(name, scale=scale, where=(results_dir,))]
         for record in published:
-            entry = found.setdefault(
+            entry = entries.setdefault(
                 record["run_id"],
                 {
                     **{key: record[key] for key in ("artifact", "row", "scale", "seed", "run_id")},
@@ -339,4 +339,4 @@ def status(
                 },
             )
             entry["published"] = str(record_path(record, results_dir))
-    return list(found.values())
+    return list(entries.values())

@@ -311,7 +311,7 @@ class Scheduler:
 
 
 def _raise_unfinished(scheduler: Scheduler, fresh: bool, time_budget: float | None) -> None:
-    """Raise what the user has to know where not all runs are finished."""
+    """Raise what the user has to know if not all runs are finished."""
     todo = scheduler.todo
     failed = [job for job in todo if job.failure]
     unfinished = [job for job in todo if not job.finished and not job.failure]

@@ -9,9 +9,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.files import unwritable, write_atomically
@@ -34,17 +33,6 @@ def to_jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
 
 
-T = TypeVar("T")
-
-
-def strict(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass with these fields. Raises RmtlibError where one is unknown or missing: configs are complete."""
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    if set(data) != known:
-        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(known ^ set(data)))}")
-    return cls(**data)
-
-
 def finite(value: Any) -> tuple[Any, int]:
     """`value` with NaN and infinities replaced by None (JSON has neither), and how many there were."""
     if isinstance(value, dict):
@@ -59,7 +47,7 @@ def finite(value: Any) -> tuple[Any, int]:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of `value`: sorted keys, no spaces. ValueError where a number is not finite."""
+    """The one JSON text of `value`: sorted keys, no spaces. ValueError if a number is not finite."""
     return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -194,9 +182,9 @@ def _holder(path: Path) -> dict[str, Any]:
 
 def _held(what: str, holder: dict[str, Any], orphan: bool) -> str:
     pid = holder["worker"] if orphan and holder["worker"] else holder["pid"]
-    place = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
+    where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
     advice = "wait for it, or stop it with" if not orphan else "its command was killed; stop it with"
-    return f"{what} is being trained by process {pid}{place}: {advice} `kill {pid}`, then call this again"
+    return f"{what} is being trained by process {pid}{where}: {advice} `kill {pid}`, then call this again"
 
 
 def _alive(pid: int) -> bool:
