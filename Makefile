@@ -27,7 +27,7 @@ PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
 	@for artifact in $(ARTIFACTS); do echo "  make $$artifact"; done
-	@echo "    SCALE=smoke|small|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
+	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
 	@echo "    JOBS=2                       runs at once"
@@ -62,7 +62,7 @@ ifneq ($(SCALE),)
 endif
 	@echo "Writing the pages from the records (about 20 seconds)"
 	@rm -rf book/_build book/_generated
-	@$(BIN)/python -m rmtlib.report.pages $(if $(SCALE),--scale '$(SCALE)')
+	@$(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"
 	@mkdir -p book/_build
 	@if ! $(JUPYTER_BOOK) build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \

@@ -13,9 +13,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rmtlib.errors import RmtlibError, Stopped
+
+if TYPE_CHECKING:
+    from rmtlib.runs.artifact import Artifact
+    from rmtlib.runs.spec import RunConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     def add_selection(command: Any) -> None:
         command.add_argument("artifact", metavar="ARTIFACT", help="table or figure, e.g. figure-5")
         command.add_argument(
-            "--scale", metavar="S", help="smoke, small, gpu or paper (default: gpu with a GPU, else small)"
+            "--scale",
+            metavar="S",
+            help="smoke, small, medium, gpu or paper, whichever it has; pilot: its trials "
+            "(default: gpu with a GPU, else small)",
         )
         command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")
         command.add_argument(
@@ -114,11 +121,14 @@ def _worker_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _selected(options: argparse.Namespace, *, prepare: bool = False) -> list[Any]:
-    from rmtlib.runs.spec import select
+def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
+    """The artifact, and the runs of it that the options mean."""
+    from rmtlib.experiments.registry import get_artifact
+    from rmtlib.runs.artifact import select
 
+    artifact = get_artifact(options.artifact)
     chosen = (options.scale, options.seeds, options.rows, options.tasks)
-    return select(options.artifact, *chosen, prepare=prepare)
+    return artifact, select(artifact, *chosen, prepare=prepare)
 
 
 def _print_json(value: Any) -> None:
@@ -126,15 +136,15 @@ def _print_json(value: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rmtlib.runs.folder import run_folder
     from rmtlib.runs.plan import without_gpu
-    from rmtlib.runs.scheduler import run, run_folder
-    from rmtlib.runs.spec import get_artifact
+    from rmtlib.runs.scheduler import run
 
-    configs = _selected(options, prepare=True)
-    if warning := without_gpu(configs, options.jobs, fresh=options.fresh):
+    artifact, configs = _selected(options, prepare=True)
+    if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
-    records = run(configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
-    summary = get_artifact(options.artifact).summary(records)
+    records = run(artifact, configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
+    summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
         runs = [
@@ -151,15 +161,15 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from rmtlib.runs.plan import plan
 
-    found = plan(_selected(options), jobs=options.jobs)
+    planned = plan(*_selected(options), jobs=options.jobs)
     if options.json:
-        _print_json(found)
+        _print_json(planned)
         return 0
     from rmtlib.runs.progress import amount, duration, size
 
-    print(f"{found['artifact']}: {found['title']}; scale {found['scale']}")
+    print(f"{planned['artifact']}: {planned['title']}; scale {planned['scale']}")
     table = [["row", "seed", "state", "tokens", "time", "memory", "disk", "time is"]]
-    for run in found["runs"]:
+    for run in planned["runs"]:
         state = f"{run['state']} {run['done']:.0%}" if run["state"] == "partial" else run["state"]
         table.append(
             [
@@ -173,7 +183,7 @@ def _plan(options: argparse.Namespace) -> int:
                 run["basis"],
             ]
         )
-    total, at_once = found["total"], found["jobs"]
+    total, at_once = planned["total"], planned["jobs"]
     table.append(
         [
             "left to do",
@@ -187,33 +197,31 @@ def _plan(options: argparse.Namespace) -> int:
         ]
     )
     _print_table(table)
-    if found["device"]:
-        print(f"computed times are for {found['device']}")
-    for run in found["runs"]:
+    if planned["device"]:
+        print(f"computed times are for {planned['device']}")
+    for run in planned["runs"]:
         if run["state"] == "damaged":
             print(f"damaged: {run['stage']}")
-    for warning in found["warnings"]:
+    for warning in planned["warnings"]:
         print(f"warning: {warning}")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts, get_artifact
     from rmtlib.runs.plan import status
-    from rmtlib.runs.spec import ARTIFACTS, get_artifact
 
-    if options.artifact:
-        get_artifact(options.artifact)
-    found = status([options.artifact] if options.artifact else list(ARTIFACTS))
-    damaged = [run for run in found if run["state"] == "damaged"]
+    runs = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
+    damaged = [run for run in runs if run["state"] == "damaged"]
     if options.json:
-        _print_json(found)
-    elif not found:
+        _print_json(runs)
+    elif not runs:
         print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
     else:
         from rmtlib.runs.progress import duration
 
         table = [["artifact", "row", "scale", "seed", "state", "took", "where it is", "published"]]
-        for run in found:
+        for run in runs:
             state = f"{run['state']} {run['done']:.0%}" if run["state"] in ("partial", "training") else run["state"]
             took = "" if run["wall_s"] is None else duration(run["wall_s"])
             where = run["stage"] if run["state"] in ("partial", "training") else run["folder"]
@@ -237,21 +245,21 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import get_artifact
     from rmtlib.runs.records import publish
-    from rmtlib.runs.spec import get_artifact
 
-    get_artifact(options.artifact)
+    artifact = get_artifact(options.artifact)
     chosen = options.scale or options.seeds or options.rows or options.tasks
-    slugs = [config.slug for config in _selected(options)] if chosen else None
-    done = publish(options.artifact, slugs=slugs)
+    slugs = [config.slug for config in _selected(options)[1]] if chosen else None
+    done = publish(artifact, slugs=slugs)
     if options.json:
         _print_json(vars(done))
     else:
         for word in ("published", "superseded", "unchanged"):
             for path in getattr(done, word):
                 print(f"{word}: {path}")
-        for each in done.refused:
-            print(f"not published: {each['run']}: {each['reason']}")
+        for refused in done.refused:
+            print(f"not published: {refused['run']}: {refused['reason']}")
     if done.refused:
         raise RmtlibError(
             f"{len(done.refused)} of {len(done.refused) + len(done.published) + len(done.unchanged)} runs "
@@ -261,16 +269,20 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs.records import verify
 
     if not Path(options.folder).is_dir():
         raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
-    problems = verify(options.folder)
+    done = verify(all_artifacts(), options.folder)
+    problems = done.problems
     count = len(list(Path(options.folder).rglob("*.json")))
     if options.json:
-        _print_json({"folder": options.folder, "records": count, "problems": problems})
+        _print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
+        if unread := len(done.not_recomputed):
+            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
     if problems:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
@@ -279,13 +291,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import ARTIFACTS, get_artifact
+    from rmtlib.experiments.view import view_of
     from rmtlib.report.verdicts import as_data
-    from rmtlib.report.view import View
     from rmtlib.runs.records import find_records
-    from rmtlib.runs.spec import ARTIFACTS, get_artifact
 
     names = [get_artifact(options.artifact).name] if options.artifact else list(ARTIFACTS)
-    views = [View(name, published=find_records(name, where=("results",))) for name in names]
+    views = [view_of(name, published=find_records(name, where=("results",))) for name in names]
     claims = [claim for view in views for claim in as_data(view)]
     if options.json:
         _print_json(claims)
@@ -309,17 +321,17 @@ def _data(options: argparse.Namespace) -> int:
     from rmtlib.runs.progress import size
 
     if not options.names:
-        found: list[dict[str, Any]] = [
+        files: list[dict[str, Any]] = [
             {"name": name, "bytes": source.bytes, "licence": source.licence, "state": state(name)}
             for name, source in SOURCES.items()
         ]
         if options.json:
-            _print_json(found)
+            _print_json(files)
         else:
             _print_table(
                 [
                     ["name", "size", "state", "licence"],
-                    *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in found),
+                    *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in files),
                 ]
             )
         return 0

@@ -61,17 +61,17 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
         ) from error
     if len(cells) != 1:
         raise RmtlibError(f"{path} has {len(cells)} cells tagged `parameters`, needs one: tag the cell that sets them")
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for statement in body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-            found[statement.target.id] = _parameter(
+            parameters[statement.target.id] = _parameter(
                 statement.target.id, statement.value, ast.unparse(statement.annotation)
             )
         elif isinstance(statement, ast.Assign):
             for target in statement.targets:
                 if isinstance(target, ast.Name):
-                    found[target.id] = _parameter(target.id, statement.value, None)
-    return found
+                    parameters[target.id] = _parameter(target.id, statement.value, None)
+    return parameters
 
 
 def _parameter(name: str, value: ast.expr, annotation: str | None) -> Parameter:

@@ -1,29 +1,95 @@
-"""Settings as parameters of a run: what of a dataclass is hashed into a run's id.
+"""Settings as frozen dataclasses: what of them is hashed and kept in records, and how they are read from there.
 
-A run's id is the hash of its settings. A field that a later version adds is made with `added`: at its default it stays
-out of the parameters, so that the runs that were made before it keep their ids.
+A record's settings are complete, and a field more would give every run another id. A field that is added later is
+therefore marked, ``field(default=..., metadata={"since": 2})``: at its default it is left out, and read as such.
 """
 
+import json
+import types
 from collections.abc import Mapping
-from dataclasses import field, fields, is_dataclass
-from typing import Any
+from dataclasses import Field, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rmtlib.errors import RmtlibError
+
+T = TypeVar("T")
 
 
-def added(*, since: int, default: Any) -> Any:
-    """A dataclass field that settings before version `since` do not have."""
-    return field(default=default, metadata={"since": since})
+def to_params(settings: Any) -> dict[str, Any]:
+    """A dataclass as nested dicts, lists and single values, without later fields that are at their defaults."""
+    values = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not (_is_later(field) and value == field.default):
+            values[field.name] = _jsonable(value)
+    return values
 
 
-def to_params(value: Any) -> Any:
-    """`value` with all dataclasses in it as dicts, without added fields that are at their default."""
+def _jsonable(value: Any) -> Any:
     if is_dataclass(value):
-        pairs = ((f, getattr(value, f.name)) for f in fields(value))
-        return {f.name: to_params(x) for f, x in pairs if not (f.name in added_fields(value) and x == f.default)}
+        return to_params(value)
     if isinstance(value, Mapping):
-        return {key: to_params(item) for key, item in value.items()}
-    return type(value)(map(to_params, value)) if isinstance(value, (list, tuple)) else value
+        return {key: _jsonable(item) for key, item in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
-def added_fields(settings: Any) -> set[str]:
-    """Names of the added fields of a dataclass: the only ones that parameters may lack."""
-    return {f.name for f in fields(settings) if "since" in f.metadata}
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The inverse of `to_params`: the dataclass, with all that is in it.
+
+    Types and bounds are checked by pydantic; where it is not installed (training needs torch, transformers, numpy and
+    safetensors alone) only names are.
+
+    Raises:
+        RmtlibError: a field is unknown or missing, at any depth, or has a value that it cannot have.
+    """
+    return _read(cls, data, "")
+
+
+def _read(cls: type[T], data: Mapping[str, Any], prefix: str) -> T:
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    needed = {name for name, field in known.items() if not _is_later(field)}
+    if wrong := (set(data) - set(known)) | (needed - set(data)):
+        names = ", ".join(f"{prefix}{name}" for name in sorted(wrong))
+        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {names}")
+    hints = get_type_hints(cls)
+    values = {name: _value(hints[name], value, f"{prefix}{name}") for name, value in data.items()}
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:  # TypeError: a wrong type that nothing has checked
+        raise RmtlibError(f"{cls.__name__} settings{f' in {prefix[:-1]}' if prefix else ''}: {error}") from error
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    """A field's value: nested settings are read in turn, single values checked and kept as they are."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if isinstance(value, Mapping) and (nested := [kind for kind in options if is_dataclass(kind)]):
+        closest = min(nested, key=lambda kind: len({field.name for field in fields(kind)} ^ set(value)))
+        return _read(closest, value, f"{name}.")  # type: ignore[arg-type]
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)) and is_dataclass(get_args(hint)[0]):
+        return tuple(_value(get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    _check(hint, value, name)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check(hint: Any, value: Any, name: str) -> None:
+    try:
+        from pydantic import ValidationError
+    except ImportError:
+        return
+    try:
+        _adapter(hint).validate_json(json.dumps(value, default=dict))  # as JSON, a list is a tuple
+    except ValidationError as error:
+        raise RmtlibError(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}") from error
+
+
+@cache
+def _adapter(hint: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(hint) if is_dataclass(hint) else TypeAdapter(hint, config=config)
+
+
+def _is_later(field: Field[Any]) -> bool:
+    return "since" in field.metadata

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.runs.spec import ARTIFACTS, Artifact, Cost, Result, Row, RunConfig
+from rmtlib.experiments.registry import ARTIFACTS
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.spec import Cost, Result, Row, RunConfig
 
 STEPS = 20
 STEP_S = {"brief": 0.03, "slow": 0.15, "deaf": 0.15}

@@ -21,17 +21,20 @@ def record(
     seed: int = 0,
     accuracy: Callable[[int], float] = lambda segments: 0.9,
     segments: tuple[int, ...] = SEGMENTS,
-    n: int = 500,
+    n: int | None = None,  # None: as many as the settings say, where they say so
     train_segments: int = 4,
     finished: str = "2026-01-02T03:04:05+00:00",
     params: Mapping[str, Any] | None = None,
     **metrics: Any,
 ) -> dict[str, Any]:
     """One record; `accuracy` gives the exact match at so many segments."""
-    exact_match = [{"segments": s, "tokens": 128 * s, "n": n, "correct": round(n * accuracy(s))} for s in segments]
-    config = RunConfig(
-        "figure-5", row, scale, seed, COMPLETE.with_all_files("qa1", scale, seed).params | (params or {})
-    )
+    settings = COMPLETE.with_all_files("qa1", scale, seed).params
+    samples = {s: n or settings["test_samples"].get(str(s), 500) for s in segments}
+    exact_match = [
+        {"segments": s, "tokens": 128 * s, "n": count, "correct": round(count * accuracy(s))}
+        for s, count in samples.items()
+    ]
+    config = RunConfig("figure-5", row, scale, seed, settings | (params or {}))
     return {
         "schema": 1,
         "run_id": config.id,

@@ -57,6 +57,7 @@ def test_every_question_is_a_sample_without_the_questions_before_it(tmp_path):
         answer="hallway",
         supporting=(0, 2),
         story=0,
+        end=" ",
     )
     assert second.facts == (*first.facts, "John got the football there.", "Mary dropped the milk.")
     assert second.supporting == (4, 2) and second.story == 0
@@ -321,7 +322,7 @@ def test_without_files_the_simulator_is_used_and_said(no_files):
     assert len(questions) == 9000 and note["source"] == "simulator" and note["seed"] == 0
     assert note["task"] == "qa1" and note["split"] == "train" and note["questions"] == 9000 and note["stories"] == 1800
     assert re.fullmatch("[0-9a-f]{64}", note["sha256"])
-    with pytest.raises(RmtlibError, match="no place has babi-qa1-train"):
+    with pytest.raises(RmtlibError, match="no mirror has babi-qa1-train"):
         load_questions("qa1", "train", prefer="files")
     assert load_questions("qa1", "train", seed=1)[1]["sha256"] != note["sha256"]
 
@@ -345,7 +346,7 @@ def fake_files(monkeypatch, tmp_path, present):
 
     def fetch(name, progress=True):
         if name not in present:
-            raise RmtlibError(f"no place has {name}")
+            raise RmtlibError(f"no mirror has {name}")
         return tmp_path / name.rsplit("-", 1)[1]
 
     monkeypatch.setattr(sources, "fetch", fetch)

@@ -11,8 +11,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmtlib.data.babi import simulate
-from rmtlib.data.babilong import SampleBuilder
+from rmtlib.data.babi import parse_questions, simulate
+from rmtlib.data.babilong import JOINS, SampleBuilder
 from rmtlib.data.books import synthetic_text
 from rmtlib.data.sources import fetch, state
 from rmtlib.data.text import MIN_SENTENCE_TOKENS, Background, GPT2Tokenizer, WordTokenizer, split_sentences
@@ -256,3 +256,51 @@ def test_wrong_options_are_one_line_errors(background):
         builder(background, join="tab")
     with pytest.raises(RmtlibError, match="no questions"):
         SampleBuilder([], background, TOKENIZER, stream="train", seed=0)
+
+
+class Characters:
+    """Every character is a token, so that no space or line break can hide."""
+
+    name, vocab_size, gen_id, eos_id = "characters", 300, 256, 257
+
+    def encode(self, text):
+        return np.array([ord(character) for character in text], dtype=np.uint16)
+
+    def decode(self, ids):
+        return "".join({256: "<GEN>", 257: "<EOS>"}.get(int(i), chr(int(i))) for i in ids)
+
+
+@pytest.mark.parametrize("join", ["space", "released"])
+def test_samples_are_joined_as_released_if_asked_for(tmp_path, join):
+    """The stream of the released training code: nothing between texts, questions and books as in their files."""
+    lines = ["1 Mary went to the hall.", "2 Where is Mary? \thall\t1", "3 John is here.", "4 Is he?\tyes\t3"]
+    questions = parse_questions(lines, "qa1")
+    book = "It was\nlong ago. He\nslept until noon.\n\nAnd that is\nall of it."
+    tokenizer, released = Characters(), join == "released"
+    background = Background.build([book], tokenizer, tmp_path, lead=JOINS[join], line_breaks=released)
+    facts = SampleBuilder(questions, None, tokenizer, stream="test", seed=0, join=join)
+    texts = [tokenizer.decode(facts.build(i, 100).tokens[:]) for i in range(2)]
+    if released:
+        assert texts == [
+            "Mary went to the hall.Where is Mary? <GEN>hall<EOS>",
+            "Mary went to the hall.John is here.Is he?<GEN>yes<EOS>",
+        ]
+        assert tokenizer.decode(background.ids) == "It was\nlong ago.He\nslept until noon.And that is\nall of it."
+    else:
+        assert texts == [
+            " Mary went to the hall. Where is Mary?<GEN>hall<EOS>",
+            " Mary went to the hall. John is here. Is he?<GEN>yes<EOS>",
+        ]
+        assert tokenizer.decode(background.ids) == " It was long ago. He slept until noon. And that is all of it."
+
+
+def test_released_ids_of_a_question_end_with_a_space_before_gen():
+    if "absent" in (state("gpt2-encoder"), state("gpt2-bpe")):
+        pytest.skip("GPT-2's tokeniser files are not on this machine (rmtlib data gpt2-encoder gpt2-bpe)")
+    theirs = transformers.GPT2TokenizerFast(str(fetch("gpt2-encoder")), str(fetch("gpt2-bpe")))
+    questions = parse_questions(["1 Mary went to the hall.", "2 Where is Mary? \thall\t1"], "qa1")
+    made = SampleBuilder(questions, None, GPT2Tokenizer.load(), stream="test", seed=0, join="released").build(0, 100)
+    texts = ["Mary went to the hall.", "Where is Mary? "]
+    ids = [i for text in texts for i in theirs.encode(text)]
+    ids += [theirs.encode("GEN")[0], *theirs.encode("hall"), theirs.eos_token_id]
+    assert made.tokens[:].tolist() == ids and theirs.decode(ids[made.prompt_length - 2]) == " "

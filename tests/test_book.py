@@ -12,12 +12,12 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
 from rmtlib.report.measurements import slug
 from rmtlib.report.verdicts import scoreboard
-from rmtlib.report.view import View
 from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent
@@ -196,7 +196,7 @@ def soup(text: str) -> BeautifulSoup:
 
 
 def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
-    view = View("figure-5")
+    view = view_of("figure-5")
     assert "not run" in scoreboard([view]).to_html()
     assert "Not run" in pages.records_fragment([view], tmp_path)
     assert "not run" in view.claims()
@@ -211,7 +211,7 @@ def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
 def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
     live, published = fakes.seeds("qa1", (0.1, 0.2)), fakes.seeds("qa2", (0.3,))
     published[0]["notes"] = ["stopped <twice> & resumed"]
-    text = pages.records_fragment([View("figure-5", live, published)], tmp_path / "records")
+    text = pages.records_fragment([view_of("figure-5", live, published)], tmp_path / "records")
     for record in [*live, *published]:
         assert f"({slug(record).lower()})=" in text
         assert json.loads((tmp_path / "records" / f"{slug(record)}.json").read_text()) == record
@@ -221,7 +221,7 @@ def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
 
 
 def test_settings_come_from_the_configs():
-    view = View("figure-5")
+    view = view_of("figure-5")
     rows = {
         row.th.text: [td.text for td in row.select("td")]
         for row in soup(pages.settings_fragment(view)).select("tbody tr")
@@ -232,8 +232,8 @@ def test_settings_come_from_the_configs():
 
 def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
     for view in (
-        View("figure-5"),
-        View("figure-5", published=[fakes.record(params={"questions": "simulator", "earlier": 1})]),
+        view_of("figure-5"),
+        view_of("figure-5", published=[fakes.record(params={"questions": "simulator", "earlier": 1})]),
     ):
         shown = []
         for state in ("absent", "cached"):
@@ -248,7 +248,7 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
 
 
 def test_saving_leaves_figure_table_and_summary(tmp_path):
-    said = View("figure-5", fakes.seeds("qa1", (0.05, 0.1, 0.15))).save(tmp_path / "out")
+    said = view_of("figure-5", fakes.seeds("qa1", (0.05, 0.1, 0.15))).save(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"figure-5.png", "figure-5.svg", "figure-5.csv", "summary.txt"}
     summary = (tmp_path / "out" / "summary.txt").read_text()
@@ -281,7 +281,7 @@ def book(tmp_path_factory):
     def call(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(arguments, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
-    written = call(sys.executable, "-m", "rmtlib.report.pages")
+    written = call(sys.executable, "-m", "rmtlib.book")
     assert written.returncode == 0, written.stderr
     built = call(str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "-W", "--keep-going", "-q")
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
@@ -327,7 +327,7 @@ def test_a_record_that_was_edited_stops_the_pages_in_one_line(book):
     path.write_text(good.replace('"correct": 485', '"correct": 499'))
     assert path.read_text() != good
     try:
-        done = call(sys.executable, "-m", "rmtlib.report.pages", "--out", "elsewhere")
+        done = call(sys.executable, "-m", "rmtlib.book", "--out", "elsewhere")
     finally:
         path.write_text(good)
     assert done.returncode == 2

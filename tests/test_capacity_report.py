@@ -11,9 +11,9 @@ from rmtlib.evaluation.capacity import expected_accuracy
 from rmtlib.experiments.capacity.artifact import VALUES, MemoryCapacity
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.report import DIGITS
+from rmtlib.experiments.view import view_of
 from rmtlib.report import pages
 from rmtlib.report.tables import mean_text
-from rmtlib.report.view import View
 
 REMEMBER, REWRITE = (1, 5, 10, 16), (1, 10, 100, 500)
 
@@ -53,7 +53,7 @@ def rewrite(far=None, learned=0.99) -> list[dict]:
 
 
 def findings(records) -> dict:
-    return {verdict.claim.name: verdict.finding for verdict in View("memory-capacity", records).verdicts()}
+    return {verdict.claim.name: verdict.finding for verdict in view_of("memory-capacity", records).verdicts()}
 
 
 def outcomes(records) -> dict[str, str]:
@@ -61,7 +61,7 @@ def outcomes(records) -> dict[str, str]:
 
 
 def test_main_metrics_are_stored_pairs_and_accuracies():
-    results = View("memory-capacity", runs("armt-remember", stores(7), stores(8))).results
+    results = view_of("memory-capacity", runs("armt-remember", stores(7), stores(8))).results
     series = results.series()["small"]["armt-remember"]
     assert series.metric == "pairs stored" and [p.x for p in series.points] == list(REMEMBER)
     assert series.points[2].mean == pytest.approx(7.5, abs=0.05)
@@ -117,7 +117,7 @@ def test_both_halves_of_a_claim_are_shown_if_one_cannot_be_judged():
     assert finding.outcome == "not enough runs"
     halves = {name: half.outcome for name, half in finding.parts.items()}
     assert halves == {"ARMT keeps": "fails", "RMT and Mamba degrade": "not enough runs"}
-    assert "ARMT keeps: " in View("memory-capacity", records).claims()
+    assert "ARMT keeps: " in view_of("memory-capacity", records).claims()
 
 
 def test_two_runs_are_not_enough():
@@ -127,7 +127,7 @@ def test_two_runs_are_not_enough():
 
 
 def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
-    view = View("memory-capacity", remember(), rewrite())
+    view = view_of("memory-capacity", remember(), rewrite())
     assert len(view.draw().axes) == 2
     alt = view.alt()
     assert "small scale, remember, runs on this machine: armt (3 runs)" in alt
@@ -143,7 +143,7 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
 
 
 def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
-    view = View("memory-capacity")
+    view = view_of("memory-capacity")
     assert "not run" in view.claims() and "not run" in pages.scales_table(view, tmp_path).to_html()
     settings = pages.settings_fragment(view)
     assert "A stage&#x27;s segments are pairs." in settings or "A stage's segments are pairs." in settings

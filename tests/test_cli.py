@@ -10,16 +10,21 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_artifact import Fake
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.registry import ARTIFACTS, get_artifact
 from rmtlib.notebooks import execute, parse_parameters, read_parameters
+from rmtlib.runs import artifact as artifact_module
 from rmtlib.runs import plan as plan_module
-from rmtlib.runs import provenance, spec
+from rmtlib.runs import provenance
+from rmtlib.runs.artifact import select
 from rmtlib.runs.records import load_record, write_record
-from rmtlib.runs.spec import ARTIFACTS, RunConfig, select
+from rmtlib.runs.spec import PILOT, RunConfig, Trial
 
 TESTS = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def fake(tmp_path, monkeypatch):
     for name in list(ARTIFACTS):
         monkeypatch.delitem(ARTIFACTS, name)
     monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("FAKE_ORDERS", raising=False)
     return tmp_path
 
@@ -111,7 +116,7 @@ def test_an_error_from_the_disk_is_one_line(rmtlib, monkeypatch):
 
 
 def chosen(*arguments):
-    return [(config.row, config.seed) for config in select("fake", *arguments)]
+    return [(config.row, config.seed) for config in select(get_artifact("fake"), *arguments)]
 
 
 def test_selection():
@@ -123,28 +128,60 @@ def test_selection():
 
 
 def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
-    monkeypatch.setattr(spec, "has_gpu", lambda: False)
+    monkeypatch.setattr(artifact_module, "has_gpu", lambda: False)
     status, out, _ = rmtlib(
         "plan", "fake", "--json", "--scale", "", "--seeds", "", "--rows", "", "--tasks", "", "--jobs", ""
     )
     assert status == 0
     found = json.loads(out)
     assert found["scale"] == "small" and [run["row"] for run in found["runs"]] == ["qa1", "qa1"]
-    monkeypatch.setattr(spec, "has_gpu", lambda: True)
-    assert select("fake", "")[0].scale == "gpu"
+    monkeypatch.setattr(artifact_module, "has_gpu", lambda: True)
+    assert select(get_artifact("fake"), "")[0].scale == "gpu"
+
+
+def test_trials_are_a_scale_of_their_own(rmtlib, monkeypatch):
+    assert "unknown scale 'pilot'" in rmtlib("plan", "fake", "--scale", "pilot")[2]
+    params = {"steps": 5, "sizes": [1]}
+    trials = [
+        Trial("short", "as before", RunConfig("fake", "qa1", PILOT, 100, params)),
+        Trial("longer", "does it help?", RunConfig("fake", "qa1", PILOT, 100, params | {"steps": 6})),
+        Trial("other", "another row", RunConfig("fake", "base", PILOT, 101, params)),
+    ]
+    monkeypatch.setattr(Fake, "trials", tuple(trials))
+    artifact = get_artifact("fake")
+    assert select(artifact, PILOT) == select(artifact, PILOT, None, "all") == [trial.config for trial in trials]
+    assert select(artifact, PILOT, None, "qa1") == [trial.config for trial in trials[:2]]
+    assert select(artifact, PILOT, None, "lo*,base") == [trial.config for trial in trials[1:]]
+    for options, said in (({"rows": "x"}, "short, longer, other"), ({"seeds": 1}, "its own task and seed")):
+        with pytest.raises(RmtlibError, match=said):
+            select(artifact, PILOT, **options)
+    status, out, _ = rmtlib("run", "fake", "--scale", "pilot", "--rows", "all", "--json")
+    assert status == 0 and len(json.loads(out)["runs"]) == 3
+    make_clean("runs")
+    assert len(json.loads(rmtlib("publish", "fake", "--json")[1])["published"]) == 3
+    assert rmtlib("verify")[0] == 0
+    assert sorted(run["seed"] for run in json.loads(rmtlib("status", "--json")[1]) if run["published"]) == [
+        100,
+        100,
+        101,
+    ]
+
+
+@pytest.mark.parametrize("scale, seed", [("small", 100), (PILOT, 0), (PILOT, 2)])
+def test_a_trial_is_no_result(scale, seed):
+    with pytest.raises(ValueError, match="a trial has scale 'pilot' and a seed that no result is made with"):
+        Trial("a", "b", RunConfig("fake", "qa1", scale, seed, {}))
 
 
 @pytest.mark.parametrize("seeds", [True, 1.0, 0, "x", -3])
 def test_seeds_from_python_are_checked_too(seeds):
     with pytest.raises(RmtlibError, match="seeds is how many"):
-        select("fake", "small", seeds)
+        select(get_artifact("fake"), "small", seeds)
 
 
 def test_only_run_prepares(rmtlib, monkeypatch):
-    import fake_artifact
-
     calls = []
-    monkeypatch.setattr(fake_artifact.Fake, "prepare", lambda self, scale, rows: calls.append((scale, rows)))
+    monkeypatch.setattr(Fake, "prepare", lambda self, scale, rows: calls.append((scale, rows)))
     rmtlib("plan", "fake", "--scale", "small")
     assert calls == []
     rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--rows", "qa*")
@@ -246,7 +283,7 @@ def test_plan_for_the_papers_scale_states_its_assumption(rmtlib, monkeypatch):
     assert status == 0
     assert "H200" in out and "33 TFLOP/s in float32" in out and "there is none here" in out
     assert "left to do" in out
-    in_bf16 = plan_module.device_assumption(spec.get_artifact("fake"), "gpu", "bf16")
+    in_bf16 = plan_module.device_assumption(get_artifact("fake"), "gpu", "bf16")
     assert "790 TFLOP/s bf16" in in_bf16["text"] and in_bf16["flops"] > plan_module.GPU_FLOAT32
 
 
@@ -280,7 +317,7 @@ def test_status_shows_every_state(rmtlib, monkeypatch):
 
 def test_status_names_a_damaged_run_and_still_shows_the_others(rmtlib):
     rmtlib("run", "fake", "--scale", "small")
-    path = Path("runs/fake") / select("fake", "small")[0].slug / "record.json"
+    path = Path("runs/fake") / select(get_artifact("fake"), "small")[0].slug / "record.json"
     path.write_text("{")
     status, out, err = rmtlib("status")
     assert status == 2
@@ -305,7 +342,12 @@ def test_publish_then_verify_then_tamper(rmtlib):
     assert sorted(published) == sorted(str(path) for path in Path("results/fake").glob("*.json"))
     assert len(published) == 2
     assert rmtlib("verify") == (0, "2 records in results/ are as they were written\n", "")
-    assert json.loads(rmtlib("verify", "--json")[1]) == {"folder": "results", "records": 2, "problems": []}
+    assert json.loads(rmtlib("verify", "--json")[1]) == {
+        "folder": "results",
+        "records": 2,
+        "problems": [],
+        "not_recomputed": [],
+    }
     assert {run["published"] for run in json.loads(rmtlib("status", "--json")[1])} == set(published)
     path = Path(published[0])
     path.write_text(path.read_text().replace('"loss": 0.5', '"loss": 0.4'))
@@ -431,9 +473,11 @@ def test_the_source_is_never_overwritten(rmtlib):
     assert path.read_bytes() == before
 
 
-RUN = "from rmtlib.runs.scheduler import run\nfrom rmtlib.runs.spec import ARTIFACTS, select\n" + (
-    'ARTIFACTS["fake"] = "fake_artifact:Fake"\nrecords = run(select("fake", SCALE, SEEDS))'
-)
+RUN = """from fake_artifact import Fake
+from rmtlib.runs.artifact import select
+from rmtlib.runs.scheduler import run
+
+records = run(Fake(), select(Fake(), SCALE, SEEDS))"""
 
 
 def test_a_notebook_runs_and_a_failed_one_never_replaces_it(rmtlib):
@@ -472,7 +516,7 @@ def test_ctrl_c_in_a_notebook_stops_its_training_with_a_checkpoint():
         start_new_session=True,
         env=os.environ | {"FAKE_ORDERS": "slow"},
     )
-    folder = Path("runs/fake") / select("fake", "small")[0].slug
+    folder = Path("runs/fake") / select(get_artifact("fake"), "small")[0].slug
     deadline = time.monotonic() + 120
     while not (folder / "progress.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -12,8 +12,9 @@ from rmtlib.experiments.babilong import artifact as figure_5
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data
 from rmtlib.experiments.babilong.settings import Params
+from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.worker import RunFolder
+from rmtlib.settings import from_dict
 
 FIGURE = Figure5()
 
@@ -31,7 +32,7 @@ def no_files(monkeypatch, tmp_path):
 def test_configs_are_complete_json_and_give_trainable_settings(scale, task):
     config = FIGURE.config(task, scale, 0)
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
-    params = Params.from_json(config.to_json()["params"])
+    params = from_dict(Params, config.params)
     train = params.train
     lengths = [stage.segments for stage in train.stages]
     assert lengths == sorted(lengths) and max(map(int, params.test_samples)) > max(lengths) - (scale == "smoke")
@@ -40,7 +41,7 @@ def test_configs_are_complete_json_and_give_trainable_settings(scale, task):
 
 
 def test_paper_scale_is_appendix_c():
-    params = Params.from_json(FIGURE.config("qa1", "paper", 0).to_json()["params"])
+    params = from_dict(Params, FIGURE.config("qa1", "paper", 0).params)
     train = params.train
     assert params.backbone == "gpt2" and params.memory_tokens == 16 and train.segment_size == 512
     assert [stage.segments for stage in train.stages] == [1, 2, 4, 6, 8, 16, 32]
@@ -51,11 +52,11 @@ def test_paper_scale_is_appendix_c():
 def test_unknown_parameters_are_refused():
     data = FIGURE.config("qa1", "smoke", 0).to_json()["params"]
     with pytest.raises(RmtlibError, match="Params settings unknown or missing: memory_token, memory_tokens"):
-        Params.from_json({("memory_token" if k == "memory_tokens" else k): v for k, v in data.items()})
+        from_dict(Params, {("memory_token" if k == "memory_tokens" else k): v for k, v in data.items()})
     for part, key in (("train", "clip_norm"), ("backbone", "dropout")):  # nothing is left to a default
         less = {k: v for k, v in data[part].items() if k != key}
         with pytest.raises(RmtlibError, match=f"settings unknown or missing: {key}"):
-            Params.from_json(data | {part: less})
+            from_dict(Params, data | {part: less})
 
 
 class Interrupted(RunFolder):
@@ -89,7 +90,7 @@ def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(tmp_p
 
 
 def test_seeds_give_other_runs_on_the_same_test_set():
-    params = [Params.from_json(FIGURE.config("qa4", "smoke", seed).to_json()["params"]) for seed in (0, 1)]
+    params = [from_dict(Params, FIGURE.config("qa4", "smoke", seed).params) for seed in (0, 1)]
     one, two = (open_data("qa4", p) for p in params)
     for i in range(20):
         assert one.test.build(i, 100).tokens[:].tolist() == two.test.build(i, 100).tokens[:].tolist()

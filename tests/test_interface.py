@@ -22,7 +22,7 @@ from rmtlib.models.config import (
 from rmtlib.models.generation import generate
 from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
 from rmtlib.models.interface import batch_axis, detach, join, select
-from rmtlib.models.registry import MODELS, build, count_parameters, flops_per_token
+from rmtlib.models.registry import MODELS, build, flops_per_token, size_of
 from rmtlib.models.transformer_xl import XLState
 
 V, D, S = 29, 12, 6
@@ -219,7 +219,7 @@ def test_generation_equals_teacher_forcing_across_segment_borders(model):
 
 
 def test_sizes_are_counted_without_weights(config, model):
-    assert count_parameters(config) == sum(p.numel() for p in model.parameters())
+    assert size_of(config)["parameters"] == sum(p.numel() for p in model.parameters())
     with torch.device("meta"):
         shapes = build(config)
         assert shapes.state_size() == model.state_size()

@@ -12,20 +12,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmtlib.data.streams import LANGUAGES
+from rmtlib.data.streams import CORPORA
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
 from rmtlib.experiments.language_modelling.figure import apart
 from rmtlib.experiments.language_modelling.report import by_scale, ways_to_train
 from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params
-from rmtlib.models.registry import count_parameters
+from rmtlib.experiments.registry import get_artifact
+from rmtlib.experiments.view import view_of
+from rmtlib.models.registry import size_of
 from rmtlib.report.measurements import Results
 from rmtlib.report.pages import measured_table, record_section, scales_table, settings_fragment
 from rmtlib.report.verdicts import scoreboard
-from rmtlib.report.view import View
-from rmtlib.runs.spec import RunConfig, get_artifact, select
-from rmtlib.runs.worker import RunFolder
+from rmtlib.runs.artifact import select
+from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.spec import RunConfig
+from rmtlib.settings import from_dict
 
 ARTIFACTS = (Enwik8(), WikiText103())
 
@@ -69,7 +72,7 @@ def test_configs_of_all_rows_are_complete_and_costed(artifact):
         for row in artifact.rows:
             config = artifact.config(row.name, scale, 0)
             assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
-            params = Params.from_json(config.to_json()["params"])
+            params = from_dict(Params, config.params)
             assert params.train.seed == 0 and asdict(params) == config.to_json()["params"] | {
                 "model": asdict(params.model)
             }
@@ -78,7 +81,7 @@ def test_configs_of_all_rows_are_complete_and_costed(artifact):
 
 
 def test_paper_scale_is_the_papers():
-    params = Params.from_json(Enwik8().config("rmt-10-bptt-2-seg128", "paper", 0).to_json()["params"])
+    params = from_dict(Params, Enwik8().config("rmt-10-bptt-2-seg128", "paper", 0).params)
     train = params.train
     assert (train.steps, train.batch_size, train.segment_size, train.bptt) == (400_000, 64, 128, 2)
     assert (train.lr, train.clip_norm, train.replay) == (2.5e-4, 0.25, "stored")
@@ -86,7 +89,7 @@ def test_paper_scale_is_the_papers():
     both = Enwik8().config("trxl-10-rmt-20-bptt-0-seg128", "paper", 0).params  # the loss is WikiText-103's alone
     assert both["train"]["auxiliary"] == 0 and not both["model"]["auxiliary_token"]
     assert Enwik8().config("trxl-512-seg512", "paper", 0).params["evaluation"]["cache"] == 896
-    words = Params.from_json(WikiText103().config("trxl-150-rmt-10-bptt-3-2x-seg150", "paper", 0).to_json()["params"])
+    words = from_dict(Params, WikiText103().config("trxl-150-rmt-10-bptt-3-2x-seg150", "paper", 0).params)
     train, model = words.train, words.model
     assert (train.steps, train.batch_size, train.auxiliary, train.bptt) == (400_000, 60, 0.01, 3)
     assert (model.cache, model.memory_tokens, model.auxiliary_token) == (150, 10, True)
@@ -98,8 +101,8 @@ def test_paper_scale_is_the_papers():
     (WikiText103(), "baseline-seg150", 151_107_538), (WikiText103(), "mt-75-seg150", 151_107_538 + 75 * 410),
 ])  # fmt: skip
 def test_models_of_the_paper_scale_have_the_published_size(artifact, row, count):
-    params = Params.from_json(artifact.config(row, "paper", 0).to_json()["params"])
-    assert count_parameters(params.model) == count
+    params = from_dict(Params, artifact.config(row, "paper", 0).params)
+    assert size_of(params.model)["parameters"] == count
 
 
 def test_settings_are_complete_at_any_depth():
@@ -107,7 +110,7 @@ def test_settings_are_complete_at_any_depth():
     for part in (data, data["model"], data["train"]):
         part["new"] = part.pop(kept := next(iter(part)))
         with pytest.raises(RmtlibError, match=f"unknown or missing: .*{kept}"):
-            Params.from_json(data)
+            from_dict(Params, data)
         part[kept] = part.pop("new")
 
 
@@ -131,13 +134,13 @@ def test_below_paper_scale_wikitext_103_is_wikitext_2_and_says_so():
 
 
 def test_all_rows_can_be_asked_for():
-    configs = select("enwik8", "smoke", 1, "all")
+    configs = select(Enwik8(), "smoke", 1, "all")
     assert [config.row for config in configs] == [row.name for row in ENWIK8]
 
 
 @pytest.mark.parametrize("name", ["synthetic-characters", "synthetic-words"])
 def test_made_up_text_has_the_size_that_costs_assume(name):
-    language = LANGUAGES[name]()
+    language = CORPORA[name]()
     assert language.vocab_size == VOCABULARIES[name]
     sizes = {split: len(getattr(language, split)) for split in ("train", "validation", "test")}
     assert sizes == SPLIT_TOKENS[name]
@@ -184,7 +187,7 @@ def test_other_seeds_give_other_models_and_the_same_text(tmp_path):
 
 
 def test_a_corpus_that_is_nowhere_is_an_error_in_one_line(tmp_path):
-    with pytest.raises(RmtlibError, match="no place has enwik8"):
+    with pytest.raises(RmtlibError, match="no mirror has enwik8"):
         Enwik8().execute(Enwik8().config("baseline-seg128", "small", 0), RunFolder(tmp_path))
 
 
@@ -229,11 +232,11 @@ def three(artifact: str, spread: float = 0.001, **values: float) -> list[dict]:
 
 
 def results_of(artifact: str, records: list[dict]) -> Results:
-    return View(artifact, records).results
+    return view_of(artifact, records).results
 
 
 def outcomes(artifact: str, records: list[dict]) -> dict[str, str]:
-    return {verdict.claim.name: verdict.finding.outcome for verdict in View(artifact, records).verdicts()}
+    return {verdict.claim.name: verdict.finding.outcome for verdict in view_of(artifact, records).verdicts()}
 
 
 def test_the_papers_own_values_bear_its_claims_out_as_far_as_they_do():
@@ -276,7 +279,7 @@ def test_a_contradiction_has_to_stand_out_among_many_pairs():
 
 def test_a_claim_with_a_limit_is_tested_against_the_limit():
     """Within 1 % of Tr-XL 40, however surely above it."""
-    view = View("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))
+    view = view_of("enwik8", three("enwik8", trxl_40_seg128=2.5, rmt_5_bptt_1_seg128=2.52))
     near = {verdict.claim.name: verdict.finding for verdict in view.verdicts()}["matches-cache-40"]
     assert near.outcome == "holds" and "+0.020 ± 0.001 (3 and 3 runs; less than 1 % above, p" in near.statistic
     assert near.effect == pytest.approx(0.02) and near.p < 0.05 and near.n == (3, 3)
@@ -293,14 +296,14 @@ def test_a_summary_keeps_scales_and_ways_to_train_apart():
             ("rmt-20-bptt-2-window-seg128", 2.0, "small"),
         )
     ]
-    assert View("enwik8", records).summary() == [
+    assert view_of("enwik8", records).summary() == [
         "RMT, small scale: best 2.500 bpc (rmt-20-bptt-2-seg128), worst 2.500; 1 row(s), 1 run(s)",
         "RMT, gpu scale: best 1.300 bpc (rmt-20-bptt-2-seg128), worst 1.300; 1 row(s), 1 run(s)",
     ]
 
 
 def test_captions_say_how_lengths_and_text_differ():
-    caption = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0)).tables()
+    caption = view_of("wikitext-103", three("wikitext-103", baseline_seg50=250.0)).tables()
     assert "Column small: memory and segment are divided by 2.5 and rounded, to at least 1. Trained and tested on " in (
         caption
     )
@@ -308,7 +311,7 @@ def test_captions_say_how_lengths_and_text_differ():
 
 
 def test_pages_show_a_usual_row_and_name_the_text():
-    view = View("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
+    view = view_of("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
     assert "Settings of a run of rmt-10-bptt-2-seg50 at each scale.</caption>" in settings_fragment(view)
     assert "WikiText-2" in scoreboard([view]).to_html()
     assert "small scale, on WikiText-2, runs on this machine: baseline-seg50" in view.alt()
@@ -338,14 +341,14 @@ def test_mt_may_help_a_little_only():
 
 
 def test_the_page_lists_rows_that_were_not_run_with_their_cost(tmp_path):
-    text = scales_table(View("enwik8", (), three("enwik8", baseline_seg128=3.2)), tmp_path).to_html()
+    text = scales_table(view_of("enwik8", (), three("enwik8", baseline_seg128=3.2)), tmp_path).to_html()
     assert "Not run: trxl-512-seg512, " in text and "baseline-seg128" not in text
     assert f"for {len(ENWIK8) - 1} runs" in text
 
 
 def test_view_of_records():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2)
-    view = View("enwik8", records[:3], records)
+    view = view_of("enwik8", records[:3], records)
     assert view.results.series()["small"]["baseline-seg128"].first.std == pytest.approx(0.001)
     html = view.tables("records.html")
     assert (
@@ -367,22 +370,22 @@ def test_view_of_records():
 
 def test_training_is_drawn_for_the_default_rows_with_a_label_each():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2, trxl_40_seg128=3.1)
-    training = View("enwik8", (), records).draw().axes[2]
+    training = view_of("enwik8", (), records).draw().axes[2]
     assert {text.get_text() for text in training.texts} == {"baseline-seg128", "rmt-20-bptt-0-seg128"}
     assert len(training.lines) == 6 and training.get_title() == "validation in training, 2 of the rows"
-    alone = View("enwik8", (), records[-3:]).draw().axes[2]
+    alone = view_of("enwik8", (), records[-3:]).draw().axes[2]
     assert [text.get_text() for text in alone.texts] == ["trxl-40-seg128"]
 
 
 def test_a_run_that_never_validated_to_a_number_is_drawn_all_the_same():
     broken = record("enwik8", "baseline-seg128", 0, 3.2)
     broken["curves"]["validation"] = [[1, None]]
-    assert not View("enwik8", (), [broken]).draw().axes[2].lines
+    assert not view_of("enwik8", (), [broken]).draw().axes[2].lines
 
 
 def test_a_figure_of_all_rows_draws_the_training_of_a_few():
     records = [record("wikitext-103", row.name, 0, 30.0 + i, "gpu") for i, row in enumerate(WIKITEXT_103)]
-    training = View("wikitext-103", (), records).draw().axes[2]
+    training = view_of("wikitext-103", (), records).draw().axes[2]
     assert len(training.texts) == 5
     low, high = training.get_ylim()
     assert all(low / 2 < text.get_position()[1] < 2 * high for text in training.texts)
@@ -403,5 +406,5 @@ def test_labels_that_do_not_collide_stay():
 
 def test_view_without_records():
     for artifact in ("enwik8", "wikitext-103"):
-        view = View(artifact)
+        view = view_of(artifact)
         assert view.summary() == ["No runs yet."] and view.draw() and view.alt() and "paper" in view.tables()

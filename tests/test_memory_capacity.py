@@ -9,16 +9,18 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.capacity.run import execute
 from rmtlib.experiments.capacity.settings import Params
-from rmtlib.models.registry import build, count_parameters
-from rmtlib.runs.spec import RunConfig, select
-from rmtlib.runs.worker import RunFolder
+from rmtlib.models.registry import build, size_of
+from rmtlib.runs.artifact import select
+from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.spec import RunConfig
+from rmtlib.settings import from_dict
 
 CAPACITY = MemoryCapacity()
 ROWS = [row.name for row in CAPACITY.rows]
 
 
 def params(row: str, scale: str) -> Params:
-    return Params.from_json(CAPACITY.config(row, scale, 0).to_json()["params"])
+    return from_dict(Params, CAPACITY.config(row, scale, 0).params)
 
 
 @pytest.mark.parametrize("scale", CAPACITY.scales)
@@ -48,7 +50,7 @@ def test_estimated_sizes_are_those_of_the_models(row):
 def test_the_papers_models_and_state_sizes():
     """As the released scripts make them: about 500k parameters; ARMT's state is 3 or 6 times Mamba's, not the same."""
     count = {
-        row: count_parameters(params(f"{row}-remember", "paper").model.model()) for row in ("armt", "rmt", "mamba")
+        row: size_of(params(f"{row}-remember", "paper").model.model())["parameters"] for row in ("armt", "rmt", "mamba")
     }
     assert count == {"armt": 563_460, "rmt": 431_360 + 32 * 128, "mamba": pytest.approx(532_000, rel=0.02)}
     states = {row: params(f"{row}-remember", "paper").model.state_size for row in ("armt", "rmt", "mamba", "prmt")}
@@ -70,7 +72,7 @@ def test_unknown_parameters_are_refused_at_any_depth():
     data = CAPACITY.config("armt-remember", "smoke", 0).to_json()["params"]
     data["model"]["rule"]["order"] = data["model"]["rule"].pop("update")
     with pytest.raises(RmtlibError, match="DeltaRule settings unknown or missing: order, update"):
-        Params.from_json(data)
+        from_dict(Params, data)
 
 
 def test_rows_can_be_chosen_by_task_and_pattern():
@@ -103,5 +105,5 @@ def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(row, 
 def test_a_fixed_set_serves_training_from_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
     settings = CAPACITY.config("rmt-remember", "smoke", 0).to_json()["params"] | {"train_samples": 20}
-    result = execute(Params.from_json(settings), RunFolder(tmp_path / "run"))
+    result = execute(from_dict(Params, settings), RunFolder(tmp_path / "run"))
     assert len(list((tmp_path / "cache" / "associative").glob("*.npy"))) == 2 and result.tokens > 0

@@ -127,7 +127,7 @@ def test_licences_are_there(root):
 
 def test_what_is_made_is_not_tracked(root):
     ignored = (root / ".gitignore").read_text().split()
-    assert {"runs/", "out/", ".venv/", "book/_build/", "book/_generated/"} <= set(ignored)
+    assert {"/runs/", "out/", ".venv/", "book/_build/", "book/_generated/"} <= set(ignored)
 
 
 # Makefile

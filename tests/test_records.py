@@ -13,11 +13,13 @@ import pytest
 from fakes import record as new_record
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.registry import all_artifacts, get_artifact
 from rmtlib.files import write_atomically
 from rmtlib.runs import provenance
-from rmtlib.runs.checks import impossible
+from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import (
     KEYS,
+    Verification,
     find_records,
     load_record,
     make_record,
@@ -26,10 +28,18 @@ from rmtlib.runs.records import (
     verify,
     write_record,
 )
-from rmtlib.runs.spec import Result, RunConfig
-from rmtlib.runs.storage import canonical, digest, write_json
+from rmtlib.runs.spec import PILOT, Result, RunConfig
+from rmtlib.runs.storage import canonical, json_sha256, write_json
 
 CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 300], [2, 400]], "model": {"d": 64}})
+
+
+FIGURE_5 = get_artifact("figure-5")
+ALL = all_artifacts()
+
+
+def impossible(record):
+    return check_record(record, ALL[record["artifact"]])[0]
 
 
 # Configs
@@ -122,7 +132,7 @@ def test_a_record_has_all_keys_and_loads_as_it_was_written(tmp_path):
     assert load_record(tmp_path / "record.json") == sealed
     assert sealed["run_id"] == CONFIG.id
     assert sealed["notes"] == ["from the folder", "from the run"]
-    assert sealed["sha256"] == digest({key: value for key, value in sealed.items() if key != "sha256"})
+    assert sealed["sha256"] == json_sha256({key: value for key, value in sealed.items() if key != "sha256"})
 
 
 def test_slices_add_up():
@@ -272,20 +282,20 @@ def test_publish_copies_clean_records_and_says_what_it_refuses(folders):
     broken = finish(new_record(seed=3))
     path = next((folders / "runs" / "figure-5").glob(f"*{broken['run_id']}/record.json"))
     path.write_text(path.read_text().replace("321.5", "1.5"))
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert [load_record(each) for each in done.published] == [clean]
     assert {each["run"].split("-")[2]: each["reason"] for each in done.refused}.keys() == {"s1", "s2", "s3"}
     reasons = " ".join(each["reason"] for each in done.refused)
     assert "uncommitted" in reasons and "not finished" in reasons and "changed after it was written" in reasons
     assert len(list((folders / "results").rglob("*.json"))) == 1
-    assert verify("results") == []
+    assert verify(ALL, "results") == Verification()
 
 
 def test_publishing_again_changes_nothing(folders):
     finish(new_record())
-    (path,) = publish("figure-5").published
+    (path,) = publish(FIGURE_5).published
     before = os.stat(path).st_mtime_ns
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert (done.published, done.unchanged) == ([], [path])
     assert os.stat(path).st_mtime_ns == before
 
@@ -293,10 +303,10 @@ def test_publishing_again_changes_nothing(folders):
 def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
     finish(new_record(seed=0))
     finish(new_record(seed=1))
-    old = publish("figure-5").published
+    old = publish(FIGURE_5).published
     shutil.rmtree("runs")
     new = finish(new_record(seed=0, params={"learning_rate": 0.1}))
-    done = publish("figure-5")
+    done = publish(FIGURE_5)
     assert done.superseded == [path for path in old if "-s0-" in path]
     assert new in find_records("figure-5", where=("results",))
     assert len(find_records("figure-5", where=("results",))) == 2
@@ -304,14 +314,14 @@ def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
 
 def test_publish_takes_only_the_runs_asked_for(folders):
     first, second = finish(new_record(seed=0)), finish(new_record(seed=1))
-    done = publish("figure-5", slugs=[RunConfig.from_json(second["config"]).slug])
+    done = publish(FIGURE_5, slugs=[RunConfig.from_json(second["config"]).slug])
     assert find_records("figure-5", where=("results",)) == [second] != [first]
     assert len(done.published) == 1
 
 
 def test_publish_without_runs_says_what_to_do(folders):
     with pytest.raises(RmtlibError, match="rmtlib run figure-5"):
-        publish("figure-5")
+        publish(FIGURE_5)
 
 
 def test_a_record_from_a_copy_without_git_is_published_where_its_code_is_the_committed_one(folders, monkeypatch):
@@ -319,12 +329,12 @@ def test_a_record_from_a_copy_without_git_is_published_where_its_code_is_the_com
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
     for state in ({"commit": None, "dirty": False}, {"commit": "c" * 40, "dirty": True}):
         monkeypatch.setattr(provenance, "git_state", lambda state=state: state)
-        assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+        assert "outside a git checkout" in publish(FIGURE_5).refused[0]["reason"]
     monkeypatch.setattr(provenance, "git_state", lambda: {"commit": "c" * 40, "dirty": False})
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "6" * 64)
-    assert "outside a git checkout" in publish("figure-5").refused[0]["reason"]
+    assert "outside a git checkout" in publish(FIGURE_5).refused[0]["reason"]
     monkeypatch.setattr(provenance, "modules_sha256", lambda: "5" * 64)
-    assert len(publish("figure-5").published) == 1
+    assert len(publish(FIGURE_5).published) == 1
 
 
 def test_verify_names_every_problem(folders):
@@ -338,7 +348,7 @@ def test_verify_names_every_problem(folders):
     write_record(record_path(dirty), dirty)
     twin = new_record(seed=0, params={"learning_rate": 0.1})
     write_record(record_path(twin), twin)
-    problems = verify("results")
+    problems = verify(ALL, "results").problems
     assert len(problems) == 4
     text = "\n".join(problems)
     for part in ("elsewhere.json is misplaced", "changed after it was written", "uncommitted", "keep one"):
@@ -387,10 +397,81 @@ def test_impossible_numbers_are_found_under_a_right_seal(artifact, metrics, said
     record["metrics"] |= metrics
     assert said in impossible(record)
     write_record(record_path(record), record)
-    (problem,) = verify("results")
+    (problem,) = verify(ALL, "results").problems
     assert "has impossible numbers" in problem and said in problem and "publish the run again" in problem
     finish(record)
-    assert said in publish(artifact).refused[0]["reason"]
+    assert said in publish(get_artifact(artifact)).refused[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "artifact, change, said",
+    [
+        ("enwik8", {"value": 2.0}, "its nats over its tokens are"),
+        ("enwik8", {"nats": None}, "nats are None"),
+        ("enwik8", {"validation": 2.0}, "the best of its curve is"),
+        ("enwik8", {"segment": 128}, "segment is 128, the settings give 32"),
+        ("wikitext-103", {"cache": 7}, "cache is 7, the settings give"),
+        ("wikitext-103", {"memory_tokens": 50}, "memory_tokens is 50, the settings give"),
+        ("enwik8", {"parameters": 1}, "parameters is 1, the settings give"),
+        ("enwik8", {"state_size": 1}, "state_size is 1, the settings give"),
+        ("memory-capacity", {"parameters": 1}, "parameters is 1, the settings give"),
+        ("memory-capacity", {"state_size": 1}, "state_size is 1, the settings give"),
+        ("memory-capacity", {"train_segments": 2}, "train_segments is 2, the settings give"),
+        ("memory-capacity", {"values": 8}, "values is 8, the settings give 16"),
+        ("memory-capacity", {("n",): 1000}, "n is 1000, the settings give 500"),
+        ("memory-capacity", {("tokens",): 1000}, "tokens is 1000, the settings give"),
+        ("memory-capacity", {("pairs",): 99}, "exact_match is not of the settings'"),
+        ("figure-5", {("n",): 1000}, "n is 1000, the settings give 200"),
+        ("figure-5", {("tokens",): 1000}, "tokens is 1000, the settings give"),
+        ("figure-5", {("segments",): 99}, "exact_match is not of the settings'"),
+        ("figure-5", {"train_segments": 8}, "train_segments is 8, the settings give 4"),
+        ("figure-5", {"parameters": 1}, "parameters is 1, the settings give"),
+    ],
+)
+def test_a_published_value_that_was_changed_and_sealed_again_is_found(artifact, change, said, root):
+    """Each derived value of a published record, against what it is derived from."""
+    records = [json.loads(path.read_text()) for path in sorted((root / "results" / artifact).glob("*.json"))]
+    record = next(record for record in records if check_record(record, ALL[artifact]) == (None, None))
+    for key, value in change.items():
+        if isinstance(key, tuple):
+            record["metrics"]["exact_match"][0][key[0]] = value
+        else:
+            record["metrics"][key] = value
+    assert said in impossible(record)
+
+
+def test_settings_of_earlier_code_are_said_and_no_problem(folders):
+    old = new_record(params={"learning_rate": 0.1})
+    write_record(record_path(old), old)
+    done = verify(ALL, "results")
+    assert done.problems == []
+    assert len(done.not_recomputed) == 1 and "unknown or missing: learning_rate" in done.not_recomputed[0]
+
+
+def test_a_record_of_an_unknown_artifact_is_a_problem(folders):
+    record = new_record()
+    write_record(record_path(record), record)
+    (problem,) = verify({}, "results").problems
+    assert "unknown artifact" in problem
+
+
+def test_trials_stand_side_by_side_and_apart_from_results(folders):
+    settings = FIGURE_5.config("qa1", "small", 0).to_json()["params"]
+
+    def trial(memory):
+        record = new_record(scale="small")
+        config = RunConfig("figure-5", "qa1", PILOT, 100, settings | {"memory_tokens": memory})
+        parts = {key: getattr(config, key) for key in ("row", "scale", "seed")}
+        return record | parts | {"run_id": config.id, "config": config.to_json()}
+
+    finish(trial(4))
+    finish(trial(16))
+    finish(new_record())
+    done = publish(FIGURE_5)
+    assert len(done.published) == 3 and not done.superseded and not done.refused
+    assert verify(ALL, "results").problems == []
+    assert len(find_records("figure-5")) == 1
+    assert len(find_records("figure-5", scale=PILOT, where=("results",))) == 2
 
 
 def test_impossible_curves_and_costs_are_found():
@@ -464,6 +545,16 @@ def test_the_modules_hash_follows_names_and_contents(package):
     second = provenance.modules_sha256()
     (package / "models.py").write_text("# other")
     assert len({first, second, provenance.modules_sha256()}) == 3
+
+
+@pytest.mark.parametrize("name", ["report", "claims", "figure", "settings", "run", "artifact", "rows"])
+def test_what_only_shows_results_does_not_change_their_hash(package, name):
+    path = package / "experiments" / "babilong" / f"{name}.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("# one")
+    first = provenance.modules_sha256()
+    path.write_text("# two")
+    assert (provenance.modules_sha256() == first) == (name in ("report", "claims", "figure"))
 
 
 def test_hardware_and_packages_are_filled_in():

@@ -16,11 +16,11 @@ from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.claims import CLAIMS, slopes
 from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS, STYLES
 from rmtlib.experiments.babilong.report import accuracy_table, comparison_table, measure, printed
+from rmtlib.experiments.view import view_of
 from rmtlib.report import figures, tables
 from rmtlib.report.claims import RUNS_NEEDED, Finding, Pair, compare
 from rmtlib.report.measurements import Results, latest, parse_count, short_count, slug, to_csv
 from rmtlib.report.verdicts import as_data, scoreboard
-from rmtlib.report.view import View
 
 ROWS = Figure5.rows
 
@@ -34,7 +34,7 @@ def qa1(records):
 
 
 def findings(records):
-    return {verdict.claim.name: verdict.finding for verdict in View("figure-5", records).verdicts()}
+    return {verdict.claim.name: verdict.finding for verdict in view_of("figure-5", records).verdicts()}
 
 
 def outcomes(records):
@@ -42,7 +42,7 @@ def outcomes(records):
 
 
 def draw(live=(), published=()):
-    return View("figure-5", live, published).draw()
+    return view_of("figure-5", live, published).draw()
 
 
 def paper_points(row):
@@ -310,7 +310,7 @@ def test_a_claim_none_of_whose_rows_was_run_is_not_run():
 
 
 def test_tags_show_verdict_scale_effect_error_and_n():
-    view = View("figure-5", fakes.seeds("qa1", (0.02, 0.10, 0.18)))
+    view = view_of("figure-5", fakes.seeds("qa1", (0.02, 0.10, 0.18)))
     finding = view.verdicts()[0].finding
     tag = '<span class="verdict holds">holds</span> <span class="numbers">small: '
     tag += f"{finding.effect:+.3f} ± {finding.error:.3f}, n = 3 and 3</span>"
@@ -319,10 +319,10 @@ def test_tags_show_verdict_scale_effect_error_and_n():
 
 
 def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
-    listed = {c["claim"]: c for c in as_data(View("figure-5", fakes.seeds("qa1", (0.02, 0.1, 0.18))), tmp_path)}
+    listed = {c["claim"]: c for c in as_data(view_of("figure-5", fakes.seeds("qa1", (0.02, 0.1, 0.18))), tmp_path)}
     assert listed["declines"]["verdict"] == "holds" and listed["declines"]["cost"] is None
     assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 9 runs" in listed["facts-steepen"]["cost"]
-    nothing = as_data(View("figure-5"), tmp_path)
+    nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
 
 
@@ -373,9 +373,9 @@ def test_bands_stay_between_0_and_1():
 
 def test_description_is_made_from_the_data(drawn):
     live, published, _ = drawn
-    text = View("figure-5", live, published).alt()
+    text = view_of("figure-5", live, published).alt()
     assert "qa1 (3 runs) 0.97 at 128" in text and "gpu scale" in text and "0.66 at 10M" in text
-    assert View("figure-5").alt().count("Panel") == 1
+    assert view_of("figure-5").alt().count("Panel") == 1
 
 
 def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
@@ -404,11 +404,12 @@ def test_csv_panel_and_description_say_which_stories_were_simulated():
     assert {(r["row"], r["data"]) for r in lines if r["record"]} == {("qa1", "simulator"), ("qa2", "bAbI files")}
     assert {r["data"] for r in lines if not r["record"]} == {""}
     said = "stories: bAbI's files; simulated: qa1"
-    assert said in View("figure-5", [], records).alt()
+    assert said in view_of("figure-5", [], records).alt()
     assert said in draw([], records).axes[0].get_title()
     assert draw([], [real]).axes[0].get_title().endswith("stories: bAbI's files")
 
 
 def test_the_caption_says_what_to_see():
-    caption = View("figure-5", fakes.seeds("qa1", (0.1, 0.1, 0.1))).report.caption(results(fakes.seeds("qa1", (0.1,))))
+    view = view_of("figure-5", fakes.seeds("qa1", (0.1, 0.1, 0.1)))
+    caption = view.report.caption(results(fakes.seeds("qa1", (0.1,))))
     assert caption == "qa1 (small scale): exact match 0.97 at the training length of 512 tokens, 0.57 at 8k"

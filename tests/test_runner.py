@@ -11,22 +11,24 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_artifact import STEPS
+from fake_artifact import STEPS, Fake
 
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.babilong.settings import Params, work
+from rmtlib.experiments.registry import ARTIFACTS, get_artifact
+from rmtlib.runs import job, provenance, scheduler
 from rmtlib.runs import progress as progress_module
-from rmtlib.runs import provenance
-from rmtlib.runs import scheduler as runner
+from rmtlib.runs.artifact import select
 from rmtlib.runs.display import Lines, Terminal
-from rmtlib.runs.progress import Track, amount, describe, duration, makespan, share, size, time_left
+from rmtlib.runs.folder import RunFolder, read_progress, read_slices, run_folder
+from rmtlib.runs.progress import Eta, amount, describe, duration, makespan, share, size, time_left
 from rmtlib.runs.records import load_record
-from rmtlib.runs.scheduler import run, run_folder
-from rmtlib.runs.spec import ARTIFACTS, Cost, get_artifact, select
+from rmtlib.runs.spec import Cost
 from rmtlib.runs.storage import Lock, is_locked, write_json
-from rmtlib.runs.worker import RunFolder, read_progress, read_slices
+from rmtlib.settings import from_dict
 
 TESTS = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def fake(tmp_path, monkeypatch):
     """An empty project folder, and the fake artifact, known here and to the workers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("FAKE_ORDERS", raising=False)
     return tmp_path
 
@@ -45,7 +47,11 @@ def orders(monkeypatch):
 
 
 def configs(seeds=2):
-    return select("fake", "small", seeds)
+    return select(Fake(), "small", seeds)
+
+
+def run(chosen, **options):
+    return scheduler.run(Fake(), chosen, **options)
 
 
 class Command:
@@ -145,12 +151,12 @@ def test_numbers_that_are_not_finite_do_not_cost_the_run(orders):
 
 def test_workers_use_one_thread_and_the_parents_package(monkeypatch):
     seen = {}
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **more: seen.update(more, command=command) or 1 / 0)
+    monkeypatch.setattr(job.subprocess, "Popen", lambda command, **more: seen.update(more, command=command) or 1 / 0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with pytest.raises(ZeroDivisionError):
         run(configs(1), quiet=True)
     assert seen["env"]["OMP_NUM_THREADS"] == "1"
-    assert seen["env"]["PYTHONPATH"].split(os.pathsep) == [str(provenance.PACKAGE.parent), str(TESTS)]
+    assert seen["env"]["PYTHONPATH"] == os.pathsep.join([str(provenance.PACKAGE.parent), PYTHONPATH])
     assert not is_locked(run_folder(configs(1)[0]))
 
 
@@ -410,7 +416,7 @@ def test_records_by_other_code_are_pointed_out(capsys, monkeypatch):
 def test_progress_is_written_whole_and_seldom(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     writes = []
-    monkeypatch.setattr("rmtlib.runs.worker.write_json", lambda path, value, **_: writes.append(value))
+    monkeypatch.setattr("rmtlib.runs.folder.write_json", lambda path, value, **_: writes.append(value))
     for step in range(1000):
         folder.progress("one", step, 1000, loss=float("nan"))
     folder.progress("two", 0, 10)
@@ -439,18 +445,18 @@ def cost(tokens):
 
 
 def seen(tokens, started, samples, **more):
-    track = Track(cost(tokens), started)
+    eta = Eta(cost(tokens), started)
     for at, done in samples:
-        track.see({"stage": "a", "step": 1, "steps": 2, "time": at, "tokens": done, **more})
-    return track
+        eta.see({"stage": "a", "step": 1, "steps": 2, "time": at, "tokens": done, **more})
+    return eta
 
 
 def test_time_left_of_a_run_is_that_of_its_present_speed():
-    track = seen(1000, 100.0, [(110.0, 100), (120.0, 200)])
-    assert track.whole == pytest.approx(100.0)
-    assert track.left(120.0) == pytest.approx(80.0)
-    assert track.left(130.0) == pytest.approx(70.0)
-    assert track.tokens_per_s == pytest.approx(10.0)
+    eta = seen(1000, 100.0, [(110.0, 100), (120.0, 200)])
+    assert eta.whole == pytest.approx(100.0)
+    assert eta.left(120.0) == pytest.approx(80.0)
+    assert eta.left(130.0) == pytest.approx(70.0)
+    assert eta.tokens_per_s == pytest.approx(10.0)
     slower = seen(1000, 100.0, [(110.0, 100), (120.0, 200), (220.0, 300), (320.0, 400)])
     assert slower.left(320.0) > 500  # the fast start is forgotten
 
@@ -488,13 +494,13 @@ def test_runs_say_how_much_of_their_work_is_done(artifact, row, tmp_path, monkey
 
 def test_work_is_in_parts_and_facts_alone_are_cheap():
     assert share([1.0, 2.0, 5.0], 1, 0.5) == 0.25 and share([1.0, 1.0], 2, 0.0) == 1.0
-    parts = work(Params.from_json(get_artifact("figure-5").config("qa1", "small", 0).to_json()["params"]))
+    parts = work(from_dict(Params, get_artifact("figure-5").config("qa1", "small", 0).params))
     assert 0.01 < share(parts, 0, 1.0) < 0.1
 
 
 def test_done_goes_before_tokens():
-    track = seen(1000, 0.0, [(1.0, 0), (11.0, 0)], done=0.5)
-    assert track.done == 0.5
+    eta = seen(1000, 0.0, [(1.0, 0), (11.0, 0)], done=0.5)
+    assert eta.done == 0.5
 
 
 def test_time_left_of_a_command_counts_those_that_wait():
@@ -502,7 +508,7 @@ def test_time_left_of_a_command_counts_those_that_wait():
     assert time_left(running, [], [], 2, 20.0) == pytest.approx(80.0)
     assert time_left(running, [2e6], [], 2, 20.0) == pytest.approx(40.0 + 200.0)  # in the place that frees first
     assert time_left([], [1e6, 1e6], [1e-4], 1, 0.0) == pytest.approx(200.0)
-    assert time_left([Track(cost(1000), 0.0)], [1e6], [], 1, 0.0) is None
+    assert time_left([Eta(cost(1000), 0.0)], [1e6], [], 1, 0.0) is None
 
 
 def test_makespan_fills_the_free_places():
@@ -559,5 +565,5 @@ def test_a_log_gets_whole_lines():
 
 def test_speed_is_that_of_a_window(monkeypatch):
     monkeypatch.setattr(progress_module, "WINDOW", 5.0)
-    track = seen(1000, 0.0, [(float(at), 10 * at) for at in range(1, 30)] + [(40.0, 1000)])
-    assert len(track._samples) <= 7
+    eta = seen(1000, 0.0, [(float(at), 10 * at) for at in range(1, 30)] + [(40.0, 1000)])
+    assert len(eta._samples) <= 7

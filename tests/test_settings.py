@@ -1,42 +1,164 @@
-"""Settings as parameters of a run: what stays out of the hash, and what may be missing."""
+"""Settings: read as they were written, checked, and what a run of them costs."""
 
-from dataclasses import asdict, replace
+import json
+import math
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.capacity.artifact import MemoryCapacity
-from rmtlib.experiments.capacity.settings import Params
-from rmtlib.models.config import DecoderConfig, MambaConfig
-from rmtlib.runs.storage import plain, strict
-from rmtlib.settings import to_params
+from rmtlib.experiments.babilong import run as babilong_run
+from rmtlib.experiments.babilong import settings as babilong
+from rmtlib.experiments.capacity import run as capacity_run
+from rmtlib.experiments.capacity import settings as capacity
+from rmtlib.experiments.language_modelling import run as language_run
+from rmtlib.experiments.language_modelling import settings as language_modelling
+from rmtlib.experiments.registry import all_artifacts
+from rmtlib.runs.spec import RunConfig
+from rmtlib.settings import from_dict, to_params
 
-SHAPE = DecoderConfig(10, 8, 1, 1)
-
-
-def test_an_added_field_at_its_default_stays_out():
-    assert to_params(SHAPE) == {name: x for name, x in asdict(SHAPE).items() if name != "init_std"}
-    assert to_params(replace(SHAPE, init_std=0.02)) == asdict(replace(SHAPE, init_std=0.02))
-    nested = {"models": (SHAPE, MambaConfig(10, 8, 1))}
-    assert not any(name in str(to_params(nested)) for name in ("init_std", "init"))
-
-
-def test_only_an_added_field_may_be_missing():
-    data = to_params(SHAPE)
-    assert strict(DecoderConfig, data) == SHAPE
-    with pytest.raises(RmtlibError, match="unknown or missing: d_model$"):
-        strict(DecoderConfig, {name: x for name, x in data.items() if name != "d_model"})
-    with pytest.raises(RmtlibError, match="unknown or missing: init_stdev$"):
-        strict(DecoderConfig, data | {"init_stdev": 0.02})
+FAMILIES = {
+    "figure-5": babilong,
+    "memory-capacity": capacity,
+    "enwik8": language_modelling,
+    "wikitext-103": language_modelling,
+}
+RUNS = {babilong: babilong_run, capacity: capacity_run, language_modelling: language_run}
+ARTIFACTS = all_artifacts()
+RESULTS = sorted((Path(__file__).parent.parent / "results").rglob("*.json"))
 
 
-@pytest.mark.parametrize("row", ["rmt-remember", "mamba-remember"])
-def test_memory_capacity_starts_as_released_at_paper_scale_alone(row):
-    backbones = {}
-    for scale in ("smoke", "small", "gpu", "paper"):
-        params = MemoryCapacity().config(row, scale, 0).to_json()["params"]
-        backbones[scale] = params["model"]["backbone"]
-        assert plain(to_params(Params.from_json(params))) == params
-    told = {scale: {"init_std", "init"} & set(backbone) for scale, backbone in backbones.items()}
-    assert told == {"smoke": set(), "small": set(), "gpu": set(), "paper": {"init" if "mamba" in row else "init_std"}}
-    assert backbones["paper"].get("init_std", 0.02) == 0.02 and backbones["paper"].get("init", "huggingface") != "torch"
+def read(config: RunConfig):
+    return from_dict(FAMILIES[config.artifact].Params, config.params)
+
+
+@pytest.fixture(params=[True, False], ids=["pydantic", "plain"])
+def checker(request, monkeypatch):
+    """With pydantic, and on a machine without it."""
+    if not request.param:
+        monkeypatch.setitem(sys.modules, "pydantic", None)
+    return request.param
+
+
+def test_published_settings_keep_their_run_id(checker):
+    ids, unreadable = 0, []
+    for path in RESULTS:
+        config = RunConfig.from_json(json.loads(path.read_text())["config"])
+        try:
+            settings = read(config)
+        except RmtlibError:  # of code before today's layout
+            unreadable.append(config.artifact)
+            continue
+        assert replace(config, params=to_params(settings)).id == config.id, path
+        ids += 1
+    assert unreadable == ["figure-5"] * 6 and ids == len(RESULTS) - 6
+
+
+def test_every_config_is_read_as_it_was_made(checker):
+    for artifact in ARTIFACTS.values():
+        for scale in artifact.scales:
+            for row in artifact.rows:
+                config = artifact.with_all_files(row.name, scale, 1)
+                assert replace(config, params=to_params(read(config))).id == config.id
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"batch_size": "eight"}, "train.batch_size is 'eight': input should be a valid integer"),
+        ({"batch_size": 8.5}, "train.batch_size is 8.5: input should be a valid integer"),
+        ({"batch_size": True}, "train.batch_size is True: input should be a valid integer"),
+        ({"precision": "fp8"}, "train.precision is 'fp8': input should be 'float32' or 'bf16'"),
+        ({"lr": math.nan}, "train.lr is nan: input should be a finite number"),
+        ({"lr": "0.1"}, "train.lr is '0.1': input should be a valid number"),
+        ({"lr": None}, "train.lr is None: input should be a valid number"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_the_field_and_what_it_can_be(change, said):
+    params = ARTIFACTS["enwik8"].config("rmt-10-bptt-2-seg128", "smoke", 0).to_json()["params"]
+    with pytest.raises(RmtlibError) as error:
+        from_dict(language_modelling.Params, params | {"train": params["train"] | change})
+    assert str(error.value) == said
+
+
+def test_wrong_values_are_found_at_any_depth():
+    params = ARTIFACTS["memory-capacity"].config("mamba-remember", "smoke", 0).to_json()["params"]
+    params["train"]["stages"][1]["steps"] = "many"
+    with pytest.raises(RmtlibError, match=r"train\.stages\[1\]\.steps is 'many'"):
+        from_dict(capacity.Params, params)
+    params["train"]["stages"][1]["steps"] = 6
+    params["model"]["backbone"]["expand"] = 2.5
+    with pytest.raises(RmtlibError, match=r"model\.backbone\.expand is 2\.5"):
+        from_dict(capacity.Params, params)
+
+
+def test_unknown_and_missing_fields_are_named(checker):
+    params = ARTIFACTS["enwik8"].config("rmt-10-bptt-2-seg128", "smoke", 0).to_json()["params"]
+    model = {("rate" if key == "dropout" else key): value for key, value in params["model"].items()}
+    with pytest.raises(RmtlibError, match="unknown or missing: model.dropout, model.rate"):
+        from_dict(language_modelling.Params, params | {"model": model})
+    with pytest.raises(RmtlibError, match="bptt is -1"):  # the class's own check
+        from_dict(language_modelling.Params, params | {"train": params["train"] | {"bptt": -1}})
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int
+    start: float = field(default=0.02, metadata={"since": 2})
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    parts: tuple[Inner, ...]
+    note: str = "always written"
+    more: tuple[int, ...] = field(default=(), metadata={"since": 3})
+
+
+def test_a_later_field_at_its_default_leaves_the_id_as_it_was(checker):
+    old = {"inner": {"size": 1}, "parts": [{"size": 2}], "note": "always written"}
+    settings = from_dict(Outer, old)
+    assert settings == Outer(Inner(1), (Inner(2),)) and to_params(settings) == old
+    new = Outer(Inner(1, 0.05), (), more=(1,))
+    assert to_params(new) == {
+        "inner": {"size": 1, "start": 0.05},
+        "parts": [],
+        "note": "always written",
+        "more": [1],
+    }
+    assert from_dict(Outer, to_params(new)) == new
+    with pytest.raises(RmtlibError, match="missing: note"):  # a default alone makes no field optional
+        from_dict(Outer, {"inner": {"size": 1}, "parts": []})
+
+
+# Costs
+
+
+@pytest.mark.parametrize("name", list(ARTIFACTS))
+def test_arithmetic_counts_are_those_of_the_models(name):
+    """Parameters of every row at every scale, and the states where arithmetic gives them too."""
+    artifact, family, seen = ARTIFACTS[name], FAMILIES[name], set()
+    for scale in artifact.scales:
+        for row in artifact.rows:
+            params = read(artifact.with_all_files(row.name, scale, 0))
+            key = repr(params.backbone if name == "figure-5" else params.model)
+            if key in seen or "parameters" not in (counted := RUNS[family].model_size(params)):
+                continue
+            seen.add(key)
+            if name == "memory-capacity":
+                weights, state = params.model.parameters, params.model.state_size
+                assert counted["state_size"] == state, (row.name, scale)
+            else:
+                weights = family.weights(params)
+            assert weights == pytest.approx(counted["parameters"], rel=1e-9), (row.name, scale)
+    assert seen
+
+
+def test_recomputation_costs_a_forward_pass_more():
+    params = read(ARTIFACTS["memory-capacity"].config("armt-remember", "gpu", 0))
+    plain = replace(params, train=replace(params.train, recompute=False))
+    assert params.train.recompute
+    assert 1.25 < capacity.cost(params).flops / capacity.cost(plain).flops < 4 / 3
+    assert capacity.cost(params).memory_bytes < capacity.cost(plain).memory_bytes

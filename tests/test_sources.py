@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 import rmtlib.data
-from rmtlib.data import books, catalogue, sources
-from rmtlib.data import mirrors as places
+from rmtlib.data import books, catalogue, mirrors, sources
 from rmtlib.data.mirrors import Archive, Member, Npm, Pip, Url
 from rmtlib.data.sources import SOURCES, Source
 from rmtlib.errors import RmtlibError
@@ -33,7 +32,7 @@ def clean(tmp_path, monkeypatch):
     for name in ("RMTLIB_DATA", "RMTLIB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(places, "_unreachable", {})
+    monkeypatch.setattr(mirrors, "_unreachable", {})
     monkeypatch.setattr(sources, "_checked", {})
     return tmp_path / "cache"
 
@@ -85,10 +84,10 @@ def server():
     started.server.server_close()
 
 
-def add(monkeypatch, *from_places, content=CONTENT, name="thing", file="things/thing.bin", **how):
-    """Put a source with these places into the catalogue."""
+def add(monkeypatch, *from_mirrors, content=CONTENT, name="thing", file="things/thing.bin", **how):
+    """Put a source with these mirrors into the catalogue."""
     how = how or {"sha256": hashlib.sha256(content).hexdigest()}
-    source = Source(name, file, len(content), "CC0", from_places, **how)
+    source = Source(name, file, len(content), "CC0", from_mirrors, **how)
     monkeypatch.setitem(SOURCES, name, source)
     return source
 
@@ -156,8 +155,8 @@ def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, s
     path = sources.fetch("thing", progress=False)
     assert path == clean / "things/thing.bin" and sources.state("thing") == "cached"
     hashed = []
-    digest = sources.digest
-    monkeypatch.setattr(sources, "digest", lambda *args, **kwargs: hashed.append(args[0]) or digest(*args, **kwargs))
+    digest = sources.file_digest
+    monkeypatch.setattr(sources, "file_digest", lambda path, *args: hashed.append(path) or digest(path, *args))
     assert sources.fetch("thing") == path and not hashed and len(server.requests) == 1
     os.utime(path)
     assert sources.fetch("thing") == path and hashed and len(server.requests) == 1
@@ -190,7 +189,7 @@ def test_a_cached_file_without_its_mark_is_checked_not_trusted(monkeypatch, serv
 # --- addresses
 
 
-def test_a_wrong_download_is_deleted_and_the_next_place_tried(monkeypatch, server, clean):
+def test_a_wrong_download_is_deleted_and_the_next_mirror_tried(monkeypatch, server, clean):
     add(monkeypatch, server.url("/wrong"), server.url("/short"), server.url("/right"))
     server.files |= {"/wrong": b"x" + CONTENT[1:], "/short": CONTENT[:10], "/right": CONTENT}
     assert sources.fetch("thing", progress=False).read_bytes() == CONTENT
@@ -199,7 +198,7 @@ def test_a_wrong_download_is_deleted_and_the_next_place_tried(monkeypatch, serve
     assert leftovers(clean) == []
 
 
-def test_when_every_place_fails_the_error_says_why_for_each(monkeypatch, server, clean):
+def test_when_every_mirror_fails_the_error_says_why_for_each(monkeypatch, server, clean):
     add(monkeypatch, server.url("/wrong"), server.url("/absent"))
     server.files["/wrong"] = b"x" + CONTENT[1:]
     with pytest.raises(RmtlibError) as error:
@@ -245,7 +244,7 @@ def test_a_host_without_an_answer_is_asked_once(monkeypatch):
         attempts.append(connection.host)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
-    monkeypatch.setattr(places, "_connect", refuse)
+    monkeypatch.setattr(mirrors, "_connect", refuse)
     add(monkeypatch, Url("http://127.0.0.1:9/a"), Url("http://127.0.0.1:9/b"))
     for _ in range(2):
         with pytest.raises(RmtlibError, match="no connection"):
@@ -286,8 +285,8 @@ def test_progress_goes_to_stderr_and_can_be_silenced(monkeypatch, server, capsys
 
 def test_the_meter_gives_share_rate_and_time_left(monkeypatch, capsys):
     now = iter([0.0, 0.0, 11.0, 12.0])
-    monkeypatch.setattr(places.time, "monotonic", lambda: next(now))
-    meter = places.Meter("file", 40_000_000, show=True)
+    monkeypatch.setattr(mirrors.time, "monotonic", lambda: next(now))
+    meter = mirrors.Meter("file", 40_000_000, show=True)
     meter.add(1)
     meter.add(11_000_000 - 1)
     meter.add(1)
@@ -407,7 +406,7 @@ def run_as(output: str, code: int = 1):
 
 
 @pytest.mark.parametrize(
-    ("place", "output", "reason"),
+    ("mirror", "output", "reason"),
     [
         (Pip("a==1"), "WARNING: ... NewConnectionError(...)\nERROR: No matching", "pip reaches no package registry"),
         (Pip("a==1"), "/usr/bin/python: No module named pip", "pip is not installed in this Python"),
@@ -416,11 +415,11 @@ def run_as(output: str, code: int = 1):
         (Npm("a@1"), "", "npm ended with status 1"),
     ],
 )
-def test_why_a_package_client_failed(monkeypatch, place, output, reason):
-    monkeypatch.setattr(places.shutil, "which", lambda name: f"/usr/bin/{name}")
+def test_why_a_package_client_failed(monkeypatch, mirror, output, reason):
+    monkeypatch.setattr(mirrors.shutil, "which", lambda name: f"/usr/bin/{name}")
     run = run_as(output)
-    monkeypatch.setattr(places, "_run", run)
-    add(monkeypatch, place)
+    monkeypatch.setattr(mirrors, "_run", run)
+    add(monkeypatch, mirror)
     with pytest.raises(RmtlibError) as error:
         sources.fetch("thing", progress=False)
     assert reason in one_line(error)
@@ -429,8 +428,8 @@ def test_why_a_package_client_failed(monkeypatch, place, output, reason):
     assert len(run.commands) == (1 if "registry" in reason or "installed" in reason else 2)
 
 
-def test_without_npm_its_places_fail_with_that_reason(monkeypatch):
-    monkeypatch.setattr(places.shutil, "which", lambda name: None)
+def test_without_npm_its_mirrors_fail_with_that_reason(monkeypatch):
+    monkeypatch.setattr(mirrors.shutil, "which", lambda name: None)
     add(monkeypatch, Npm("a@1"))
     with pytest.raises(RmtlibError, match="npm is not installed"):
         sources.fetch("thing", progress=False)
@@ -440,12 +439,12 @@ def test_a_package_client_is_ended_when_we_are_interrupted(monkeypatch, tmp_path
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(places.time, "sleep", interrupt)
+    monkeypatch.setattr(mirrors.time, "sleep", interrupt)
     started = []
-    popen = places.subprocess.Popen
-    monkeypatch.setattr(places.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    popen = mirrors.subprocess.Popen
+    monkeypatch.setattr(mirrors.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
     with pytest.raises(KeyboardInterrupt):
-        places._run(["sleep", "60"], tmp_path, places.Meter("x", None, False))
+        mirrors._run(["sleep", "60"], tmp_path, mirrors.Meter("x", None, False))
     assert started[0].poll() is not None
 
 
@@ -460,15 +459,15 @@ def full(*_, **__):
 def test_a_full_disk_is_one_line_and_nothing_half_written(monkeypatch, server, clean, kind):
     server.files |= {"/thing": CONTENT, "/all": tarball({"one": CONTENT})}
     if kind == "address":
-        place = server.url("/thing")
-        monkeypatch.setattr(places, "sync", full)
+        mirror = server.url("/thing")
+        monkeypatch.setattr(mirrors, "sync", full)
     elif kind == "archive":
-        place = Member(Archive("all.tgz", server.url("/all")), "one")
+        mirror = Member(Archive("all.tgz", server.url("/all")), "one")
         monkeypatch.setattr(sources.shutil, "copyfileobj", full)
     else:
-        place = Pip("a==1")
-        monkeypatch.setattr(places, "_run", run_as("ERROR: [Errno 28] No space left on device"))
-    add(monkeypatch, place, server.url("/thing"))
+        mirror = Pip("a==1")
+        monkeypatch.setattr(mirrors, "_run", run_as("ERROR: [Errno 28] No space left on device"))
+    add(monkeypatch, mirror, server.url("/thing"))
     with pytest.raises(RmtlibError) as error:
         sources.fetch("thing", progress=False)
     text = one_line(error)
@@ -495,18 +494,18 @@ def test_an_unknown_file_is_an_error_that_lists_the_known(monkeypatch):
 
 
 def test_every_source_can_be_verified_and_official_addresses_come_first():
-    order = {Url: 0, places.Hub: 1, Pip: 2, Npm: 2}
+    order = {Url: 0, mirrors.Hub: 1, Pip: 2, Npm: 2}
     for name, source in SOURCES.items():
         assert name == source.name and source.bytes > 0 and source.licence
         assert re.fullmatch("[0-9a-f]{64}", source.sha256 or "") or re.fullmatch("[0-9a-f]{40}", source.git_blob or "")
-        carriers = [place.archive.carrier if isinstance(place, Member) else place for place in source.places]
+        carriers = [mirror.archive.carrier if isinstance(mirror, Member) else mirror for mirror in source.mirrors]
         kinds = [order[type(carrier)] for carrier in carriers]
         assert kinds == sorted(kinds), name
     assert len({source.file for source in SOURCES.values()}) == len(SOURCES)
 
 
 def test_registries_are_reached_through_their_clients_only():
-    for module in (places, sources, catalogue, books):
+    for module in (mirrors, sources, catalogue, books):
         text = Path(module.__file__).read_text()
         assert not re.search(r"pypi\.org|pythonhosted|npmjs", text), module
 
@@ -645,4 +644,4 @@ def test_a_folder_that_the_client_deletes_meanwhile_counts_nothing(monkeypatch, 
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deleted_before_it_is_read)
-    assert places._bytes_below(tmp_path) == 5
+    assert mirrors._bytes_below(tmp_path) == 5

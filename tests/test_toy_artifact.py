@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
+from rmtlib.book import write_artifact
 from rmtlib.cli import main
-from rmtlib.report import pages
+from rmtlib.experiments.registry import ARTIFACTS
+from rmtlib.experiments.view import open_view, view_of
 from rmtlib.report.verdicts import scoreboard
-from rmtlib.report.view import View, open_view
 from rmtlib.runs.records import find_records
-from rmtlib.runs.spec import ARTIFACTS
 
 TESTS = Path(__file__).parent
 TOY = TESTS / "toy_artifact"
@@ -39,7 +39,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def view(project):
-    return View("toy", find_records("toy", where=("runs",)))
+    return view_of("toy", find_records("toy", where=("runs",)))
 
 
 def test_runs_leave_sealed_records_and_are_planned(project, capsys):
@@ -78,7 +78,7 @@ def test_figure_table_and_csv_show_the_records(view, tmp_path):
 
 
 def test_the_page_has_all_its_parts(view, project):
-    pages.write_artifact(view, project / "book", project / "notebooks" / "toy.ipynb", project / "results")
+    write_artifact(view, project / "book", project / "notebooks" / "toy.ipynb", project / "results")
     page = (TOY / "toy.md").read_text()
     for part in ("results", "details"):
         assert f"_generated/toy/{part}.md" in page

@@ -29,6 +29,7 @@ class Question:
     """One sample: the statements before a question, and the question with its answer.
 
     `supporting` are 0-based indices into `facts`, in the file's order; `story` counts the stories of its file from 0.
+    `end` is what follows the question mark in the file: a space in all of these tasks but qa4.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Question:
     answer: str
     supporting: tuple[int, ...]
     story: int
+    end: str = ""
 
 
 def read_questions(path: str | Path, task: str) -> list[Question]:
@@ -73,7 +75,8 @@ def parse_questions(lines: Iterable[str], task: str, where: str = "text") -> lis
             index[int(number)] = len(facts)
             facts.append(rest.strip())
             continue
-        question, *fields = (field.strip() for field in rest.split("\t"))
+        asked, *fields = rest.split("\t")
+        question, fields = asked.strip(), [field.strip() for field in fields]
         try:
             answer, support = fields
             supporting = tuple(index[int(item)] for item in support.split())
@@ -84,7 +87,8 @@ def parse_questions(lines: Iterable[str], task: str, where: str = "text") -> lis
                 f"{where}, line {count}: expected '<question>\\t<answer>\\t<lines of earlier statements>', "
                 f"found {line[:80]!r}"
             )
-        questions.append(Question(task, tuple(facts), question, answer, supporting, story))
+        end = asked[len(asked.rstrip()) :]
+        questions.append(Question(task, tuple(facts), question, answer, supporting, story, end))
     return questions
 
 

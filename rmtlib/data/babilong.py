@@ -22,8 +22,12 @@ from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE
 
-JOINS = {"space": " ", "glued": ""}
-"""How texts are tokenised: with a leading space each (published evaluation sets) or without (released training)."""
+JOINS = {"space": " ", "released": ""}
+"""How texts are joined: what stands before each.
+
+"space": a space. "released": nothing, and the rest as the released training code has it too: a question keeps the space
+that follows it in bAbI's files (a token before GEN), the background its line breaks.
+"""
 
 
 class Joined:
@@ -108,7 +112,7 @@ class SampleBuilder:
         tokenizer: makes the ids.
         stream: name of the random stream, e.g. "train" or "test".
         seed: its root. The papers fix the test stream's seed and leave the training one open.
-        join: "space" or "glued", see `JOINS`.
+        join: "space" or "released", see `JOINS`; `background` is built for the same.
         every_question: ask the earlier questions of the story too, each at a random gap after its last fact and
             with its answer in place. More places to learn from than the papers' one question at the end. (Where
             facts and earlier questions together exceed the context, the sample is longer.)
@@ -197,10 +201,10 @@ class SampleBuilder:
     def _ids(self) -> dict[str, np.ndarray]:
         return {}
 
-    def _ask(self, question: str, answer: str) -> tuple[np.ndarray, int]:
+    def _ask(self, question: Question) -> tuple[np.ndarray, int]:
         """Question, GEN, answer, EOS, and the number of tokens before the answer."""
-        asked = self._encode(question)
-        ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(answer), self.tokenizer.eos_id]
+        asked = self._encode(question.question + (question.end if self.join == "released" else ""))
+        ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(question.answer), self.tokenizer.eos_id]
         return np.array(ids, dtype=np.uint16), len(asked) + 1
 
     def _asked(self, question: Question, facts: int) -> list[tuple[int, np.ndarray, int]]:
@@ -208,9 +212,7 @@ class SampleBuilder:
         if not self.every_question:
             return []
         return [
-            (len(other.facts), *self._ask(other.question, other.answer))
-            for other in self._stories[question.story]
-            if len(other.facts) < facts
+            (len(other.facts), *self._ask(other)) for other in self._stories[question.story] if len(other.facts) < facts
         ]
 
     @cached_property
@@ -278,6 +280,6 @@ class SampleBuilder:
             length += len(ids)
         pieces += chunks.views(read, len(chunks))
         length += len(chunks) - read
-        final, prompt = self._ask(question.question, question.answer)
+        final, prompt = self._ask(question)
         answers.append((length + prompt, length + len(final)))
         return Sample(Joined([*pieces, final]), tuple(answers), tuple(facts_at), question)

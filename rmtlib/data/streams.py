@@ -49,7 +49,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Language:
+class Corpus:
     """A language modelling corpus. `provenance` says where its files came from."""
 
     name: str
@@ -105,7 +105,7 @@ def evaluation_segments(
         yield Segment(torch.from_numpy(ids), torch.from_numpy(labels), None)
 
 
-def load_enwik8() -> Language:
+def load_enwik8() -> Corpus:
     """enwik8 (Hutter 2006) as the published results have it: 204 symbols, 90 / 5 / 5 million bytes.
 
     The bytes have 205 values. The data of Transformer-XL and all that follows it was cut into lines by its loader, so
@@ -117,7 +117,7 @@ def load_enwik8() -> Language:
     encode = lambda: enwik8_symbols(np.fromfile(fetch("enwik8"), dtype=np.uint8))  # noqa: E731
     ids = _kept("enwik8", source["sha256"], encode)
     last = {name: int(ids[name][-1]) for name in SPLITS}
-    return Language(
+    return Corpus(
         "enwik8",
         vocab_size=204,
         train=Stream(ids["train"], 0),
@@ -136,13 +136,13 @@ def enwik8_symbols(data: np.ndarray, splits: tuple[int, ...] = ENWIK8_SPLITS) ->
     return {name: table[part[part != NEWLINE]] for name, part in zip(SPLITS, parts, strict=True)}
 
 
-def load_wikitext_2() -> Language:
+def load_wikitext_2() -> Corpus:
     """WikiText-2 by word with an ``<eos>`` a line: 33,278 words (Merity et al. 2017)."""
     names = [f"wikitext-2-{part}" for part in ("train", "valid", "test")]
     return _words("wikitext-2", names, lambda: [fetch(name).read_text(encoding="utf-8") for name in names])
 
 
-def load_wikitext_103() -> Language:
+def load_wikitext_103() -> Corpus:
     """WikiText-103 by word with an ``<eos>`` a line: 267,735 words, from the training split alone."""
 
     def texts() -> list[str]:
@@ -166,17 +166,17 @@ def vocabulary(words: Iterable[str]) -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def load_synthetic(by: str) -> Language:
+def load_synthetic(by: str) -> Corpus:
     """Sentences of made-up words, by character or by word: for runs without files and network."""
     lines = [synthetic_text(seed, count) for seed, count in enumerate((600, 120, 120))]
     texts = [list("".join(split)) if by == "characters" else list(words_of("\n".join(split))) for split in lines]
     table = {symbol: i for i, symbol in enumerate(vocabulary(symbol for text in texts for symbol in text))}
     train, validation, test = (Stream(np.array([table[x] for x in text], dtype=np.uint16), 0) for text in texts)
     about = {"name": "synthetic text", "sha256": None, "bytes": 0, "licence": "generated", "source": "generator"}
-    return Language(f"synthetic-{by}", len(table), train, validation, test, [about])
+    return Corpus(f"synthetic-{by}", len(table), train, validation, test, [about])
 
 
-def _words(name: str, files: list[str], texts: Callable[[], list[str]]) -> Language:
+def _words(name: str, files: list[str], texts: Callable[[], list[str]]) -> Corpus:
     """Ids by frequency in the training text; a word that it lacks becomes ``<unk>``."""
     sources = [provenance(file) for file in files]
 
@@ -192,7 +192,7 @@ def _words(name: str, files: list[str], texts: Callable[[], list[str]]) -> Langu
     ids = _kept(name, key, encode)
     vocab_size, eos = (int(x) for x in ids["vocabulary"])
     train, validation, test = (Stream(ids[split], eos) for split in SPLITS)
-    return Language(name, vocab_size, train, validation, test, sources)
+    return Corpus(name, vocab_size, train, validation, test, sources)
 
 
 def _kept(name: str, key: str, encode: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -200,7 +200,7 @@ def _kept(name: str, key: str, encode: Callable[[], dict[str, np.ndarray]]) -> d
     return kept_arrays(cache_folder() / "tokens" / f"{name}-{key[:12]}-2", encode)
 
 
-LANGUAGES: dict[str, Callable[[], Language]] = {
+CORPORA: dict[str, Callable[[], Corpus]] = {
     "enwik8": load_enwik8,
     "wikitext-2": load_wikitext_2,
     "wikitext-103": load_wikitext_103,

@@ -121,12 +121,13 @@ class HFTokenizer:
         return self._tokenizer.decode([i for i in ids if i != self.eos_id])
 
 
-def split_sentences(text: str) -> list[str]:
+def split_sentences(text: str, *, line_breaks: bool = False) -> list[str]:
     """Sentences of a plain text: a full stop, question or exclamation mark, then a space and a capital.
 
-    Plainer than the Punkt model behind BABILong (it breaks after "Mr."); the pieces only serve as filler.
+    `line_breaks` keeps those inside a sentence, which are spaces otherwise. Plainer than the Punkt model behind
+    BABILong (it breaks after "Mr."); the pieces only serve as filler.
     """
-    return [s for s in _SENTENCE_END.split(" ".join(text.split())) if s]
+    return [s for s in _SENTENCE_END.split(text.strip() if line_breaks else " ".join(text.split())) if s]
 
 
 @dataclass(frozen=True)
@@ -151,26 +152,29 @@ class Background:
         folder: Path,
         *,
         lead: str = "",
+        line_breaks: bool = False,
         report: Callable[[int, int], None] | None = None,
     ) -> "Background":
         """Tokenise the books once and keep the ids in `folder`; a later call with the same arguments maps the files.
 
         `lead` is put before every sentence: " " as in the published evaluation sets, "" as in the released
-        training code (see `babilong.JOINS`). `report(done, books)` is called after each book.
+        training code (see `babilong.JOINS`), which also keeps `line_breaks`. `report(done, books)` is called after
+        each book.
         """
-        digest = hashlib.sha256(f"2 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}".encode())
+        kind = f"2 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}{' line breaks' if line_breaks else ''}"
+        digest = hashlib.sha256(kind.encode())
         for text in texts:
             digest.update(hashlib.sha256(text.encode()).digest())
         home = folder / digest.hexdigest()[:16]
-        return cls(**kept_arrays(home, lambda: cls._tokenise(texts, tokenizer, lead, report)))
+        return cls(**kept_arrays(home, lambda: cls._tokenise(texts, tokenizer, lead, line_breaks, report)))
 
     @staticmethod
-    def _tokenise(texts, tokenizer, lead: str, report) -> dict[str, np.ndarray]:
+    def _tokenise(texts, tokenizer, lead: str, line_breaks: bool, report) -> dict[str, np.ndarray]:
         ids: list[np.ndarray] = []
         lengths: list[int] = []
         books = [0]
         for done, text in enumerate(texts, start=1):
-            pieces = (tokenizer.encode(lead + sentence) for sentence in split_sentences(text))
+            pieces = (tokenizer.encode(lead + sentence) for sentence in split_sentences(text, line_breaks=line_breaks))
             kept = [piece for piece in pieces if len(piece) >= MIN_SENTENCE_TOKENS]
             ids += kept
             lengths += [len(piece) for piece in kept]

@@ -1,10 +1,8 @@
 """Shapes of models, as data: no torch, so that experiments can be listed and planned without it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-
-from rmtlib.settings import added
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class DecoderConfig:
     tied: bool = True  # the output projection is the embedding table
     conv_taps: int = 0  # causal convolution over this many token embeddings; 0: none
     dropout: float = 0.0
-    init_std: float | None = added(since=2, default=None)
+    init_std: float | None = field(default=None, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads:
@@ -172,7 +170,7 @@ class MambaConfig:
     conv_bias: bool = True
     norm_eps: float = 1e-5
     tied: bool = True
-    init: Literal["torch", "huggingface"] = added(since=2, default="torch")
+    init: Literal["torch", "huggingface"] = field(default="torch", metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.init not in ("torch", "huggingface"):

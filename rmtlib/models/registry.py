@@ -62,10 +62,11 @@ def build(config: Any, *, seed: int | None = None, decoder: Decoder | None = Non
     return model(decoder or Decoder(config.backbone), **arguments)
 
 
-def count_parameters(config: Any) -> int:
-    """How many weights the model has; none is made."""
+def size_of(config: Any) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model, which is built without memory."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config).parameters())
+        model = build(config)
+    return {"parameters": sum(p.numel() for p in model.parameters()), "state_size": model.state_size()}
 
 
 def flops_per_token(config: Any, segment_size: int) -> float:

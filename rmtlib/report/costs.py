@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rmtlib.errors import RmtlibError
 from rmtlib.report.measurements import Record, latest
+from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.plan import plan
 from rmtlib.runs.progress import amount, duration, size
-from rmtlib.runs.spec import Artifact, RunConfig
+from rmtlib.runs.spec import RunConfig
 
 
 def config_of(artifact: Artifact, records: Iterable[Record], row: str, scale: str, seed: int = 0) -> RunConfig:
@@ -35,7 +36,7 @@ def cost_of(
             except RmtlibError:  # settings of earlier code
                 config = artifact.with_all_files(row, scale, seed)
             configs.append(config)
-    planned = plan(configs, runs_dir=none_yet, results_dir=results)
+    planned = plan(artifact, configs, runs_dir=none_yet, results_dir=results)
     total = planned["total"]
     device = re.sub("; there is none here[^)]*", "", planned["device"] or "")  # the book is read elsewhere
     where = f" on {device}" if device else ", as measured in the published runs"

@@ -1,4 +1,4 @@
-"""The generated parts of the book, from records: `python -m rmtlib.report.pages`, before Sphinx runs.
+"""The generated parts of the book, from records; `rmtlib.book` writes them into files.
 
 Everything goes to book/_generated/: fragments that hand-written pages include, the executed notebooks, and in
 `extra/` what is copied into the book as it is (figures, tables as CSV, records as JSON).
@@ -6,26 +6,19 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError
-from rmtlib.notebooks import execute
-from rmtlib.report import figures, speed
+from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.measurements import Measurement, Record, latest, slug
 from rmtlib.report.tables import Table, plural, settings_table
-from rmtlib.report.verdicts import scoreboard
 from rmtlib.report.view import View
 from rmtlib.runs.progress import amount, duration, size
-from rmtlib.runs.records import find_records
-from rmtlib.runs.spec import ARTIFACTS, SCALES
 
 ROOT = ".."  # of the book, as its artifacts/*.md see it
 RESULTS = """## Ours
@@ -177,58 +170,3 @@ def differences_fragment(notebook: Path) -> str:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "differences" in c["metadata"].get("tags", []))
     return source + "\n"
-
-
-def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
-    """Write the two parts that an artifact's page includes, and its executed notebook, into `out`."""
-    folder = out / view.artifact.name
-    folder.mkdir(parents=True, exist_ok=True)
-    fragments = {
-        "figure": figure_fragment(view, out / "extra" / "figures"),
-        "claims": view.claims(),
-        "tables": view.tables(f"{ROOT}/records.html"),
-        "scales": scales_table(view, results).to_html(),
-        "differences": differences_fragment(notebook),
-        "settings": settings_fragment(view),
-    }
-    (folder / "results.md").write_text(RESULTS.format(**fragments), encoding="utf-8")
-    (folder / "details.md").write_text(DETAILS.format(**fragments), encoding="utf-8")
-    shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(folder))]
-    execute(notebook, out / f"{view.artifact.name}-notebook.ipynb", shown, quiet=True)
-
-
-def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, scale: str | None = None) -> None:
-    """Write everything into `out`.
-
-    Args:
-        bench: the record of `make bench`.
-        scale: also show the runs of this scale that `runs` holds; without it only published records.
-    """
-    extra, views = out / "extra", []
-    for name in ARTIFACTS:
-        live = find_records(name, scale=scale, where=(runs,)) if scale else []
-        views.append(View(name, live, find_records(name, where=(results,))))
-    for view in views:
-        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
-    (out / "scoreboard.md").write_text(scoreboard(views).to_html() + "\n", encoding="utf-8")
-    for part, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
-        (out / f"{part}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
-    (out / "records.md").write_text(records_fragment(views, extra / "records"), encoding="utf-8")
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rmtlib.report.pages", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("book/_generated"))
-    parser.add_argument("--scale", choices=SCALES, help="also show this machine's runs of that scale")
-    arguments = parser.parse_args(argv)
-    try:
-        places = (Path("notebooks"), Path("runs"), Path("results"), Path("benchmarks/record.json"))
-        build(arguments.out, *places, arguments.scale)
-    except RmtlibError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,65 +15,22 @@ from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Html
 from rmtlib.report.verdicts import claims_table
-from rmtlib.runs.spec import Artifact, get_artifact
+from rmtlib.runs.artifact import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def enter_project() -> Path:
-    """Make the project's folder the working directory, from a notebook opened in `notebooks/`; returns it.
-
-    `runs/`, `results/` and `out/` are relative to it. Outside a checkout the working directory stays.
-    """
-    here = Path.cwd()
-    root = next((p for p in (here, *here.parents) if (p / "rmtlib").is_dir() and (p / "notebooks").is_dir()), here)
-    os.chdir(root)
-    return root
-
-
-def open_view(
-    artifact: str,
-    scale: str | None = None,
-    seeds: int | str | None = None,
-    rows: str | None = None,
-    tasks: str | None = None,
-    *,
-    train: bool = True,
-    published_only: bool = False,
-) -> View:
-    """An artifact's runs and published records, for its notebook; see `rmtlib.runs.spec.select` for what None means.
-
-    Args:
-        train: train what runs/ does not hold yet. False: show the records that are there.
-        published_only: train nothing and show the published records only.
-    """
-    from rmtlib.runs.records import find_records
-    from rmtlib.runs.scheduler import run
-    from rmtlib.runs.spec import select
-
-    enter_project()
-    train = train and not published_only
-    configs = select(artifact, scale, seeds, rows, tasks, prepare=train)
-    live: Sequence[Record] = []
-    if train:
-        live = run(configs)
-    elif not published_only:
-        live = find_records(artifact, scale=configs[0].scale, where=("runs",))
-    return View(artifact, live, find_records(artifact, where=("results",)))
 
 
 class View:
     """Live and published records of an artifact; every method makes one part of its page.
 
     Args:
-        artifact: its name, e.g. "figure-5", or the artifact itself.
         live: records of the runs on this machine; they stand before published ones of the same run.
         published: records of results/.
     """
 
-    def __init__(self, artifact: str | Artifact, live: Iterable[Record] = (), published: Iterable[Record] = ()) -> None:
-        self.artifact = get_artifact(artifact) if isinstance(artifact, str) else artifact
+    def __init__(self, artifact: Artifact, live: Iterable[Record] = (), published: Iterable[Record] = ()) -> None:
+        self.artifact = artifact
         self.report: Report = self.artifact.report()
         self.results = Results(self.artifact.rows, self.report.measure, live, published, self.report.printed)
 

@@ -2,8 +2,8 @@
 
 The time of a run is, in this order of preference,
 
-1. measured: finished records of the same artifact, row and scale on the same kind of device, by tokens per
-second;
+1. measured: finished records of the same artifact, row and scale on the same kind of device, by planned tokens per
+   second (stages that end early make a run shorter than planned, and the next one as well);
 2. measured: other rows of the same artifact and scale, by FLOP;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
    now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -26,13 +26,14 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.folder import read_config, read_progress, run_folder
 from rmtlib.runs.progress import duration, fraction, makespan
 from rmtlib.runs.progress import size as size_text
 from rmtlib.runs.records import find_records, load_record, record_path
-from rmtlib.runs.scheduler import default_jobs, run_folder
-from rmtlib.runs.spec import Artifact, RunConfig, get_artifact
+from rmtlib.runs.scheduler import default_jobs
+from rmtlib.runs.spec import PILOT, Cost, RunConfig
 from rmtlib.runs.storage import is_locked
-from rmtlib.runs.worker import read_config, read_progress
 
 GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
@@ -68,7 +69,7 @@ def core_flops() -> float:
 
 
 def run_state(config: RunConfig, runs_dir: str | Path = "runs", tokens: int = 0) -> dict[str, Any]:
-    """{"state", "done", "stage"}: finished, training, partial, to do or damaged; fraction done; place."""
+    """{"state", "done", "stage"}: finished, training, partial, to do or damaged; fraction done; where it is."""
     folder = run_folder(config, runs_dir)
     try:
         if (folder / "record.json").exists():
@@ -106,10 +107,9 @@ def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[st
     return {"kind": "gpu", "flops": speed, "text": text}
 
 
-def without_gpu(configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
-    """A warning with the estimated time where runs that are meant for a GPU would be trained without one."""
+def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
+    """A warning with the estimated time if runs that are meant for a GPU would be trained without one."""
     scale = configs[0].scale
-    artifact = get_artifact(configs[0].artifact)
     todo = [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
         return None
@@ -127,63 +127,72 @@ def _measured(
     """Seconds of a run by finished ones, and how that was found."""
     cost = artifact.cost(config)
     alike = [
-        each
-        for each in records
-        if each["scale"] == config.scale
-        and each["wall_s"] > 0
-        and each["tokens"] > 0
-        and (each["hardware"].get("gpu") is not None) == (kind == "gpu")
+        record
+        for record in records
+        if record["scale"] == config.scale
+        and record["wall_s"] > 0
+        and record["tokens"] > 0
+        and (record["hardware"].get("gpu") is not None) == (kind == "gpu")
     ]
-    same_row = [each for each in alike if each["row"] == config.row]
+    planned = {record["run_id"]: _planned(artifact, record) for record in alike}
+    same_row = [record for record in alike if record["row"] == config.row]
     if same_row:
-        seconds = median(cost.tokens * each["wall_s"] / each["tokens"] for each in same_row)
-        return seconds, _basis(same_row, "of this row")
-    ratios = []
-    for each in alike:
-        with suppress(RmtlibError):  # settings of an earlier version
-            flops = artifact.cost(RunConfig.from_json(each["config"])).flops
-            ratios.append(cost.flops * each["wall_s"] / flops)
-    return (median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+        ratios = [record["wall_s"] / planned[record["run_id"]].tokens for record in same_row]
+        return cost.tokens * median(ratios), _basis(same_row, "of this row")
+    ratios = [record["wall_s"] / flops for record in alike if (flops := planned[record["run_id"]].flops)]
+    return (cost.flops * median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+
+
+def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
+    """What the record's run would have taken without an early end of its stages: another run will end early too.
+
+    Of settings of an earlier version only the tokens are known, those that it took.
+    """
+    try:
+        return artifact.cost(RunConfig.from_json(record["config"]))
+    except RmtlibError:
+        return Cost(record["tokens"], 0.0, 0, 0)
 
 
 def _peak(record: dict[str, Any], on_gpu: bool) -> int | None:
-    """The record's peak memory, where it was made on the kind of device that is asked for."""
+    """The record's peak memory, if it was made on the kind of device that is asked for."""
     alike = (record["hardware"].get("gpu") is not None) == on_gpu
     return int(record["peak_memory_bytes"]) or None if alike else None
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
-    machines = {each["hardware"].get("gpu") or each["hardware"].get("cpu") or "unknown machine" for each in records}
+    machines = {record["hardware"].get("gpu") or record["hardware"].get("cpu") or "unknown machine" for record in records}
     runs = f"{len(records)} finished run{'s' * (len(records) > 1)}"
     return f"measured: {runs} {which} on {', '.join(sorted(machines))}"
 
 
 def plan(
+    artifact: Artifact,
     configs: list[RunConfig],
     *,
     runs_dir: str | Path = "runs",
     results_dir: str | Path = "results",
     jobs: int | None = None,
 ) -> dict[str, Any]:
-    """What training `configs` (of one artifact and scale) takes, as plain data.
+    """What training `configs` (all of one scale) takes, as plain data.
 
-    Keys: artifact, title, scale, jobs, device (text or None where all times are measured), runs (one dict
+    Keys: artifact, title, scale, jobs, device (text or None if all times are measured), runs (one dict
     each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
     memory_basis, disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes,
     disk_bytes of what is left to do, with `jobs` at once), warnings.
     """
-    artifact, scale = get_artifact(configs[0].artifact), configs[0].scale
+    scale = configs[0].scale
     gpu_scale = _on_gpu(scale)
     jobs = jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     local = _good_local(artifact.name, scale, runs_dir)
-    records = list({each["run_id"]: each for each in published + local}.values())
+    records = list({record["run_id"]: record for record in published + local}.values())
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
         cost = artifact.cost(config)
         measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
-        peak = next((_peak(each, gpu_scale) for each in records if each["run_id"] == config.id), None)
+        peak = next((_peak(record, gpu_scale) for record in records if record["run_id"] == config.id), None)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
             measured = cost.flops / device["flops"], "computed"
@@ -203,13 +212,13 @@ def plan(
                 "disk_bytes": cost.disk_bytes,
             }
         )
-    todo = [each for each in runs if each["state"] != "finished"]
-    disk = sum(each["disk_bytes"] for each in todo if each["state"] == "to do")
-    memory = sum(sorted((each["memory_bytes"] for each in todo), reverse=True)[:jobs])
+    todo = [run for run in runs if run["state"] != "finished"]
+    disk = sum(run["disk_bytes"] for run in todo if run["state"] == "to do")
+    memory = sum(sorted((run["memory_bytes"] for run in todo), reverse=True)[:jobs])
     total = {
         "runs": len(todo),
-        "tokens": sum(round(each["tokens"] * (1 - each["done"])) for each in todo),
-        "seconds": makespan([], [each["seconds"] * (1 - each["done"]) for each in todo], jobs),
+        "tokens": sum(round(run["tokens"] * (1 - run["done"])) for run in todo),
+        "seconds": makespan([], [run["seconds"] * (1 - run["done"]) for run in todo], jobs),
         "memory_bytes": memory,
         "disk_bytes": disk,
     }
@@ -227,31 +236,31 @@ def plan(
 
 def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[str, Any]]:
     """Local records, without the damaged ones: those show as such in the list of runs."""
-    found = []
+    records = []
     for path in sorted((Path(runs_dir) / artifact).glob("*/record.json")):
         try:
             record = load_record(path)
         except RmtlibError:
             continue
-        found += [record] if record["scale"] == scale else []
-    return found
+        records += [record] if record["scale"] == scale else []
+    return records
 
 
 def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -> list[str]:
-    """A line where these runs are not those that were published: other files are on this machine, or other code."""
-    theirs = {(each["row"], each["seed"]): each for each in published}
-    found = []
+    """A line if these runs are not those that were published: other files are on this machine, or other code."""
+    theirs = {(record["row"], record["seed"]): record for record in published}
+    changed = []
     for config in configs:
         record = theirs.get((config.row, config.seed))
         if record is not None and record["run_id"] != config.id:
             ours, other = _leaves(config.params), _leaves(record["config"]["params"])
             if keys := [key for key in ours if key in other and ours[key] != other[key]]:
-                found.append((config, keys))
-    if not found:
+                changed.append((config, keys))
+    if not changed:
         return []
-    config, keys = found[0]
+    config, keys = changed[0]
     return [
-        f"{len(found)} of {len(configs)} runs: other settings here than in the published records, e.g. "
+        f"{len(changed)} of {len(configs)} runs: other settings here than in the published records, e.g. "
         f"{config.row} seed {config.seed} in {', '.join(keys)}"
     ]
 
@@ -261,33 +270,35 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, (Mapping, list, tuple)):
         return {name: value}
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    return {key: leaf for part, each in items for key, leaf in _leaves(each, f"{name}.{part}".lstrip(".")).items()}
+    return {key: leaf for part, item in items for key, leaf in _leaves(item, f"{name}.{part}".lstrip(".")).items()}
 
 
 def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
-    found = []
+    warnings = []
     if total["disk_bytes"] > free:
-        found.append(f"these runs need {size_text(total['disk_bytes'])} of disk, {there} has {size_text(free)} free")
+        warnings.append(f"these runs need {size_text(total['disk_bytes'])} of disk, {there} has {size_text(free)} free")
     if not on_gpu and total["memory_bytes"] > provenance.memory_bytes():
-        found.append(
+        warnings.append(
             f"running {size_text(total['memory_bytes'])} of memory at once does not fit into "
             f"{size_text(provenance.memory_bytes())}: use fewer --jobs"
         )
-    return found
+    return warnings
 
 
-def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: str | Path = "results") -> list[dict]:
+def status(
+    artifacts: Iterable[Artifact], *, runs_dir: str | Path = "runs", results_dir: str | Path = "results"
+) -> list[dict[str, Any]]:
     """Every run in runs/ and every published record of `artifacts`, as plain data.
 
-    Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None where only published),
+    Keys of each: artifact, row, scale, seed, run_id, state, done, stage, folder (None if only published),
     published (path or None), finished (when, UTC), wall_s. A damaged folder has state "damaged" and says why
     in stage.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in artifacts:
-        artifact = get_artifact(name)
+    entries: dict[str, dict[str, Any]] = {}
+    for artifact in artifacts:
+        name = artifact.name
         for folder in sorted(path for path in (Path(runs_dir) / name).glob("*") if (path / "config.json").exists()):
             entry: dict[str, Any] = {
                 "artifact": name,
@@ -312,9 +323,10 @@ def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: 
                     entry.update(finished=record["finished"], wall_s=record["wall_s"])
             except RmtlibError as error:
                 entry["stage"] = str(error)
-            found[entry["run_id"]] = entry
-        for record in find_records(name, where=(results_dir,)):
-            entry = found.setdefault(
+            entries[entry["run_id"]] = entry
+        published = [record for scale in (None, PILOT) for record in find_records(name, scale=scale, where=(results_dir,))]
+        for record in published:
+            entry = entries.setdefault(
                 record["run_id"],
                 {
                     **{key: record[key] for key in ("artifact", "row", "scale", "seed", "run_id")},
@@ -327,4 +339,4 @@ def status(artifacts: list[str], *, runs_dir: str | Path = "runs", results_dir: 
                 },
             )
             entry["published"] = str(record_path(record, results_dir))
-    return list(found.values())
+    return list(entries.values())

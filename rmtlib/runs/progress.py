@@ -47,13 +47,13 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
 
 
-def share(work: Sequence[float], place: int, part: float) -> float:
-    """How much is done of a run whose parts take `work` (in any unit): all before `place`, and `part` of that one."""
-    return (sum(work[:place]) + (work[place] * part if place < len(work) else 0.0)) / sum(work)
+def share(work: Sequence[float], index: int, part: float) -> float:
+    """How much is done of a run whose parts take `work` (in any unit): all before part `index`, and `part` of that one."""
+    return (sum(work[:index]) + (work[index] * part if index < len(work) else 0.0)) / sum(work)
 
 
 def fraction(progress: dict[str, Any] | None, tokens: int) -> float | None:
-    """How much of the whole run is done, 0 to 1, from its progress.json; None where it does not say."""
+    """How much of the whole run is done, 0 to 1, from its progress.json; None if it does not say."""
     if progress is None:
         return None
     done = progress.get("done")
@@ -62,7 +62,7 @@ def fraction(progress: dict[str, Any] | None, tokens: int) -> float | None:
     return None if not isinstance(done, (int, float)) else min(max(float(done), 0.0), 1.0)
 
 
-class Track:
+class Eta:
     """One run's way through its work, seen from outside; its speed is that of the last `WINDOW` seconds."""
 
     def __init__(self, cost: Cost, started: float) -> None:
@@ -125,12 +125,12 @@ def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> f
     return max(ends, default=0.0)
 
 
-def time_left(running: list[Track], waiting: list[float], speeds: list[float], jobs: int, now: float) -> float | None:
+def time_left(running: list[Eta], waiting: list[float], speeds: list[float], jobs: int, now: float) -> float | None:
     """Seconds left for a whole command, or None while nothing tells.
 
     Args:
         running: the runs at work.
-        waiting: `Cost.flops` less what is done already, of the runs that wait for a place.
+        waiting: `Cost.flops` less what is done already, of the runs that wait for a slot.
         speeds: seconds per FLOP of the runs that this command has finished.
         jobs: how many run at once.
         now: wall-clock time.

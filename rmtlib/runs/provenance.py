@@ -15,7 +15,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "tiktoken")
 NOT_RESULTS = (  # parts of the package that no result depends on
-    *("report", "cli.py", "notebooks.py"),
+    *("report", "book.py", "cli.py", "notebooks.py", "experiments/view.py"),
     *("experiments/*/claims.py", "experiments/*/rules.py", "experiments/*/report.py", "experiments/*/figure.py"),
 )
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu")
@@ -34,7 +34,7 @@ def modules_sha256() -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """{"commit", "dirty"} of the checkout that holds the package; commit None where there is none.
+    """{"commit", "dirty"} of the checkout that holds the package; commit None if there is none.
 
     Dirty means uncommitted changes in what results depend on: the package (less `NOT_RESULTS`) and its pins.
     """
@@ -70,17 +70,17 @@ def _git(*arguments: str) -> str | None:
 
 def packages() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def hardware() -> dict[str, Any]:
-    """{"cpu", "cores", "memory_bytes", "gpu"}: what this process may use; gpu None where torch uses none."""
+    """{"cpu", "cores", "memory_bytes", "gpu"}: what this process may use; gpu None if torch uses none."""
     return {"cpu": _cpu(), "cores": cores(), "memory_bytes": memory_bytes(), "gpu": gpu_name()}
 
 
@@ -105,7 +105,7 @@ def memory_bytes() -> int:
 
 
 def has_gpu() -> bool:
-    """Whether torch has a CUDA (or ROCm) device. Imports torch only where a device file says that it may."""
+    """Whether torch has a CUDA (or ROCm) device. Imports torch only if a device file says that it may."""
     if "torch" not in sys.modules and sys.platform == "linux":
         if not any(os.path.exists(device) for device in _GPU_DEVICES):
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
-from rmtlib.runs.checks import impossible
-from rmtlib.runs.spec import Result, RunConfig
-from rmtlib.runs.storage import digest, finite, plain, read_json, write_json
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.checks import check_record
+from rmtlib.runs.spec import PILOT, Result, RunConfig
+from rmtlib.runs.storage import finite, json_sha256, read_json, to_jsonable, write_json
 
 SCHEMA = 1
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -47,7 +48,7 @@ KEYS = frozenset(_TYPES)
 def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, Any]], notes: Iterable[str]) -> dict:
     """The record of a finished run, not yet sealed.
 
-    `slices` describe the processes that worked on the run one after another (see worker.py). Wall time adds
+    `slices` describe the processes that worked on the run one after another (see folder.py). Wall time adds
     up over them and peak memory is their maximum; hardware and packages are the last one's. Where their code
     differs, or any of it was not committed, git.dirty is true.
     """
@@ -66,7 +67,7 @@ def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, An
     mixed = len(commits) > 1 or len({part["modules_sha256"] for part in slices}) > 1
     if len(commits) > 1:
         notes.append(f"the git commit changed between slices: {', '.join(sorted(map(str, commits)))}")
-    (metrics, curves), lost = finite(plain((result.metrics, result.curves)))
+    (metrics, curves), lost = finite(to_jsonable((result.metrics, result.curves)))
     if lost:
         notes.append(f"{lost} numbers were NaN or infinite and are null here")
     gpu = [part["peak_memory"]["gpu"] for part in slices if part["peak_memory"]["gpu"] is not None]
@@ -81,7 +82,7 @@ def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, An
         "config": config.to_json(),
         "metrics": metrics,
         "curves": curves,
-        "data": plain(result.data),
+        "data": to_jsonable(result.data),
         "packages": last["packages"],
         "hardware": last["hardware"],
         "precision": result.precision,
@@ -105,8 +106,8 @@ def write_record(path: str | Path, record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RmtlibError: a full disk, or a folder that cannot be written.
     """
-    sealed = plain({key: value for key, value in record.items() if key != "sha256"})
-    sealed["sha256"] = digest(sealed)
+    sealed = to_jsonable({key: value for key, value in record.items() if key != "sha256"})
+    sealed["sha256"] = json_sha256(sealed)
     write_json(Path(path), sealed)
     return sealed
 
@@ -126,7 +127,7 @@ def load_record(path: str | Path) -> dict[str, Any]:
     if wrong:
         raise RmtlibError(f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}")
     try:
-        seal = digest({key: value for key, value in record.items() if key != "sha256"})
+        seal = json_sha256({key: value for key, value in record.items() if key != "sha256"})
     except ValueError:
         seal = "no checksum: a number is not finite"
     if record["sha256"] != seal:
@@ -151,17 +152,20 @@ def find_records(
 ) -> list[dict[str, Any]]:
     """All finished, verified records of an artifact in the folders `where`, by row, scale and seed.
 
-    One record per run id: where several folders hold one, the first folder's. Raises RmtlibError on a damaged
-    one.
+    `scale` None means all scales of results: trials (scale "pilot") come only if asked for. One record per run id: if
+    several folders hold one, the first folder's.
+
+    Raises:
+        RmtlibError: a record is damaged.
     """
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for root in where:
         folder = Path(root) / artifact
         for path in sorted([*folder.glob("*/record.json"), *folder.glob("*.json")]):
             record = load_record(path)
-            if scale is None or record["scale"] == scale:
-                found.setdefault(record["run_id"], record)
-    return sorted(found.values(), key=lambda record: (record["row"], record["scale"], record["seed"]))
+            if record["scale"] == scale or (scale is None and record["scale"] != PILOT):
+                records.setdefault(record["run_id"], record)
+    return sorted(records.values(), key=lambda record: (record["row"], record["scale"], record["seed"]))
 
 
 def record_path(record: dict[str, Any], results_dir: str | Path = "results") -> Path:
@@ -181,7 +185,7 @@ class Publication:
 
 
 def publish(
-    artifact: str,
+    artifact: Artifact,
     *,
     slugs: Iterable[str] | None = None,
     runs_dir: str | Path = "runs",
@@ -191,24 +195,25 @@ def publish(
 
     `slugs` are the runs to publish (None: all that runs/ holds). Unfinished runs, damaged records and records
     of uncommitted code are refused, each with its reason; the others are published all the same. A published
-    record of the same row, scale and seed but another config is superseded: its file is removed.
+    record of the same row, scale and seed but another config is superseded: its file is removed. (Trials of a row
+    and seed stand side by side.)
 
     Raises:
         RmtlibError: there is no such run, or results/ cannot be written.
     """
-    root = Path(runs_dir) / artifact
+    root = Path(runs_dir) / artifact.name
     names = sorted(path.name for path in root.glob("*") if path.is_dir()) if slugs is None else list(slugs)
     if not names:
-        raise RmtlibError(f"nothing to publish: {root} holds no runs; train some with `rmtlib run {artifact}`")
+        raise RmtlibError(f"nothing to publish: {root} holds no runs; train some with `rmtlib run {artifact.name}`")
     done = Publication()
-    published = {path: load_record(path) for path in sorted((Path(results_dir) / artifact).glob("*.json"))}
+    published = {path: load_record(path) for path in sorted((Path(results_dir) / artifact.name).glob("*.json"))}
     clean_code: dict[str, str] = {}
     for name in names:
         try:
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")
-            if why := impossible(record):
+            if why := check_record(record, artifact)[0]:
                 raise RmtlibError(f"impossible numbers ({why}): train it again with --fresh")
             _refuse_unclean(record, clean_code)
         except RmtlibError as error:
@@ -221,7 +226,7 @@ def publish(
         write_record(target, record)
         done.published.append(str(target))
         for path, other in published.items():
-            same_cell = all(other[key] == record[key] for key in ("row", "scale", "seed"))
+            same_cell = _cell(other) == _cell(record) and record["scale"] != PILOT
             if same_cell and other["run_id"] != record["run_id"] and path.exists():
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
@@ -242,29 +247,52 @@ def _refuse_unclean(record: dict[str, Any], clean_code: dict[str, str]) -> None:
             raise RmtlibError(f"made outside a git checkout, by modules that are not those committed here: {again}")
 
 
-def verify(results_dir: str | Path = "results") -> list[str]:
-    """Rehash every published record: what is wrong, one line each; empty where all is well.
+def _cell(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Of these there is one published record each, but for trials."""
+    return tuple(record[name] for name in ("artifact", "row", "scale", "seed"))
 
-    Checks what `load_record` checks, that the file's name and folder are the record's, that its code was
-    committed, that no number is impossible, and that no two records claim the same row, scale and seed.
+
+@dataclass
+class Verification:
+    """What `verify` found: what is wrong, and records whose derived values could not be computed anew, with the reason.
+
+    One line each.
     """
-    problems: list[str] = []
+
+    problems: list[str] = field(default_factory=list)
+    not_recomputed: list[str] = field(default_factory=list)
+
+
+def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results") -> Verification:
+    """Rehash every published record, and compute its derived values anew.
+
+    Checks what `load_record` checks, that the file's name and folder are the record's, that its code was committed,
+    that `artifacts` has its artifact, that no number is impossible or contradicts the settings
+    (`Artifact.check_metrics`), and that no two records but trials claim the same row, scale and seed.
+    """
+    done = Verification()
     seen: dict[tuple[Any, ...], Path] = {}
     for path in sorted(Path(results_dir).rglob("*.json")):
         try:
             record = load_record(path)
         except RmtlibError as error:
-            problems.append(str(error))
+            done.problems.append(str(error))
             continue
         expected = record_path(record, results_dir)
         if path != expected:
-            problems.append(f"{path} is misplaced: this record's place is {expected}")
+            done.problems.append(f"{path} is misplaced: this record belongs into {expected}")
         if record["git"]["dirty"]:
-            problems.append(f"{path} was made by uncommitted code: train it again from a clean checkout")
-        if why := impossible(record):
-            problems.append(f"{path} has impossible numbers ({why}): {_remedy(path)}")
-        key = tuple(record[name] for name in ("artifact", "row", "scale", "seed"))
-        if key in seen:
-            problems.append(f"{path} and {seen[key]} are of the same row, scale and seed: keep one")
-        seen.setdefault(key, path)
-    return problems
+            done.problems.append(f"{path} was made by uncommitted code: train it again from a clean checkout")
+        if record["artifact"] not in artifacts:
+            done.problems.append(f"{path} is of an unknown artifact: register {record['artifact']}, or delete the file")
+            continue
+        why, not_recomputed = check_record(record, artifacts[record["artifact"]])
+        if why:
+            done.problems.append(f"{path} has impossible numbers ({why}): {_remedy(path)}")
+        if not_recomputed:
+            done.not_recomputed.append(f"{path}: {not_recomputed}")
+        cell = _cell(record)
+        if cell in seen and record["scale"] != PILOT:
+            done.problems.append(f"{path} and {seen[cell]} are of the same row, scale and seed: keep one")
+        seen.setdefault(cell, path)
+    return done

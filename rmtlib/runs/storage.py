@@ -9,42 +9,28 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.files import unwritable, write_atomically
-from rmtlib.settings import added_fields
 
 
-def plain(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """`value` as JSON knows it: mappings as dicts with text keys, tuples as lists, numpy scalars as numbers.
 
     Raises:
         TypeError: a value that JSON has no form for.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if callable(getattr(value, "item", None)):  # a numpy or torch scalar
-        return plain(value.item())
+        return to_jsonable(value.item())
     raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
-
-
-T = TypeVar("T")
-
-
-def strict(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass with these fields. Raises RmtlibError if one is unknown or missing; only added ones may be."""
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    wrong = (known ^ set(data)) - (added_fields(cls) - set(data))
-    if wrong:
-        raise RmtlibError(f"{cls.__name__} settings unknown or missing: {', '.join(sorted(wrong))}")
-    return cls(**data)
 
 
 def finite(value: Any) -> tuple[Any, int]:
@@ -61,11 +47,11 @@ def finite(value: Any) -> tuple[Any, int]:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of `value`: sorted keys, no spaces. ValueError where a number is not finite."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """The one JSON text of `value`: sorted keys, no spaces. ValueError if a number is not finite."""
+    return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any) -> str:
+def json_sha256(value: Any) -> str:
     """sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
@@ -78,7 +64,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     Raises:
         RmtlibError: the disk is full or the folder cannot be written; the old file is still there.
     """
-    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(to_jsonable(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, text.encode(), durable=durable)
 
 
@@ -196,9 +182,9 @@ def _holder(path: Path) -> dict[str, Any]:
 
 def _held(what: str, holder: dict[str, Any], orphan: bool) -> str:
     pid = holder["worker"] if orphan and holder["worker"] else holder["pid"]
-    place = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
+    where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']}"
     advice = "wait for it, or stop it with" if not orphan else "its command was killed; stop it with"
-    return f"{what} is being trained by process {pid}{place}: {advice} `kill {pid}`, then call this again"
+    return f"{what} is being trained by process {pid}{where}: {advice} `kill {pid}`, then call this again"
 
 
 def _alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ segment to far beyond the training length.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,15 @@ from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.models.config import DecoderConfig
-from rmtlib.runs.spec import Artifact, Cost, Result, Row, RunConfig
-from rmtlib.settings import to_params
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.checks import check_exact_match, differs
+from rmtlib.runs.spec import Cost, Result, Row, RunConfig
+from rmtlib.settings import from_dict, to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 LABELS = {
     "qa1": "qa1: single supporting fact",
@@ -156,7 +158,7 @@ def _paper(task: str, seed: int) -> Params:
         tokenizer="gpt2",
         questions="files",
         background="pg19",
-        join="glued",
+        join="released",
         every_question=False,
         train=TrainConfig(
             stages=tuple(Stage(n, steps, rate, evaluate_every=steps // 20) for n, steps in lengths),
@@ -239,10 +241,27 @@ class Figure5(Artifact):
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.babilong.run import execute
 
-        return execute(config.row, Params.from_json(config.to_json()["params"]), folder)
+        return execute(config.row, from_dict(Params, config.params), folder)
 
     def cost(self, config: RunConfig) -> Cost:
-        return cost(Params.from_json(config.to_json()["params"]))
+        return cost(from_dict(Params, config.params))
+
+    def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.babilong.run import model_size
+
+        if why := check_exact_match(metrics, curves):
+            return why
+        params = from_dict(Params, config.params)
+        points = {str(point["segments"]): point for point in metrics["exact_match"]}
+        if list(points) != list(params.test_samples):
+            return f"exact_match is not of the settings' {', '.join(params.test_samples)} segments"
+        for segments, point in points.items():
+            if why := differs(point, {"tokens": int(segments) * params.train.segment_size}, f"at {segments} segments "):
+                return why
+            if point["n"] > params.test_samples[segments]:  # fewer where few questions' facts fit into the context
+                return f"at {segments} segments n is {point['n']}, the settings give {params.test_samples[segments]}"
+        expected = {"train_segments": max(stage.segments for stage in params.train.stages)}
+        return differs(metrics, expected) or differs(metrics, model_size(params))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
         """For each task the mean accuracy within and beyond the training length, and what the recency reader has."""

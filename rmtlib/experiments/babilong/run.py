@@ -12,10 +12,10 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
-from rmtlib.experiments.babilong.settings import Params, context_tokens, work
+from rmtlib.experiments.babilong.settings import PRETRAINED, Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.config import RMTConfig
-from rmtlib.models.registry import build
+from rmtlib.models.registry import build, size_of
 from rmtlib.models.rmt import RMT
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import TestSet, run_tests
@@ -25,7 +25,7 @@ from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 
@@ -66,7 +66,8 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
     builders = {}
     for split, seed in (("train", params.train.seed), ("validation", TEST_SEED), ("test", TEST_SEED)):
         report = partial(progress, f"tokenising the {split} books")
-        background = Background.build(texts[split], tokenizer, home, lead=lead, report=report)
+        breaks = params.join == "released"
+        background = Background.build(texts[split], tokenizer, home, lead=lead, line_breaks=breaks, report=report)
         builders[split] = SampleBuilder(
             questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
@@ -88,6 +89,16 @@ def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
         weights, shape = [note], decoder.config
     config = RMTConfig(shape, params.memory_tokens, params.memory_mask)  # type: ignore[arg-type]
     return build(config, seed=params.train.seed, decoder=decoder), weights
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory.
+
+    Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
+    """
+    if isinstance(params.backbone, str):
+        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
+    return size_of(RMTConfig(params.backbone, params.memory_tokens, params.memory_mask))  # type: ignore[arg-type]
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:

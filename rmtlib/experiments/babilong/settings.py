@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rmtlib.models.config import DecoderConfig
+from rmtlib.models.size import decoder_weights
+from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import strict
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
@@ -30,18 +30,6 @@ class Params:
     test_samples: Mapping[str, int]  # segments -> number of test samples
     evaluation_batch: int  # samples evaluated at once
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `rmtlib.settings.to_params`. Raises RmtlibError if a key is unknown or missing."""
-        data = dict(data)
-        if isinstance(data.get("backbone"), Mapping):
-            data["backbone"] = strict(DecoderConfig, data["backbone"])
-        if isinstance(data.get("train"), Mapping):
-            train = dict(data["train"])
-            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
-            data["train"] = strict(TrainConfig, train)
-        return strict(cls, data)
-
 
 def context_tokens(segments: int, segment_size: int) -> int:
     """Length of a context that fills `segments` segments together with its question and answer."""
@@ -58,7 +46,7 @@ def work(params: Params) -> list[float]:
     for stage in train.stages:
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
-        parts.append(per_token * ((4 if train.recompute else 3) * _trained(stage, train) + validated))
+        parts.append(per_token * (training_passes(train.recompute) * _trained(stage, train) + validated))
     return [*parts, per_token * _tested(params)]
 
 
@@ -81,18 +69,22 @@ def _tested(params: Params) -> int:
 
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    train = params.train
-    layers, width, vocabulary = _sizes(params)
-    weights = 12 * layers * width**2 + vocabulary * width
-    S, batch = train.segment_size, train.batch_size
-    positions = (S + 2 * params.memory_tokens) / S
-    kept = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
-    bytes_each = 2 if train.precision == "bf16" else 4
-    activations = bytes_each * 34 * layers * width * batch * S * positions * kept  # 34 a position (Korthikanti 2022)
-    return Cost(
+    train, M = params.train, params.memory_tokens
+    layers, width, _ = _sizes(params)
+    segments = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
+    positions = train.batch_size * (train.segment_size + 2 * M) * segments
+    return transformer_cost(
         tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
-        flops=sum(work(params)),
-        memory_bytes=int(400e6 + 16 * weights + activations),  # 400 MB: Python and torch themselves
+        work=work(params),
+        weights=weights(params),
+        kept=activations(layers, width, positions),
         precision=train.precision,
-        disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
     )
+
+
+def weights(params: Params) -> int:
+    """Of the whole model; of a pretrained backbone, to a few per cent."""
+    layers, width, vocabulary = _sizes(params)
+    if isinstance(params.backbone, str):
+        return 12 * layers * width**2 + vocabulary * width
+    return decoder_weights(params.backbone) + params.memory_tokens * width

@@ -4,6 +4,7 @@ One row per model and task, one run per row and seed: train with the curriculum,
 than training had.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, cost
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
-from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, Row, RunConfig
-from rmtlib.settings import to_params
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.checks import check_exact_match, differs
+from rmtlib.runs.spec import SCALES, Cost, Result, Row, RunConfig
+from rmtlib.settings import from_dict, to_params
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 MODELS = {
     "armt": "ARMT",
@@ -278,10 +281,27 @@ class MemoryCapacity(Artifact):
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.capacity.run import execute
 
-        return execute(Params.from_json(config.to_json()["params"]), folder)
+        return execute(from_dict(Params, config.params), folder)
 
     def cost(self, config: RunConfig) -> Cost:
-        return cost(Params.from_json(config.to_json()["params"]))
+        return cost(from_dict(Params, config.params))
+
+    def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.capacity.run import model_size
+
+        if why := check_exact_match(metrics, curves):
+            return why
+        params = from_dict(Params, config.params)
+        points = metrics["exact_match"]
+        if [point.get("pairs") for point in points] != list(params.test_pairs):
+            return f"exact_match is not of the settings' {', '.join(map(str, params.test_pairs))} pairs"
+        for point in points:
+            segments = point["pairs"] + 1
+            expected = {"segments": segments, "tokens": segments * params.segment_sizes[-1], "n": params.test_samples}
+            if why := differs(point, expected, f"at {point['pairs']} pairs "):
+                return why
+        expected = {"train_segments": params.train_pairs + 1, "values": VALUES**params.value_size}
+        return differs(metrics, expected) or differs(metrics, model_size(params))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
         """Pairs stored of most asked for, or the rewrite accuracy within and beyond training, one line a row."""

@@ -10,10 +10,11 @@ from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.capacity.artifact import MODELS, VALUES, MemoryCapacity
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.figure import STYLES, TASKS, alt, figure, of_task
-from rmtlib.experiments.capacity.settings import ModelConfig, Params
+from rmtlib.experiments.capacity.settings import Params
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, mean_text, plural, value_cell
+from rmtlib.settings import from_dict
 
 DIGITS = {"pairs stored": 1, "exact match": 2}
 
@@ -99,12 +100,20 @@ def _of_pairs(point: Aggregate, metric: str) -> str:
 
 def paper(results: Results) -> Table:
     """What the paper says, and the sizes of its models as its released code makes them."""
+    from rmtlib.models.registry import size_of
+
     artifact = MemoryCapacity()
     said = [row for row in results.rows if row.paper]
     params = {row.name: artifact.config(row.name, "paper", 0).to_json()["params"] for row in said}
-    models = {name: Params.from_json(settings).model for name, settings in params.items()}
+    models = {name: from_dict(Params, settings).model for name, settings in params.items()}
     body = tuple(
-        (row.name, str(row.paper["said"]), row.source, f"{model.state_size:,}", f"{_weights(model):,}")
+        (
+            row.name,
+            str(row.paper["said"]),
+            row.source,
+            f"{model.state_size:,}",
+            f"{size_of(model.model())['parameters']:,}",
+        )
         for row, model in zip(said, models.values(), strict=True)
     )
     armt, mamba = models["armt-remember"], models["mamba-remember"].state_size
@@ -117,13 +126,6 @@ def paper(results: Results) -> Table:
         body,
         prose=("paper", "source"),
     )
-
-
-def _weights(model: ModelConfig) -> int:
-    """How many weights the model has."""
-    from rmtlib.models.registry import count_parameters
-
-    return count_parameters(model.model())
 
 
 def caption(results: Results) -> str:

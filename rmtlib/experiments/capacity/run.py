@@ -6,7 +6,7 @@ from rmtlib.data.associative import FixedSet, PairSample, PairTask, draw_pairs
 from rmtlib.data.sources import cache_folder
 from rmtlib.evaluation.question_answering import answers_correct
 from rmtlib.experiments.capacity.settings import Params, work
-from rmtlib.models.registry import build
+from rmtlib.models.registry import build, size_of
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import TestSet, run_tests
 from rmtlib.runs.training import default_device, train
@@ -14,9 +14,14 @@ from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 TEST_SEED = 42  # validation and test samples are the same for all runs
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    return size_of(params.model.model())
 
 
 def execute(params: Params, folder: "RunFolder") -> Result:

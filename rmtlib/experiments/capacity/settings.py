@@ -1,13 +1,12 @@
 """The settings of an associative-retrieval run, and what it costs. Light to import: no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, MambaConfig, PRMTConfig, RMTConfig
+from rmtlib.models.size import decoder_weights, mamba_weights
+from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import strict
-from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.curriculum import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,6 @@ class ModelConfig:
     rule: DeltaRule | None = None
     normalised: bool = False
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ModelConfig":
-        data = dict(data)
-        if isinstance(data.get("backbone"), Mapping):
-            data["backbone"] = strict(MambaConfig if data.get("kind") == "mamba" else DecoderConfig, data["backbone"])
-        if isinstance(data.get("rule"), Mapping):
-            data["rule"] = strict(DeltaRule, data["rule"])
-        return strict(cls, data)
-
     def model(self) -> RMTConfig | ARMTConfig | PRMTConfig | MambaConfig:
         """The config that `models.registry` builds."""
         if isinstance(self.backbone, MambaConfig):
@@ -41,15 +31,12 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """Weights, to a few per cent."""
-        b = self.backbone
-        D, L = b.d_model, b.n_layers
-        if isinstance(b, MambaConfig):
-            inner = b.d_inner
-            return L * (3 * D * inner + inner * (2 * b.rank + 3 * b.state_size + 8)) + b.vocab_size * D
-        weights = L * (4 * D * D + 2 * D * (b.d_ff or 4 * D)) + 2 * b.vocab_size * D + b.conv_taps * D * D
-        weights += self.memory_tokens * D * (L if self.kind == "prmt" else 1)
-        return weights + (L * (D * D + 2 * D * self.d_memory) if self.kind == "armt" else 0)
+        """Weights."""
+        if isinstance(self.backbone, MambaConfig):
+            return mamba_weights(self.backbone)
+        D, L, M = self.backbone.d_model, self.backbone.n_layers, self.memory_tokens
+        own = L * (D * D + 2 * D * self.d_memory + D + 1) if self.kind == "armt" else 0
+        return decoder_weights(self.backbone) + own + M * D * (L if self.kind == "prmt" else 1)
 
     @property
     def state_size(self) -> int:
@@ -88,20 +75,6 @@ class Params:
     test_samples: int
     evaluation_batch: int  # samples evaluated at once
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `rmtlib.settings.to_params`. Raises RmtlibError if a key is unknown or missing."""
-        data = dict(data)
-        if isinstance(data.get("model"), Mapping):
-            data["model"] = ModelConfig.from_json(data["model"])
-        if isinstance(data.get("train"), Mapping):
-            train = dict(data["train"])
-            train["stages"] = tuple(strict(Stage, stage) for stage in train.get("stages", ()))
-            data["train"] = strict(TrainConfig, train)
-        for name in ("key_sizes", "test_pairs"):
-            data[name] = tuple(data.get(name, ()))
-        return strict(cls, data)
-
     @property
     def train_pairs(self) -> int:
         """The most pairs that training has seen."""
@@ -135,7 +108,7 @@ def work(params: Params) -> list[float]:
     for stage, size, tokens in zip(train.stages, params.segment_sizes, trained, strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * (stage.segments + 1) * size
-        parts.append((3 * tokens + validated) * model.flops_per_token(size))
+        parts.append((training_passes(train.recompute) * tokens + validated) * model.flops_per_token(size))
     return [*parts, tested * model.flops_per_token(params.segment_sizes[-1])]
 
 
@@ -143,15 +116,19 @@ def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic; stages that end early make it less."""
     model, train = params.model, params.train
     trained, tested = _tokens(params)
-    size = params.segment_sizes[-1]
-    b, weights = model.backbone, model.parameters
-    activations = 34 * b.n_layers * b.d_model * (size + 2 * model.memory_tokens)  # 34 a position (Korthikanti 2022)
-    kept = 4 * train.batch_size * (params.train_pairs + 1) * (activations + model.state_size)
-    if train.recompute:
-        kept = int(kept * 2 / (params.train_pairs + 1) ** 0.5)
-    disk = 32 * weights  # weights, best weights and two moments; twice while a checkpoint is replaced
+    segments: float = params.train_pairs + 1
+    if train.recompute:  # of n states about 2 sqrt(n) are kept (`training.bptt.backward`)
+        segments = 2 * segments**0.5
+    b, positions = model.backbone, params.segment_sizes[-1] + 2 * model.memory_tokens
+    disk = 0
     if params.train_samples is not None:
         pairs = zip(train.stages, params.key_sizes, strict=True)
-        disk += sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
-    tokens, memory = int(sum(trained) + tested), int(400e6 + 16 * weights + kept)  # 400 MB: Python and torch
-    return Cost(tokens, sum(work(params)), memory, disk, params.train.precision)
+        disk = sum(params.train_samples * stage.segments * (k + params.value_size) for stage, k in pairs)
+    return transformer_cost(
+        tokens=sum(trained) + tested,
+        work=work(params),
+        weights=model.parameters,
+        kept=train.batch_size * segments * (activations(b.n_layers, b.d_model, positions) + model.state_size),
+        precision=train.precision,
+        disk_bytes=disk,
+    )

@@ -4,7 +4,8 @@ A row's memory and segment are the paper's. Below the scale `gpu` all lengths ar
 memory tokens and segment alike, rounded to the nearest, at least 1), so that rows keep their proportions.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from statistics import mean
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.language_modelling.rows import TABLES, TableRow, as_rows, table_row
-from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost
+from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, used_tokens
 from rmtlib.models.config import TransformerXLConfig
-from rmtlib.runs.spec import SCALES, Artifact, Cost, Result, RunConfig
-from rmtlib.settings import to_params
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.checks import check_curves, differs, is_number
+from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
+from rmtlib.settings import from_dict, to_params
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 REPLAY: dict[str, Replay] = {"": "stored", "newest": "newest", "released": "newest", "window": "none"}
 
@@ -45,6 +48,7 @@ class LanguageTable(Artifact):
     """What the two tables share."""
 
     unit: ClassVar[str]  # "bpc" or "perplexity"
+    least: ClassVar[float]  # the value that no text falls below, in that unit
     small_rows: ClassVar[tuple[str, ...]]  # what smoke and small train without --rows
     auxiliary: ClassVar[float] = 0.0  # weight of the memory loss of Tr-XL + RMT
 
@@ -78,10 +82,37 @@ class LanguageTable(Artifact):
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.language_modelling.run import execute
 
-        return execute(Params.from_json(config.to_json()["params"]), folder, self.unit)
+        return execute(from_dict(Params, config.params), folder, self.unit)
 
     def cost(self, config: RunConfig) -> Cost:
-        return cost(Params.from_json(config.to_json()["params"]))
+        return cost(from_dict(Params, config.params))
+
+    def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.language_modelling.run import model_size
+
+        unit = self.unit
+        if metrics.get("unit") != unit:
+            return f"unit is {metrics.get('unit')!r}, not {unit!r}"
+        for key in ("value", "validation"):
+            if not is_number(metrics.get(key), self.least):
+                return f"{key} is {metrics.get(key)!r} {unit}"
+        if not is_number(metrics.get("tokens"), 1, whole=True):
+            return f"tokens of the test are {metrics.get('tokens')!r}"
+        if not is_number(metrics.get("nats"), 0):
+            return f"nats are {metrics.get('nats')!r}"
+        mean = metrics["nats"] / metrics["tokens"]
+        expected = mean / math.log(2) if unit == "bpc" else math.exp(min(mean, 700))
+        if not math.isclose(metrics["value"], expected, rel_tol=1e-9):
+            return f"value is {metrics['value']!r} {unit}, its nats over its tokens are {expected:.6g}"
+        if why := check_curves(curves, self.least, math.inf):
+            return why
+        best = min((score for _, score in curves["validation"] if score is not None), default=None)
+        if metrics["validation"] != best:
+            return f"validation is {metrics['validation']!r}, the best of its curve is {best!r}"
+        params = from_dict(Params, config.params)
+        sizes = {"segment": params.train.segment_size, "cache": params.model.cache}
+        sizes |= {"memory_tokens": params.model.memory_tokens, "tokens": used_tokens(params)["test"]}
+        return differs(metrics, sizes) or differs(metrics, model_size(params))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:
         """A line for each scale and model: its best row, worst value, and runs. Variants are left out."""
@@ -161,6 +192,7 @@ class Enwik8(LanguageTable):
     name = "enwik8"
     title = "RMT, Table 1: bits per character on enwik8"
     unit = "bpc"
+    least = 0.0
     rows = as_rows("enwik8", "RMT (Bulatov et al. 2022), Table 1")
     small_rows = (
         "baseline-seg128",
@@ -210,6 +242,7 @@ class WikiText103(LanguageTable):
     name = "wikitext-103"
     title = "RMT, Table 2: perplexity on WikiText-103"
     unit = "perplexity"
+    least = 1.0
     note = "below paper scale trained and tested on WikiText-2"
     auxiliary = 0.01  # appendix A.5
     rows = as_rows("wikitext-103", "RMT (Bulatov et al. 2022), Table 2")

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.language_modelling.rows import TABLES, table_row
+from rmtlib.experiments.registry import get_artifact
 from rmtlib.report.figures import (
     BLUE,
     GREEN,
@@ -23,7 +24,6 @@ from rmtlib.report.figures import (
 )
 from rmtlib.report.measurements import Results, Series
 from rmtlib.report.tables import mean_text, plural
-from rmtlib.runs.spec import get_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,7 @@ from rmtlib.experiments.language_modelling.settings import Params, work
 from rmtlib.report.measurements import Measurement, Record, Results, Series
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, value_cell
+from rmtlib.settings import from_dict
 
 
 def measure(record: Record) -> Iterator[Measurement]:
@@ -49,7 +50,7 @@ def _sizes(series: Series) -> tuple[str, str, str]:
 
 def _training_flop(series: Series) -> float:
     """FLOP of training and its validations, by arithmetic. Raises RmtlibError on settings of earlier code."""
-    return work(Params.from_json(series.records[0]["config"]["params"]))[0]
+    return work(from_dict(Params, series.records[0]["config"]["params"]))[0]
 
 
 def _corpus_note(artifact: str, series: Series) -> str:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rmtlib.data.streams import LANGUAGES, Language
+from rmtlib.data.streams import CORPORA, Corpus
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.experiments.language_modelling.settings import Params, work
-from rmtlib.models.registry import build
+from rmtlib.models.registry import build, size_of
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
@@ -19,22 +19,27 @@ from rmtlib.training.sources import StreamSource
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 
-def open_language(params: Params) -> Language:
+def open_corpus(params: Params) -> Corpus:
     """The corpus, each split cut to the tokens that the run uses."""
-    language = LANGUAGES[params.corpus]()
-    if language.vocab_size != params.model.vocab_size:
+    corpus = CORPORA[params.corpus]()
+    if corpus.vocab_size != params.model.vocab_size:
         raise RmtlibError(
-            f"{params.corpus} has {language.vocab_size} symbols, the settings say {params.model.vocab_size}"
+            f"{params.corpus} has {corpus.vocab_size} symbols, the settings say {params.model.vocab_size}"
         )
     return replace(
-        language,
-        train=language.train.head(params.tokens.get("train")),
-        validation=language.validation.head(params.tokens.get("validation")),
-        test=language.test.head(params.tokens.get("test")),
+        corpus,
+        train=corpus.train.head(params.tokens.get("train")),
+        validation=corpus.validation.head(params.tokens.get("validation")),
+        test=corpus.test.head(params.tokens.get("test")),
     )
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    return size_of(params.model)
 
 
 def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
@@ -45,7 +50,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     """
     device, config, parts = default_device(), params.train, work(params)
     folder.progress("preparing data", 0, 1)
-    language = open_language(params)
+    corpus = open_corpus(params)
     model = build(params.model, seed=config.seed).to(device)
     if params.compile and device.type == "cuda":
         # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
@@ -58,7 +63,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         try:
             return likelihood(
                 model,
-                getattr(language, split),
+                getattr(corpus, split),
                 params.evaluation["segment"],
                 columns=params.evaluation["columns"],
                 device=device,
@@ -70,7 +75,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     def value(result: Likelihood) -> float:
         return result.bits if unit == "bpc" else result.perplexity
 
-    source = StreamSource(config, language.train)
+    source = StreamSource(config, corpus.train)
     trainer = train(model, source, lambda model, _: -value(measure(model, "validation")), folder, parts)
     folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.state.tokens)
     with autocast(device, config.precision):
@@ -94,7 +99,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
             "loss": [[step, loss * per_loss] for _, step, loss in trainer.curve("loss")],
             "validation": validation,
         },
-        data=language.provenance,
+        data=corpus.provenance,
         tokens=trainer.state.tokens + result.tokens,
         precision=config.precision,
         notes=trainer.state.notes,

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rmtlib.models.config import TransformerXLConfig
+from rmtlib.models.size import transformer_xl_weights
+from rmtlib.runs.cost import activations, transformer_cost
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import strict
 from rmtlib.training.stream_config import StreamConfig
 
 
@@ -15,7 +15,7 @@ class Params:
     """All that a run depends on.
 
     Attributes:
-        corpus: a name of `data.streams.LANGUAGES`.
+        corpus: a name of `data.streams.CORPORA`.
         tokens: how many tokens of each split are used, from its beginning; None: all.
         evaluation: {"segment", "cache", "columns"} of validation and test. Segment and cache are those of training
             but for the rows that were published otherwise.
@@ -28,17 +28,6 @@ class Params:
     train: StreamConfig
     evaluation: Mapping[str, int]
     compile: bool = False
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Params":
-        """The inverse of `rmtlib.settings.to_params`. Raises RmtlibError if a key is unknown or missing."""
-        data = dict(data)
-        if isinstance(data.get("model"), Mapping):
-            model = dict(data["model"])
-            data["model"] = strict(TransformerXLConfig, model | {"cutoffs": tuple(model.get("cutoffs", ()))})
-        if isinstance(data.get("train"), Mapping):
-            data["train"] = strict(StreamConfig, data["train"])
-        return strict(cls, data)
 
 
 SPLIT_TOKENS = {
@@ -66,7 +55,7 @@ def _head(model: TransformerXLConfig) -> int:
     return (model.cutoffs[0] + len(model.cutoffs)) if model.cutoffs else model.vocab_size
 
 
-def _used(params: Params) -> dict[str, int]:
+def used_tokens(params: Params) -> dict[str, int]:
     """Tokens of every split that the run uses."""
     return {
         split: min(count, params.tokens.get(split) or count) for split, count in SPLIT_TOKENS[params.corpus].items()
@@ -90,7 +79,7 @@ def work(params: Params) -> list[float]:
     trained = train.steps * train.batch_size * train.segment_size
     depth = train.bptt if train.replay != "none" else 0
     training = 3 * trained * ((depth + 1) * per_token(train.segment_size, m.cache) + output)
-    validations, used = -(-train.steps // train.evaluate_every), _used(params)
+    validations, used = -(-train.steps // train.evaluate_every), used_tokens(params)
     reading = per_token(params.evaluation["segment"], params.evaluation["cache"]) + output
     return [training + reading * validations * used["validation"], reading * used["test"]]
 
@@ -98,17 +87,18 @@ def work(params: Params) -> list[float]:
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
     m, train = params.model, params.train
-    memory_positions = m.memory_tokens * (1 + m.recurrent)
-    weights = _body(m) + m.vocab_size * m.d_model
-    bytes_each = 2 if train.precision == "bf16" else 4
-    positions = train.batch_size * (train.segment_size + memory_positions)
-    scores = 6 * m.n_heads * (train.segment_size + memory_positions + m.cache)
-    graph = (train.bptt + 1) * bytes_each * m.n_layers * positions * (34 * m.d_model + scores)
-    logits = 12 * train.batch_size * train.segment_size * _head(m)
-    return Cost(
-        tokens=train.steps * train.batch_size * train.segment_size + _used(params)["test"],
-        flops=sum(work(params)),
-        memory_bytes=int(400e6 + 16 * weights + graph + logits),  # 400 MB: Python and torch themselves
+    new = train.segment_size + m.memory_tokens * (1 + m.recurrent)
+    graph = activations(m.n_layers, m.d_model, new) + 6 * m.n_layers * m.n_heads * new * (new + m.cache)
+    return transformer_cost(
+        tokens=train.steps * train.batch_size * train.segment_size + used_tokens(params)["test"],
+        work=work(params),
+        weights=weights(params),
+        kept=(train.bptt + 1) * train.batch_size * graph,
         precision=train.precision,
-        disk_bytes=32 * weights,  # weights, best weights and two moments; twice while a checkpoint is replaced
+        float32_bytes=12 * train.batch_size * train.segment_size * _head(m),  # logits
     )
+
+
+def weights(params: Params) -> int:
+    """Of the whole model."""
+    return transformer_xl_weights(params.model)

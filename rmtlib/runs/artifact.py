@@ -1,0 +1,196 @@
+"""What an artifact is to those who train and keep its runs, and how a command's options choose among them."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from rmtlib.errors import RmtlibError
+from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.provenance import has_gpu
+from rmtlib.runs.spec import PILOT, Cost, Result, Row, RunConfig, Trial
+
+MAX_SEEDS = 1000  # more is a slip of the keyboard
+
+
+class Artifact(ABC):
+    """One table or figure of a paper."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    rows: ClassVar[tuple[Row, ...]]
+    scales: ClassVar[tuple[str, ...]] = ("smoke", "small", "gpu", "paper")
+    """Those of `SCALES` that it has settings for."""
+    note: ClassVar[str] = ""
+    """What has to stand beside the title wherever results are shown."""
+    settings_note: ClassVar[str] = ""
+    """What is to be known to read the table of settings."""
+    gpu_efficiency: ClassVar[float] = 0.25
+    """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
+
+    @property
+    def typical_row(self) -> str:
+        """The row whose settings are shown."""
+        return self.rows[0].name
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The recorded trials of the search for its settings: what the scale "pilot" trains."""
+        return ()
+
+    @abstractmethod
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        """Names of the rows that a command without --rows and --tasks trains."""
+
+    @abstractmethod
+    def default_seeds(self, scale: str) -> int:
+        """How many seeds (0, 1, ...) a command without --seeds trains."""
+
+    def prepare(self, scale: str, rows: Sequence[str]) -> None:  # noqa: B027 - most need nothing
+        """Fetch what the configs of these rows depend on, if it can be had; the others ask no network."""
+
+    @abstractmethod
+    def config(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The complete config of a run, from what is on this machine."""
+
+    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The config on a machine that has all data and weights, whatever this one has."""
+        return self.config(row, scale, seed)
+
+    @abstractmethod
+    def execute(self, config: RunConfig, folder: RunFolder) -> Result:
+        """Train and evaluate, from `folder.path`'s checkpoint if there is one.
+
+        Calls `folder.progress` often, and `folder.should_stop` at every step boundary; when it says so,
+        writes a checkpoint and raises `Stopped`.
+        """
+
+    @abstractmethod
+    def cost(self, config: RunConfig) -> Cost:
+        """The most that the run takes, by arithmetic alone (no data, no model is made)."""
+
+    def check_metrics(
+        self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig
+    ) -> str | None:
+        """What in a record's numbers cannot be, in words; None if nothing is.
+
+        Every derived value is computed anew, from the values it was made from or from the settings.
+
+        Raises:
+            RmtlibError: the numbers as such may be right, but the settings are those of other code.
+        """
+        return None
+
+    @abstractmethod
+    def summary(self, records: list[dict[str, Any]]) -> list[str]:
+        """About three lines of plain English: what these records show."""
+
+    def report(self) -> Any:
+        """How records are shown: a `rmtlib.report.report.Report`, whose modules are imported only then."""
+        raise RmtlibError(f"{self.name} does not say how its records are shown: define {type(self).__name__}.report")
+
+
+def reference(artifact: Artifact) -> str:
+    """The "module:class" by which a worker, another process, finds the artifact's class."""
+    kind = type(artifact)
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+        raise RmtlibError(f"{artifact.name}: workers cannot import {kind.__qualname__}; move it into a module's top level")
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def load_artifact(reference: str) -> Artifact:
+    """The artifact that "module:class" refers to."""
+    module, _, attribute = reference.partition(":")
+    artifact = getattr(importlib.import_module(module), attribute)()
+    assert isinstance(artifact, Artifact), reference
+    return artifact
+
+
+def default_scale() -> str:
+    """ "gpu" if torch has a GPU, else "small"."""
+    return "gpu" if has_gpu() else "small"
+
+
+def select(
+    artifact: Artifact,
+    scale: str | None = None,
+    seeds: int | str | None = None,
+    rows: str | None = None,
+    tasks: str | None = None,
+    *,
+    prepare: bool = False,
+) -> list[RunConfig]:
+    """The runs that a command's options mean, in the artifact's row order, seeds 0, 1, ... of each row.
+
+    None and "" mean the default: `default_scale()`, and the artifact's default seeds and rows. `rows` is a
+    comma list of glob patterns over row names or "all", `tasks` one of task names; with both, rows that match both.
+    `prepare` calls `Artifact.prepare` first, for a caller that will train them. The scale "pilot" has the artifact's
+    trials, which `rows` chooses by their names or their rows'.
+
+    Raises:
+        RmtlibError: an unknown value; the message lists the valid ones.
+    """
+    scale = scale or default_scale()
+    scales = (*artifact.scales, PILOT) if artifact.trials else artifact.scales
+    if scale not in scales:
+        raise RmtlibError(f"unknown scale {scale!r} for {artifact.name}: use one of {', '.join(scales)}")
+    if scale == PILOT:
+        return _select_trials(artifact, seeds, rows, tasks)
+    count = artifact.default_seeds(scale) if seeds in (None, "") else _seeds(seeds)
+    chosen = [row for row in artifact.rows if row.name in artifact.default_rows(scale)]
+    if rows or tasks:
+        chosen = list(artifact.rows)
+    if rows and rows != "all":
+        names = [row.name for row in artifact.rows]
+        for pattern in (patterns := _items(rows, "rows")):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RmtlibError(f"no row of {artifact.name} matches {pattern!r}: use {', '.join(names)}")
+        chosen = [row for row in chosen if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
+    if tasks:
+        known = list(dict.fromkeys(row.task for row in artifact.rows if row.task))
+        for task in (wanted := _items(tasks, "tasks")):
+            if task not in known:
+                valid = f"use {', '.join(known)}" if known else "it has no tasks"
+                raise RmtlibError(f"unknown task {task!r} for {artifact.name}: {valid}")
+        chosen = [row for row in chosen if row.task in wanted]
+    if not chosen:
+        raise RmtlibError(f"no row of {artifact.name} matches both rows {rows!r} and tasks {tasks!r}")
+    if prepare:
+        artifact.prepare(scale, [row.name for row in chosen])
+    return [artifact.config(row.name, scale, seed) for row in chosen for seed in range(count)]
+
+
+def _select_trials(artifact: Artifact, seeds: int | str | None, rows: str | None, tasks: str | None) -> list[RunConfig]:
+    """The artifact's trials, all or those whose own or row's name a pattern matches."""
+    if seeds or tasks:
+        raise RmtlibError(f"a trial of {artifact.name} has its own task and seed: choose trials by rows alone")
+    patterns = ["*"] if not rows or rows == "all" else _items(rows, "rows")
+    names = {trial.name: (trial.name, trial.config.row) for trial in artifact.trials}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for both in names.values() for name in both):
+            raise RmtlibError(f"no trial of {artifact.name} matches {pattern!r}: use {', '.join(names)}")
+    return [
+        trial.config
+        for trial in artifact.trials
+        if any(fnmatchcase(name, pattern) for name in names[trial.name] for pattern in patterns)
+    ]
+
+
+def _items(text: Any, what: str) -> list[str]:
+    items = [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else []
+    if not items:
+        raise RmtlibError(f"{what} {text!r} names nothing: give names between commas, or leave it empty for all")
+    return items
+
+
+def _seeds(seeds: int | str | None) -> int:
+    try:
+        count = int(seeds)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        count = 0
+    if isinstance(seeds, (bool, float)) or not 1 <= count <= MAX_SEEDS:
+        raise RmtlibError(f"seeds is how many seeds to train, a whole number from 1 to {MAX_SEEDS}, not {seeds!r}")
+    return count

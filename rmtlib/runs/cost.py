@@ -1,0 +1,49 @@
+"""What a run takes in memory and on disk, for every family of models: one arithmetic over its model's counts."""
+
+from rmtlib.runs.spec import Cost
+
+PROCESS_BYTES = 400e6  # Python and torch themselves
+TRAINING_BYTES = 16  # a weight, its gradient and AdamW's two moments, in float32
+CHECKPOINT_BYTES = 32  # weights, best weights and two moments; twice while a checkpoint is replaced
+ACTIVATIONS = 34  # numbers kept for the backward pass, a position, layer and width (Korthikanti et al. 2022)
+
+
+def training_passes(recompute: bool) -> int:
+    """Forward passes that a training step costs: the forward pass, and the backward pass, which costs two of them.
+
+    With recomputation every segment is run once more.
+    """
+    return 4 if recompute else 3
+
+
+def activations(layers: int, width: int, positions: float) -> float:
+    """Numbers kept for the backward pass of so many positions."""
+    return ACTIVATIONS * layers * width * positions
+
+
+def transformer_cost(
+    *,
+    tokens: float,
+    work: list[float],
+    weights: int,
+    kept: float,
+    precision: str,
+    float32_bytes: float = 0.0,
+    disk_bytes: int = 0,
+) -> Cost:
+    """The cost of a run.
+
+    Args:
+        work: FLOP of its parts.
+        kept: numbers kept for the backward pass at once, in the run's precision.
+        float32_bytes: what else is in memory, e.g. the logits.
+        disk_bytes: what else is on disk beside the checkpoint.
+    """
+    bytes_each = 2 if precision == "bf16" else 4
+    return Cost(
+        tokens=int(tokens),
+        flops=sum(work),
+        memory_bytes=int(PROCESS_BYTES + TRAINING_BYTES * weights + bytes_each * kept + float32_bytes),
+        disk_bytes=CHECKPOINT_BYTES * weights + disk_bytes,
+        precision=precision,
+    )

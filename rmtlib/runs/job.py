@@ -1,0 +1,118 @@
+"""A run that a command trains: its folder, its lock, and the worker process at work on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rmtlib.files import unwritable
+from rmtlib.runs import provenance
+from rmtlib.runs.progress import Eta
+from rmtlib.runs.spec import Cost, RunConfig
+from rmtlib.runs.storage import Lock
+
+# Several runs share the cores, and small tensors gain nothing from a second thread (barriers spin); glibc would hand
+# freed tensors back to the kernel and take them again at each step.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+
+
+@dataclass
+class Job:
+    """One run of a command. `failure` says why it failed, in one line and with what to do."""
+
+    config: RunConfig
+    folder: Path
+    lock: Lock
+    cost: Cost
+    process: subprocess.Popen[bytes] | None = None
+    eta: Eta = field(init=False)
+    started: float = 0.0
+    failure: str | None = None
+    finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.eta = Eta(self.cost, time.time())
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.row} seed {self.config.seed}"
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the progress is what this worker said, not an earlier one."""
+        progress = self.eta.progress
+        return progress is not None and progress["time"] >= self.started
+
+    def start(self, artifact: str) -> None:
+        """Start the worker, which finds the artifact's class by `artifact`, "module:class"."""
+        path = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(self.folder)]
+        command += ["--artifact", artifact, "--parent", str(os.getpid())]
+        log = self.folder / "worker.log"
+        try:
+            with open(log, "ab") as file:
+                # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                    pass_fds=(self.lock.fd,),
+                    process_group=0,
+                )
+        except OSError as error:
+            raise unwritable(log, error) from error
+        self.lock.tell(self.process.pid)
+        self.started = time.time()
+        self.eta = Eta(self.cost, self.started)
+
+    def status(self) -> int | None:
+        """The worker's exit status, None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the worker a signal; SIGKILL also ends what it has started itself."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                if number == signal.SIGKILL:
+                    os.killpg(self.process.pid, number)
+                else:
+                    self.process.send_signal(number)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the worker's end; kill it if it takes longer."""
+        if self.process is not None:
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.send(signal.SIGKILL)
+                self.process.wait()
+
+    def post_mortem(self, status: int) -> str:
+        """Why the worker ended, in one line, and what to do."""
+        log = self.folder / "worker.log"
+        try:
+            with open(log, "rb") as file:
+                file.seek(max(0, log.stat().st_size - 20000))
+                lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        except OSError:
+            lines = []
+        if status == 2 and (errors := [line for line in lines if line.startswith("error: ")]):
+            return errors[-1].removeprefix("error: ")
+        said = f", its last words: {lines[-1][:300]!r}" if lines else ""
+        if status >= 0:
+            return f"its worker ended with exit code {status}{said} (whole log: {log})"
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = ", often for lack of memory: --jobs 1 needs less" if status == -signal.SIGKILL else ""
+        return f"its worker was ended by {name}{hint}{said} (whole log: {log})"
