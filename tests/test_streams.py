@@ -21,6 +21,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.models.interface import detach
 from rmtlib.segments import IGNORE
+from rmtlib.training import checkpoint
 from rmtlib.training.bptt import Read, replayed_loss, window_loss
 from rmtlib.training.sources import StreamSource
 from rmtlib.training.stream_config import StreamConfig
@@ -367,6 +368,22 @@ def test_a_checkpoint_without_a_micro_batch_continues(tmp_path):
         run.save = lambda: (setattr(run.state, "micro_batch", 0), save())
         run.fit()
     assert trainer(tmp_path, bptt=1).fit().state.micro_batch == 4
+
+
+def test_stored_states_of_earlier_code_are_read_and_those_of_another_model_refused(tmp_path):
+    """A field of the state that earlier code did not have stands as at the start; one that is unknown is refused."""
+    with pytest.raises(Stopped):
+        trainer(tmp_path, 4, bptt=1).fit()
+    tensors, state = checkpoint.load_checkpoint(tmp_path)
+    older = {name: x for name, x in tensors.items() if "cache_LBPD" not in name}
+    checkpoint.save_checkpoint(tmp_path, older, state)
+    run = trainer(tmp_path, bptt=1)
+    run.restore()
+    assert torch.equal(run.source.state.memory_BMD, tensors["extra.2.memory_BMD"])
+    assert run.source.state.cache_LBPD.shape[2] == 0
+    checkpoint.save_checkpoint(tmp_path, tensors | {"extra.2.scan_LBIN": torch.zeros(1)}, state)
+    with pytest.raises(RmtlibError, match="the checkpoint is damaged .its stored states are those of another model"):
+        trainer(tmp_path, bptt=1).restore()
 
 
 def test_updates_and_tokens(tmp_path):

@@ -77,7 +77,7 @@ class Source(Protocol):
         ...
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
-        """Stand where the run was when `tensors` were taken."""
+        """Stand where the run was when `tensors` were taken. Raises ValueError if they are another model's."""
         ...
 
 
@@ -223,16 +223,21 @@ class StreamSource:
         return {f"{i}.{k}": x for i, state in enumerate(states) if state for k, x in state._asdict().items()}
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
-        """Fill `recent` again: the segments from the stream, their states from the checkpoint."""
+        """Fill `recent` again: the segments from the stream, their states from the checkpoint.
+
+        Raises:
+            ValueError: the states are those of another model.
+        """
         if stage or not step:
             return
         newest = (step - 1) % self.epoch
         held = min(self.recent.maxlen or 0, newest + 1)
-        kind = type(model.initial_state(1))
+        start = detach(model.initial_state(self.config.batch_size))
         states: list[State | None] = []
         for i in range(held + 1):
             fields = {name.split(".", 1)[1]: x for name, x in tensors.items() if name.startswith(f"{i}.")}
-            states.append(kind(**fields) if fields else None)
+            # A field that earlier code did not have yet stands as at the start.
+            states.append(start._replace(**fields) if fields else None)
         *stored, self.state = states
         self.recent.extend(Read(self._segment(newest - held + 1 + i), state) for i, state in enumerate(stored))
 

@@ -253,7 +253,10 @@ class Trainer:
         self.best = {name: x.to(self.device) for name, x in _part(tensors, "best.").items()}
         restore_optimizer(self.optimizer, self.names, tensors)
         extra = {name: x.to(self.device) for name, x in _part(tensors, "extra.").items()}
-        self.source.restore(extra, self.model, self.state.stage, self.state.step)
+        try:
+            self.source.restore(extra, self.model, self.state.stage, self.state.step)
+        except (TypeError, ValueError) as error:
+            raise damaged(self.folder, "its stored states are those of another model") from error
         self._cut_log()
 
 
