@@ -69,6 +69,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)) and is_dataclass(get_args(hint)[0]):
         return tuple(_value(get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     _check(hint, value, name)
+    if isinstance(value, Mapping):
+        return dict(value)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -21,7 +21,7 @@ def record(
     seed: int = 0,
     accuracy: Callable[[int], float] = lambda segments: 0.9,
     segments: tuple[int, ...] = SEGMENTS,
-    n: int | None = None,  # None: as many as the settings say, where they say so
+    n: int | None = 500,  # None: as many as the settings say
     train_segments: int = 4,
     finished: str = "2026-01-02T03:04:05+00:00",
     params: Mapping[str, Any] | None = None,

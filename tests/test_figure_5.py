@@ -55,7 +55,7 @@ def test_unknown_parameters_are_refused():
         from_dict(Params, {("memory_token" if k == "memory_tokens" else k): v for k, v in data.items()})
     for part, key in (("train", "clip_norm"), ("backbone", "dropout")):  # nothing is left to a default
         less = {k: v for k, v in data[part].items() if k != key}
-        with pytest.raises(RmtlibError, match=f"settings unknown or missing: {key}"):
+        with pytest.raises(RmtlibError, match=f"settings unknown or missing: {part}.{key}"):
             from_dict(Params, data | {part: less})
 
 

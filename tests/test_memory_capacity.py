@@ -71,7 +71,7 @@ def test_paper_scale_is_the_released_curriculum():
 def test_unknown_parameters_are_refused_at_any_depth():
     data = CAPACITY.config("armt-remember", "smoke", 0).to_json()["params"]
     data["model"]["rule"]["order"] = data["model"]["rule"].pop("update")
-    with pytest.raises(RmtlibError, match="DeltaRule settings unknown or missing: order, update"):
+    with pytest.raises(RmtlibError, match="DeltaRule settings unknown or missing: model.rule.order, model.rule.update"):
         from_dict(Params, data)
 
 

@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import pytest
-from fakes import record as new_record
+from fakes import record
 
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import all_artifacts, get_artifact
@@ -35,6 +36,7 @@ CONFIG = RunConfig("figure-5", "qa1", "small", 3, {"lr": 0.003, "stages": [[1, 3
 
 
 FIGURE_5 = get_artifact("figure-5")
+new_record = partial(record, n=None)
 ALL = all_artifacts()
 
 
