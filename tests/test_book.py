@@ -12,13 +12,13 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
 from rmtlib.report.measurements import slug
 from rmtlib.report.verdicts import scoreboard
-from rmtlib.runs.spec import ARTIFACTS
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")

@@ -10,10 +10,11 @@ import torch
 from rmtlib.data.streams import Stream, train_segment
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import likelihood
-from rmtlib.models.armt import ARMT, PRMT
+from rmtlib.models.armt import ARMT
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.interface import detach
 from rmtlib.models.mamba import Mamba, MambaConfig
+from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.models.transformer_xl import TransformerXL, TransformerXLConfig
 from rmtlib.segments import IGNORE, Segment, next_token_labels

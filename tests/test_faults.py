@@ -21,10 +21,12 @@ from rmtlib.experiments.capacity import run as capacity
 from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.language_modelling import run as language
 from rmtlib.experiments.language_modelling.artifact import Enwik8
+from rmtlib.experiments.registry import get_artifact
 from rmtlib.runs.records import load_record
-from rmtlib.runs.spec import RunConfig, get_artifact
+from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.worker import RunFolder
 from rmtlib.segments import next_token_labels
+from rmtlib.settings import from_dict
 from rmtlib.training.curriculum import Stage, TrainConfig
 from rmtlib.training.sources import CurriculumSource, StreamSource
 from rmtlib.training.stream_config import StreamConfig
@@ -120,7 +122,7 @@ def test_the_background_of_every_split_is_made_of_its_own_books(monkeypatch):
     monkeypatch.setattr(babilong.books, "load_books", load_books)
     settings = Figure5().config("qa1", "smoke", SEED).to_json()["params"]
     for background in ("synthetic", "baseten"):
-        data = babilong.open_data("qa1", Params.from_json(settings | {"background": background}))
+        data = babilong.open_data("qa1", from_dict(Params, settings | {"background": background}))
         builders = {"train": data.train, "validation": data.validation, "test": data.test}
         texts = {split: made[id(builder.background)] for split, builder in builders.items()}
         if background == "baseten":

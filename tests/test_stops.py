@@ -9,8 +9,9 @@ import pytest
 from rmtlib.errors import Stopped
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.language_modelling.artifact import Enwik8
+from rmtlib.runs.artifact import Artifact, select
 from rmtlib.runs.scheduler import run
-from rmtlib.runs.spec import ARTIFACTS, Artifact, Result, RunConfig, select
+from rmtlib.runs.spec import Result, RunConfig
 
 
 def stop_if_ordered(folder: Any) -> None:
@@ -39,15 +40,15 @@ def test_a_stop_before_the_first_step_loses_nothing(
 ) -> None:
     """Stopped twice, then left alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(ARTIFACTS, artifact.name, f"test_stops:{artifact.__name__}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
-    configs = select(artifact.name, "smoke", 1, row)
+    stopping = artifact()
+    configs = select(stopping, "smoke", 1, row)
     monkeypatch.setenv("STOP_AT_ONCE", "1")
     for _ in range(2):
         with pytest.raises(Stopped):
-            run(configs, quiet=True)
+            run(stopping, configs, quiet=True)
     monkeypatch.delenv("STOP_AT_ONCE")
-    stopped, whole = run(configs, quiet=True)[0], run(configs, runs_dir="whole", quiet=True)[0]
+    stopped, whole = run(stopping, configs, quiet=True)[0], run(stopping, configs, runs_dir="whole", quiet=True)[0]
     assert stopped["metrics"] == whole["metrics"] and stopped["curves"] == whole["curves"]
