@@ -8,9 +8,10 @@ import pytest
 
 from rmtlib.data.associative import PairTask
 from rmtlib.evaluation.capacity import expected_accuracy
-from rmtlib.experiments.capacity.artifact import VALUES, MemoryCapacity
+from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.report import DIGITS
+from rmtlib.experiments.capacity.rows import VALUES
 from rmtlib.experiments.view import view_of
 from rmtlib.report import pages
 from rmtlib.report.tables import mean_text

@@ -119,7 +119,7 @@ def test_small_rows_keep_their_proportions():
     for artifact in ARTIFACTS:
         settings = [json.dumps(artifact.config(row.name, "small", 0).to_json()["params"]) for row in artifact.rows]
         assert len(set(settings)) == len(artifact.rows)  # no two rows are the same run
-        for name in artifact.small_rows:
+        for name in artifact.default_rows("small"):
             assert table_row(artifact.name, name)
     released = Enwik8().config("rmt-20-bptt-2-released-seg128", "small", 0).params
     assert released["train"]["replay"] == "newest" and released["model"]["memory_positions"] == "released"

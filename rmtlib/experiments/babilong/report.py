@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rmtlib.evaluation.statistics import binomial_interval
-from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.claims import CLAIMS
 from rmtlib.experiments.babilong.figure import FILES, PAPER_TRAIN_TOKENS, RECENCY, SIMULATED, STYLES, alt, figure
+from rmtlib.experiments.babilong.rows import ROWS
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
@@ -32,11 +32,11 @@ def measure(record: Record) -> Iterator[Measurement]:
 
 def printed() -> Iterator[Measurement]:
     """The paper's accuracies; those without background (0k) are left out."""
-    for row in Figure5.rows:
+    for row in ROWS:
         for length, value in row.paper.items():
             if tokens := parse_count(length):
                 yield Measurement(
-                    Figure5.name, row.name, "exact match", value, "paper", x=tokens, x_trained=PAPER_TRAIN_TOKENS,
+                    "figure-5", row.name, "exact match", value, "paper", x=tokens, x_trained=PAPER_TRAIN_TOKENS,
                     tokens=tokens,
                 )  # fmt: skip
 

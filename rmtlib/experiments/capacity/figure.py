@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.capacity.artifact import MODELS, VALUES
+from rmtlib.experiments.capacity.rows import MODELS, VALUES
 from rmtlib.report.figures import (
     BLACK,
     BLUE,

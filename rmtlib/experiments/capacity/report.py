@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import binomial_interval
-from rmtlib.experiments.capacity.artifact import MODELS, VALUES, MemoryCapacity
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.figure import STYLES, TASKS, alt, figure, of_task
-from rmtlib.experiments.capacity.settings import Params
+from rmtlib.experiments.capacity.rows import MODELS, VALUES
+from rmtlib.experiments.capacity.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, mean_text, plural, value_cell
-from rmtlib.settings import from_dict
 
 DIGITS = {"pairs stored": 1, "exact match": 2}
 
@@ -102,10 +101,8 @@ def paper(results: Results) -> Table:
     """What the paper says, and the sizes of its models as its released code makes them."""
     from rmtlib.models.registry import size_of
 
-    artifact = MemoryCapacity()
     said = [row for row in results.rows if row.paper]
-    params = {row.name: artifact.config(row.name, "paper", 0).to_json()["params"] for row in said}
-    models = {name: from_dict(Params, settings).model for name, settings in params.items()}
+    models = {row.name: settings(row.name, "paper", 0).model for row in said}
     body = tuple(
         (
             row.name,

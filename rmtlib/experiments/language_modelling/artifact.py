@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.language_modelling.rows import TABLES, TableRow, as_rows, table_row
+from rmtlib.experiments.language_modelling.rows import DEFAULT_ROWS, TABLES, TableRow, as_rows, table_row
 from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, used_tokens
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.artifact import Artifact
@@ -49,19 +49,18 @@ class LanguageTable(Artifact):
 
     unit: ClassVar[str]  # "bpc" or "perplexity"
     least: ClassVar[float]  # the value that no text falls below, in that unit
-    small_rows: ClassVar[tuple[str, ...]]  # what smoke and small train without --rows
     auxiliary: ClassVar[float] = 0.0  # weight of the memory loss of Tr-XL + RMT
 
     @property
     def typical_row(self) -> str:
-        return self.small_rows[-1]
+        return DEFAULT_ROWS[self.name][-1]
 
     def default_seeds(self, scale: str) -> int:
         return 3 if scale == "paper" else 1
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
         names = tuple(row.name for row in self.rows)
-        return names if scale in ("gpu", "paper") else self.small_rows
+        return names if scale in ("gpu", "paper") else DEFAULT_ROWS[self.name]
 
     def settings(self, row: TableRow, scale: str, seed: int) -> Params:
         """All that the run depends on."""
@@ -194,13 +193,6 @@ class Enwik8(LanguageTable):
     unit = "bpc"
     least = 0.0
     rows = as_rows("enwik8", "RMT (Bulatov et al. 2022), Table 1")
-    small_rows = (
-        "baseline-seg128",
-        "trxl-20-seg128",
-        "trxl-200-seg128",
-        "rmt-20-bptt-0-seg128",
-        "rmt-20-bptt-2-seg128",
-    )
 
     def settings(self, row: TableRow, scale: str, seed: int) -> Params:
         """The paper's model, text and steps; see the notebook for what is less below the scale `paper`."""
@@ -246,7 +238,6 @@ class WikiText103(LanguageTable):
     note = "below paper scale trained and tested on WikiText-2"
     auxiliary = 0.01  # appendix A.5
     rows = as_rows("wikitext-103", "RMT (Bulatov et al. 2022), Table 2")
-    small_rows = ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50")
 
     def settings(self, row: TableRow, scale: str, seed: int) -> Params:
         """The paper's model, text and steps; see the notebook for what is less below the scale `paper`."""

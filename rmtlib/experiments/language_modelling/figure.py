@@ -7,8 +7,7 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.experiments.language_modelling.rows import TABLES, table_row
-from rmtlib.experiments.registry import get_artifact
+from rmtlib.experiments.language_modelling.rows import DEFAULT_ROWS, TABLES, table_row
 from rmtlib.report.figures import (
     BLUE,
     GREEN,
@@ -91,7 +90,7 @@ def _other_text(artifact: str, rows: Mapping[str, Series]) -> str:
 
 def in_training(artifact: str, names: Sequence[str]) -> list[str]:
     """The rows whose training is drawn: of `names` the default ones of the small scale, else the first few."""
-    default = get_artifact(artifact).default_rows("small")
+    default = DEFAULT_ROWS[artifact]
     return [name for name in names if name in default] or list(names[: len(default)])
 
 

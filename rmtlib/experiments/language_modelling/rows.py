@@ -222,6 +222,18 @@ TABLES: Mapping[str, tuple[TableRow, ...]] = {"enwik8": ENWIK8, "wikitext-103": 
 """Artifact -> its rows in the paper's order, then what the paper left out."""
 
 
+DEFAULT_ROWS: Mapping[str, tuple[str, ...]] = {
+    "enwik8": (
+        "baseline-seg128",
+        "trxl-20-seg128",
+        "trxl-200-seg128",
+        "rmt-20-bptt-0-seg128",
+        "rmt-20-bptt-2-seg128",
+    ),
+    "wikitext-103": ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50"),
+}
+"""What smoke and small train without --rows."""
+
 REFERENCES: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
     "enwik8": (("Tr-XL (Dai et al., 2019)", "512", "512", "1.06"),),
     "wikitext-103": (("Tr-XL (Dai et al., 2019)", "150", "150", "24.0"),),
