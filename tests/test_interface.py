@@ -1,7 +1,9 @@
 """The contract of `models.interface`, one test a promise, for every model of the registry."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from rmtlib.data.streams import Stream
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import likelihood
+from rmtlib.evaluation.question_answering import exact_match
 from rmtlib.models.config import (
     ARMTConfig,
     DecoderConfig,
@@ -24,6 +27,7 @@ from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
 from rmtlib.models.interface import batch_axis, detach, join, select
 from rmtlib.models.registry import MODELS, build, flops_per_token, size_of
 from rmtlib.models.transformer_xl import XLState
+from rmtlib.segments import next_token_labels
 
 V, D, S = 29, 12, 6
 DECODER = DecoderConfig(V, D, 2, 3, positions="rotary", conv_taps=3, tied=False)
@@ -216,6 +220,19 @@ def test_generation_equals_teacher_forcing_across_segment_borders(model):
         outputs, _ = read(model, [(piece, None) for piece in text.split(S, dim=1)])
         text = torch.cat([text, model.logits(outputs[-1][:, -1]).argmax(-1, keepdim=True)], dim=1)
     assert generate(model, prompt, model.initial_state(2), S, 9).tolist() == text[:, 5:].tolist()
+
+
+def test_questions_of_different_lengths_are_answered_as_generation_answers_them(model):
+    """Half of the answers are those that the model gives; they end in a segment of their own or across a border."""
+    samples = []
+    for i, length in enumerate([4, 9, S, 11]):
+        prompt = ids(1, length, seed=i)
+        answer = generate(model, prompt, model.initial_state(1), S, 2)
+        answer = answer if i % 2 else (answer + 1) % V
+        tokens = torch.cat([prompt, answer], dim=1)[0].numpy()
+        asked = np.arange(len(tokens)) >= length
+        samples.append(SimpleNamespace(tokens=tokens, labels=next_token_labels(tokens, asked)))
+    assert exact_match(model, samples, S).tolist() == [False, True, False, True]
 
 
 def test_sizes_are_counted_without_weights(config, model):

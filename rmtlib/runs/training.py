@@ -11,7 +11,7 @@ from rmtlib.training.sources import Source
 from rmtlib.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 
 def default_device() -> torch.device:
