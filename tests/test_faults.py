@@ -22,9 +22,9 @@ from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.language_modelling import run as language
 from rmtlib.experiments.language_modelling.artifact import Enwik8
 from rmtlib.experiments.registry import get_artifact
+from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.records import load_record
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.worker import RunFolder
 from rmtlib.segments import next_token_labels
 from rmtlib.settings import from_dict
 from rmtlib.training.curriculum import Stage, TrainConfig

@@ -14,7 +14,7 @@ from rmtlib.runs.storage import read_json
 from rmtlib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
-    from rmtlib.runs.worker import RunFolder
+    from rmtlib.runs.folder import RunFolder
 
 TOKENS_BETWEEN_STOPS = 30_000_000
 """Batches of very long samples are smaller: a stop never waits for more, half a minute on a GPU as fast as aimed at."""
