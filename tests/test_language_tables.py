@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from rmtlib.report.verdicts import scoreboard
 from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
-from rmtlib.settings import from_dict
+from rmtlib.settings import from_dict, to_params
 
 ARTIFACTS = (Enwik8(), WikiText103())
 
@@ -73,9 +72,7 @@ def test_configs_of_all_rows_are_complete_and_costed(artifact):
             config = artifact.config(row.name, scale, 0)
             assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
             params = from_dict(Params, config.params)
-            assert params.train.seed == 0 and asdict(params) == config.to_json()["params"] | {
-                "model": asdict(params.model)
-            }
+            assert params.train.seed == 0 and to_params(params) == config.to_json()["params"]
             cost = artifact.cost(config)
             assert cost.tokens > 0 and cost.flops > cost.tokens and cost.memory_bytes > 0 and cost.disk_bytes > 0
 
@@ -131,6 +128,18 @@ def test_below_paper_scale_wikitext_103_is_wikitext_2_and_says_so():
         assert WikiText103().config("baseline-seg50", scale, 0).params["corpus"] == corpus
     results = results_of("wikitext-103", [record("wikitext-103", "baseline-seg50", 0, 300.0)])
     assert "WikiText-2" in by_scale("wikitext-103", results, "small").caption
+
+
+def test_medium_has_the_papers_lengths_and_other_batches_for_every_seed():
+    for artifact, name in ((Enwik8(), "rmt-5-bptt-2-seg128"), (WikiText103(), "rmt-10-bptt-2-seg50")):
+        row, configs = table_row(artifact.name, name), select(artifact, "medium")
+        assert name in {config.row for config in configs} and {config.seed for config in configs} == {0, 1, 2}
+        params = from_dict(Params, artifact.config(name, "medium", 1).params)
+        assert (params.model.memory_tokens, params.train.segment_size) == (row.memory, row.segment)
+        assert (params.train.order, params.train.precision, params.tokens["test"]) == ("rotated", "bf16", None)
+        assert params.train.seed == 1
+    assert Enwik8().config("trxl-512-seg512", "medium", 0).params["train"]["batch_size"] == 4
+    assert WikiText103().config("trxl-150-2x-seg150", "medium", 0).params["train"]["steps"] == 13_000
 
 
 def test_all_rows_can_be_asked_for():

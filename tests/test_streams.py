@@ -21,6 +21,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.models.interface import detach
 from rmtlib.segments import IGNORE
+from rmtlib.settings import to_params
 from rmtlib.training import checkpoint
 from rmtlib.training.bptt import Read, replayed_loss, window_loss
 from rmtlib.training.sources import StreamSource
@@ -303,10 +304,16 @@ def trainer(folder, stop_after=None, text=None, model=None, **changes) -> Traine
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(bptt=2), dict(bptt=2, replay="released"), dict(bptt=2, replay="none", auxiliary=0.01), dict(bptt=0)],
+    [
+        dict(bptt=2),
+        dict(bptt=2, replay="released"),
+        dict(bptt=2, replay="none", auxiliary=0.01),
+        dict(bptt=0),
+        dict(bptt=2, order="rotated"),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("stop_after", [0, 4, 9])
+@pytest.mark.parametrize("stop_after", [0, 4, 9, 14])
 def test_a_stopped_run_continues_bitwise(tmp_path, changes, stop_after):
     whole = trainer(tmp_path / "whole", **changes).fit()
     with pytest.raises(Stopped):
@@ -320,6 +327,35 @@ def test_a_stopped_run_continues_bitwise(tmp_path, changes, stop_after):
     for name, x in whole.model.state_dict().items():
         assert torch.equal(x, parts.model.state_dict()[name]), name
     assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "parts/metrics.jsonl").read_text()
+
+
+def batches(seed=0, order="rotated", epochs=2):
+    """The targets of every step, (steps, columns, S), of nine segments an epoch; all tokens differ."""
+    text = Stream(np.arange(4 * S * 9 + 3, dtype=np.uint16), before=3)
+    source = StreamSource(config(seed=seed, order=order, steps=9 * epochs), text)
+    return np.stack([source.next_batch(0, step, 0).content[0].labels_BS.numpy() for step in range(9 * epochs)])
+
+
+def test_a_rotated_epoch_reads_every_segment_once_in_batches_of_its_own():
+    """Nothing but the composition changes: each column has the same segments, in the same order but for where it
+    begins; other seeds and epochs put others together."""
+    plain = batches(order="text", epochs=1)
+    found = [epoch for seed in (0, 1) for epoch in np.split(batches(seed), 2)]
+    for rotated in found:
+        for column in range(4):
+            begin = int(np.flatnonzero((plain[:, column] == rotated[0, column]).all(1)).item())
+            assert (rotated[:, column] == np.roll(plain[:, column], -begin, axis=0)).all()
+    compositions = [{tuple(batch[:, 0]) for batch in epoch} for epoch in (plain, *found)]
+    for i, one in enumerate(compositions):
+        assert all(one != other for other in compositions[:i])
+    assert (batches(0) == batches(0)).all()
+
+
+def test_in_the_texts_order_all_seeds_and_epochs_have_the_same_batches():
+    first, second = np.split(batches(0, "text"), 2)
+    assert (first == second).all() and (first == batches(1, "text", 1)).all()
+    assert (first == np.arange(4 * S * 9).reshape(4, 9, S).swapaxes(0, 1)).all()
+    assert "order" not in to_params(config()) and to_params(config(order="rotated"))["order"] == "rotated"
 
 
 def test_a_finished_run_trains_no_more(tmp_path):

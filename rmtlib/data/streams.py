@@ -1,14 +1,14 @@
 """Text as one endless stream of token ids: enwik8 by character, WikiText by word.
 
 A batch is B contiguous parts of the stream, its columns, side by side: segment t of every column follows its segment
-t-1, so that memory and cache can be carried on. Nothing is shuffled.
+t-1, so that memory and cache can be carried on. Where each column starts can be chosen (`StreamConfig.order`).
 """
 
 import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +70,17 @@ def train_segments(stream: Stream, columns: int, segment_size: int) -> int:
     return count
 
 
-def train_segment(stream: Stream, columns: int, segment_size: int, index: int) -> Segment:
-    """Segment `index` of an epoch: `columns` x `segment_size` tokens, each column following its segment before."""
-    length = len(stream) // columns
-    starts = [column * length + index * segment_size for column in range(columns)]
+def train_segment(
+    stream: Stream, columns: int, segment_size: int, index: int, first: Sequence[int] | None = None
+) -> Segment:
+    """Segment `index` of an epoch: `columns` x `segment_size` tokens, each column following its segment before.
+
+    Args:
+        first: for each column, which of its segments it starts at; from there it goes round. None: at its beginning.
+    """
+    length, count = len(stream) // columns, train_segments(stream, columns, segment_size)
+    places = [(index + start) % count for start in first] if first is not None else [index] * columns
+    starts = [column * length + place * segment_size for column, place in enumerate(places)]
     ids = np.stack([stream.inputs(start, start + segment_size) for start in starts])
     labels = np.stack([stream.ids[start : start + segment_size] for start in starts]).astype(np.int64)
     return Segment(torch.from_numpy(ids), torch.from_numpy(labels), None)

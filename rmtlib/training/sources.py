@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rmtlib.data.streams import Stream, train_segment, train_segments
 from rmtlib.models.interface import State, detach, join, select
+from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE, Segment, Tokens, cut
 from rmtlib.training.bptt import Read, backward, replayed_loss, window_loss
 from rmtlib.training.curriculum import TrainConfig, learning_rate
@@ -187,7 +188,7 @@ class StreamSource:
             self.state = None
             self.recent.clear()
         count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - place, c.steps - step)
-        segments = [self._segment(place + i) for i in range(count)]
+        segments = [self._segment(step + i) for i in range(count)]
         self.recent.append(Read(segments[0], self.state))
         return Batch(segments, step, count, 0, count * c.batch_size * c.segment_size)
 
@@ -214,8 +215,13 @@ class StreamSource:
         (loss * part).backward()
         return mean.item() * part, detach(state)
 
-    def _segment(self, place: int) -> Segment:
-        return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place)
+    def _segment(self, step: int) -> Segment:
+        """The new segment of a step, a function of the config and the step alone."""
+        c, (epoch, place) = self.config, divmod(step, self.epoch)
+        first = None
+        if c.order == "rotated":
+            first = generator(c.seed, "column starts", epoch).integers(self.epoch, size=c.batch_size).tolist()
+        return train_segment(self.stream, c.batch_size, c.segment_size, place, first)
 
     def tensors(self) -> dict[str, Tensor]:
         """The states that the next step may start from: those stored for replay, then the newest."""
@@ -230,8 +236,8 @@ class StreamSource:
         """
         if stage or not step:
             return
-        newest = (step - 1) % self.epoch
-        held = min(self.recent.maxlen or 0, newest + 1)
+        newest = step - 1
+        held = min(self.recent.maxlen or 0, newest % self.epoch + 1)
         start = detach(model.initial_state(self.config.batch_size))
         states: list[State | None] = []
         for i in range(held + 1):

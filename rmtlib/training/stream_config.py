@@ -1,10 +1,11 @@
 """How to train on a stream. No torch, so that experiments can be listed and planned without it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Replay = Literal["stored", "newest", "released", "none"]
+Order = Literal["text", "rotated"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class StreamConfig:
             fewer updates.
         auxiliary: weight of the auxiliary memory loss (0.01 for Tr-XL + RMT).
         decay: "cosine" to zero over all steps, as released (the paper's text says linear).
+        order: which segments of the columns are read together. "text": every column from its beginning, so that all
+            seeds and epochs have the same batches. "rotated": in every epoch each column starts at a segment drawn
+            from the seed and goes round, so that each has other batches and every segment is still read once. Memory
+            and cache carry over where a column wraps from its end to its beginning, once an epoch.
     """
 
     steps: int
@@ -36,10 +41,13 @@ class StreamConfig:
     precision: Literal["float32", "bf16"] = "float32"
     evaluate_every: int = 4000
     log_every: int = 200
+    order: Order = field(default="text", metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.replay not in get_args(Replay):
             raise ValueError(f"replay is {self.replay!r}; it must be one of {', '.join(get_args(Replay))}")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order is {self.order!r}; it must be one of {', '.join(get_args(Order))}")
         if self.bptt < 0:
             raise ValueError(f"bptt is {self.bptt}; it must be 0 or more")
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.language_modelling.rows import DEFAULT_ROWS, TABLES, TableRow, as_rows, table_row
+from rmtlib.experiments.language_modelling.rows import (
+    DEFAULT_ROWS,
+    TABLES,
+    TableRow,
+    as_rows,
+    default_rows,
+    table_row,
+)
 from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, used_tokens
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.artifact import Artifact
@@ -37,6 +44,30 @@ SMALL: dict[str, Any] = dict(d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=
 SMOKE: dict[str, Any] = dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1)
 SMALL_TRAIN: dict[str, Any] = dict(lr=4e-3, warmup=100, evaluate_every=400, log_every=20)
 SMOKE_TRAIN: dict[str, Any] = dict(steps=20, batch_size=8, lr=4e-3, evaluate_every=10, log_every=5)
+MEDIUM: dict[str, dict[str, Any]] = {  # `batch` by segment size
+    "enwik8": dict(
+        model=dict(d_model=192, n_layers=4, n_heads=4, d_head=48, d_ff=768, dropout=0.0, init_std=0.0327),
+        tokens={"train": 4_096_000, "validation": 100_000, "test": None},
+        batch={128: 16, 512: 4},
+        train=dict(steps=6000, lr=2e-3, warmup=200, precision="bf16", evaluate_every=750, log_every=50),
+    ),
+    "wikitext-103": dict(
+        model=dict(
+            d_model=192,
+            n_layers=4,
+            n_heads=4,
+            d_head=48,
+            d_ff=768,
+            dropout=0.1,
+            init_std=0.0292,
+            cutoffs=(2_000, 10_000),
+        ),
+        tokens={"train": None, "validation": 100_000, "test": None},
+        batch={50: 32, 150: 12},
+        train=dict(steps=6500, lr=1e-3, warmup=200, precision="bf16", evaluate_every=812, log_every=50),
+    ),
+}
+"""Settings found by the trials of the scale "pilot"; lengths are the paper's."""
 
 
 def shrunk(length: int, divisor: float) -> int:
@@ -48,6 +79,7 @@ class LanguageTable(Artifact):
     """What the two tables share."""
 
     unit: ClassVar[str]  # "bpc" or "perplexity"
+    scales = SCALES
     least: ClassVar[float]  # the value that no text falls below, in that unit
     auxiliary: ClassVar[float] = 0.0  # weight of the memory loss of Tr-XL + RMT
 
@@ -56,11 +88,11 @@ class LanguageTable(Artifact):
         return DEFAULT_ROWS[self.name][-1]
 
     def default_seeds(self, scale: str) -> int:
-        return 3 if scale == "paper" else 1
+        return 3 if scale in ("medium", "paper") else 1
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
         names = tuple(row.name for row in self.rows)
-        return names if scale in ("gpu", "paper") else DEFAULT_ROWS[self.name]
+        return names if scale in ("gpu", "paper") else default_rows(self.name, scale)
 
     def settings(self, row: TableRow, scale: str, seed: int) -> Params:
         """All that the run depends on."""
@@ -133,6 +165,20 @@ class LanguageTable(Artifact):
         from rmtlib.experiments.language_modelling.report import report
 
         return report(self.name)
+
+    def _medium(
+        self,
+        row: TableRow,
+        seed: int,
+        corpus: str,
+        shape: TransformerXLConfig,
+        evaluation: dict[str, int] | None = None,
+    ) -> Params:
+        """A row at the scale medium."""
+        m = MEDIUM[self.name]
+        train = m["train"] | {"batch_size": m["batch"][row.segment], "order": "rotated"}
+        shape = replace(shape, vocab_size=VOCABULARIES[corpus], **m["model"])
+        return self._params(row, seed, corpus, shape, 1, m["tokens"], evaluation=evaluation, **train)
 
     def _params(
         self,
@@ -210,6 +256,8 @@ class Enwik8(LanguageTable):
             shape = replace(ENWIK8_MODEL, **SMALL)
             train = dict(steps=2000, batch_size=11 if long else 32, **SMALL_TRAIN)
             return self._params(row, seed, "enwik8", shape, divisor, tokens, evaluation=evaluation, **train)
+        if scale == "medium":
+            return self._medium(row, seed, "enwik8", ENWIK8_MODEL, evaluation)
         gpu = scale == "gpu"
         return self._params(
             row,
@@ -251,6 +299,8 @@ class WikiText103(LanguageTable):
             shape = replace(WIKITEXT_MODEL, **SMALL, vocab_size=VOCABULARIES["wikitext-2"], cutoffs=(2_000, 10_000))
             train = dict(steps=1600, batch_size=batch // 4, **SMALL_TRAIN)
             return self._params(row, seed, "wikitext-2", shape, 2.5, tokens, **train)
+        if scale == "medium":
+            return self._medium(row, seed, "wikitext-2", WIKITEXT_MODEL)
         gpu = scale == "gpu"
         return self._params(
             row,

@@ -7,7 +7,7 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.experiments.language_modelling.rows import DEFAULT_ROWS, TABLES, table_row
+from rmtlib.experiments.language_modelling.rows import TABLES, default_rows, table_row
 from rmtlib.report.figures import (
     BLUE,
     GREEN,
@@ -73,7 +73,7 @@ def figure(artifact: str, results: Results) -> Figure:
             paper.set_title("the paper, same rows")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
-            drawn = in_training(artifact, names)
+            drawn = in_training(artifact, names, panel.scale)
             _draw_training(artifact, training, drawn, panel)
             training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
@@ -88,9 +88,9 @@ def _other_text(artifact: str, rows: Mapping[str, Series]) -> str:
     return "" if corpus == artifact else f", on {TEXTS.get(corpus, corpus)}"
 
 
-def in_training(artifact: str, names: Sequence[str]) -> list[str]:
-    """The rows whose training is drawn: of `names` the default ones of the small scale, else the first few."""
-    default = DEFAULT_ROWS[artifact]
+def in_training(artifact: str, names: Sequence[str], scale: str) -> list[str]:
+    """The rows whose training is drawn: of `names` the scale's default ones, else the first few."""
+    default = default_rows(artifact, scale)
     return [name for name in names if name in default] or list(names[: len(default)])
 
 

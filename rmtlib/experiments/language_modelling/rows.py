@@ -234,6 +234,24 @@ DEFAULT_ROWS: Mapping[str, tuple[str, ...]] = {
 }
 """What smoke and small train without --rows."""
 
+MEDIUM_ROWS: Mapping[str, tuple[str, ...]] = {
+    "enwik8": (
+        "baseline-seg128",
+        "trxl-40-seg128",
+        "rmt-5-bptt-2-seg128",
+        "trxl-10-seg128",
+        "rmt-20-bptt-0-seg128",
+    ),
+    "wikitext-103": ("baseline-seg50", "rmt-10-bptt-2-seg50", "trxl-10-seg50", "trxl-50-seg50"),
+}
+"""What medium trains without --rows."""
+
+
+def default_rows(artifact: str, scale: str) -> tuple[str, ...]:
+    """The rows that stand for the table at a scale, if not all of it is trained."""
+    return (MEDIUM_ROWS if scale == "medium" else DEFAULT_ROWS)[artifact]
+
+
 REFERENCES: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
     "enwik8": (("Tr-XL (Dai et al., 2019)", "512", "512", "1.06"),),
     "wikitext-103": (("Tr-XL (Dai et al., 2019)", "150", "150", "24.0"),),
