@@ -16,7 +16,7 @@ from rmtlib.evaluation.statistics import bootstrap_interval, mean_std
 from rmtlib.runs.spec import SCALES, Row
 
 Record = Mapping[str, Any]
-Source = Literal["here", "published", "paper", "authors"]
+Origin = Literal["here", "published", "paper", "authors"]
 
 
 def slug(record: Record) -> str:
@@ -45,7 +45,7 @@ class Measurement(NamedTuple):
     row: str
     metric: str
     value: float
-    source: Source = "published"
+    source: Origin = "published"
     scale: str = ""
     seed: int | None = None
     x: float | None = None  # what it is drawn against (tokens, pairs), None if nothing
@@ -196,7 +196,7 @@ class Results:
         present = {record["scale"] for record in self.records}
         return [scale for scale in SCALES if scale in present]
 
-    def series(self, metric: str | None = None, source: Source | None = None) -> ByScale:
+    def series(self, metric: str | None = None, source: Origin | None = None) -> ByScale:
         """Every row's series at every scale, of one metric (None: each row's main one), from all records or one source.
 
         If several records have the same row, scale and seed, the latest counts.
@@ -225,7 +225,7 @@ class Results:
 
     def long_form(self) -> list[Measurement]:
         """All that was measured, run by run, then all that is printed."""
-        sources: tuple[tuple[Source, list[Record]], ...] = (("here", self.live), ("published", self.published))
+        sources: tuple[tuple[Origin, list[Record]], ...] = (("here", self.live), ("published", self.published))
         measured = [
             m._replace(source=source)
             for source, records in sources
