@@ -21,12 +21,19 @@ from rmtlib.experiments.language_modelling.rows import (
     default_rows,
     table_row,
 )
-from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params, cost, used_tokens
+from rmtlib.experiments.language_modelling.settings import (
+    VOCABULARIES,
+    NGramParams,
+    Params,
+    cost,
+    read_params,
+    used_tokens,
+)
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
 from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
-from rmtlib.settings import from_dict, to_params
+from rmtlib.settings import to_params
 from rmtlib.training.stream_config import Replay, StreamConfig
 
 if TYPE_CHECKING:
@@ -100,23 +107,30 @@ class LanguageTable(Artifact):
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config; it does not depend on this machine."""
-        return RunConfig(self.name, row, scale, seed, to_params(self.settings(table_row(self.name, row), scale, seed)))
+        of_table, params = table_row(self.name, row), None
+        if of_table.order:
+            neural = self.settings(table_row(self.name, self.typical_row), scale, seed)
+            params = to_params(NGramParams(neural.corpus, neural.tokens, of_table.order))
+        return RunConfig(self.name, row, scale, seed, params or to_params(self.settings(of_table, scale, seed)))
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch the corpus, so that runs that start together do not."""
-        corpus = self.settings(table_row(self.name, rows[0]), scale, 0).corpus
+        corpus = self.config(rows[0], scale, 0).params["corpus"]
         files = [name for name in sources.SOURCES if name == corpus or name in _parts(corpus)]
         for name in files:
             with suppress(RmtlibError):  # the run itself says what is missing
                 sources.fetch(name)
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
-        from rmtlib.experiments.language_modelling.run import execute
+        from rmtlib.experiments.language_modelling.run import count, execute
 
-        return execute(from_dict(Params, config.params), folder, self.unit)
+        params = read_params(config.params)
+        if isinstance(params, NGramParams):
+            return count(params, folder, self.unit)
+        return execute(params, folder, self.unit)
 
     def cost(self, config: RunConfig) -> Cost:
-        return cost(from_dict(Params, config.params))
+        return cost(read_params(config.params))
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
         from rmtlib.experiments.language_modelling.run import model_size
@@ -137,12 +151,15 @@ class LanguageTable(Artifact):
             return f"value is {metrics['value']!r} {unit}, its nats over its tokens are {expected:.6g}"
         if why := check_curves(curves, self.least, math.inf):
             return why
+        params = read_params(config.params)
+        sizes = {"tokens": used_tokens(params)["test"]}
+        if isinstance(params, NGramParams):
+            return differs(metrics, sizes | {"segment": params.order, "cache": 0, "memory_tokens": 0, "state_size": 0})
         best = min((score for _, score in curves["validation"] if score is not None), default=None)
         if metrics["validation"] != best:
             return f"validation is {metrics['validation']!r}, the best of its curve is {best!r}"
-        params = from_dict(Params, config.params)
-        sizes = {"segment": params.train.segment_size, "cache": params.model.cache}
-        sizes |= {"memory_tokens": params.model.memory_tokens, "tokens": used_tokens(params)["test"]}
+        sizes |= {"segment": params.train.segment_size, "cache": params.model.cache}
+        sizes |= {"memory_tokens": params.model.memory_tokens}
         return differs(metrics, sizes) or differs(metrics, model_size(params))
 
     def summary(self, records: list[dict[str, Any]]) -> list[str]:

@@ -33,6 +33,7 @@ UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
 TEXTS = {"enwik8": "enwik8", "wikitext-2": "WikiText-2", "wikitext-103": "WikiText-103"}
 DIGITS = {"enwik8": 3, "wikitext-103": 2}  # as printed
 STYLES = {  # by kind of model
+    "n-gram": Style("#8a6d1d", "D"),
     "Baseline": Style("#444444", "o"),
     "MT": PINK,
     "Tr-XL": Style(BLUE.colour, "s"),
@@ -137,6 +138,10 @@ def _draw_training(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) 
         for series in (group[name] for name in names if name in group):
             colour, marker = _style(artifact, series.row)
             for record in series.records:
+                if table_row(artifact, series.row).order:  # nothing is trained: a level to pass
+                    ax.axhline(record["metrics"]["validation"], color=colour, lw=1, linestyle=":")
+                    last.setdefault(series.row, []).append(record["metrics"]["validation"])
+                    continue
                 points = [point for point in record["curves"]["validation"] if point[1] is not None]
                 if points:
                     ax.plot(*zip(*points, strict=True), line, color=colour, marker=marker, ms=2.5, lw=1, alpha=0.8)

@@ -41,7 +41,8 @@ def printed(artifact: str) -> Iterator[Measurement]:
 
 def _sizes(series: Series) -> tuple[str, str, str]:
     """Cache, memory tokens and segment here, with what the test had if that is another."""
-    m, tested = series.records[0]["metrics"], series.records[0]["config"]["params"]["evaluation"]
+    m = series.records[0]["metrics"]
+    tested = series.records[0]["config"]["params"].get("evaluation", m)  # an n-gram row is tested as it is
     cache, segment = (
         f"{m[name]}" + f", tested with {tested[name]}" * (tested[name] != m[name]) for name in ("cache", "segment")
     )
@@ -64,7 +65,10 @@ def _corpus_note(artifact: str, series: Series) -> str:
 def _column_note(artifact: str, scale: str, rows: Mapping[str, Series]) -> str:
     """How a scale's lengths and text differ from the paper's, for a caption."""
     first = next(iter(rows.values()))
-    divisor = table_row(artifact, first.row).segment / first.records[0]["metrics"]["segment"]
+    neural = [series for name, series in rows.items() if not table_row(artifact, name).order]
+    divisor = 1.0
+    if neural:
+        divisor = table_row(artifact, neural[0].row).segment / neural[0].records[0]["metrics"]["segment"]
     lengths = f" memory and segment are divided by {divisor:g} and rounded, to at least 1."
     note = lengths * (divisor != 1) + _corpus_note(artifact, first)
     return f" Column {scale}:{note}" if note else ""
@@ -82,8 +86,8 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     unit, note = UNITS[artifact], _corpus_note(artifact, next(iter(rows.values())))
     return Table(
         f"What each row has in state and reaches in test {unit}, {scale} scale: mean ± standard deviation over seeds. "
-        "Cache, memory and segment are in tokens; state is floats carried from segment to segment, per stream. Lower "
-        f"is better.{note}",
+        "Cache, memory and segment are in tokens (an n-gram row's segment is n); state is floats carried from segment "
+        f"to segment, per stream. Lower is better.{note}",
         ("row", "cache", "memory", "segment", "state", unit),
         body,
     )
@@ -138,7 +142,7 @@ def compare(artifact: str, results: Results) -> Table:
 
 
 def _as_printed(row: TableRow) -> tuple[str, str, str, str]:
-    return row.label, row.size, str(row.segment), row.printed or "not in the table"
+    return row.label, row.size, str(row.segment or row.order), row.printed or "not in the table"
 
 
 def paper(artifact: str, results: Results) -> Table:

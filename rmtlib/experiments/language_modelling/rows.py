@@ -35,11 +35,14 @@ class TableRow:
     recurrent: bool = True
     double: bool = False  # "2x steps"
     variant: Variant = ""
+    order: int = 0  # of an n-gram model; it has neither memory nor segments
     note: str = ""
 
     @property
     def kind(self) -> str:
         """The row's model as the paper calls it."""
+        if self.order:
+            return "n-gram"
         if self.memory and not self.recurrent:
             return "MT"
         names = [name for name, size in (("Tr-XL", self.cache), ("RMT", self.memory)) if size]
@@ -47,7 +50,9 @@ class TableRow:
 
     @property
     def name(self) -> str:
-        """e.g. baseline-seg128, trxl-20-seg128, rmt-10-bptt-2-seg128, trxl-150-rmt-10-bptt-3-2x-seg150."""
+        """e.g. baseline-seg128, trxl-20-seg128, rmt-10-bptt-2-seg128, trxl-150-rmt-10-bptt-3-2x-seg150, ngram-5."""
+        if self.order:
+            return f"ngram-{self.order}"
         parts = [f"trxl-{self.cache}"] * bool(self.cache)
         parts += [f"{'rmt' if self.recurrent else 'mt'}-{self.memory}"] * bool(self.memory)
         parts += [] if self.bptt is None else [f"bptt-{self.bptt}"]
@@ -62,6 +67,8 @@ class TableRow:
     @property
     def label(self) -> str:
         """The row's first column in the paper."""
+        if self.order:
+            return f"Kneser-Ney {self.order}-gram"
         depth = "" if self.bptt is None else f" BPTT-{self.bptt}"
         variant = f", {self.variant}" if self.variant else ""
         return f"{self.kind}{depth}{variant}{' 2x steps' * self.double}"
@@ -104,6 +111,12 @@ def _both(
     cache: int, memory: int, bptt: int, segment: int, printed: str | None, *runs: float, double: bool = False, note: str
 ) -> TableRow:
     return TableRow(cache, memory, bptt, segment, printed, runs, double=double, note=note)
+
+
+def _ngram(order: int) -> TableRow:
+    return TableRow(
+        0, 0, None, 0, None, order=order, note="not in the paper: what counting alone makes of the same text"
+    )
 
 
 def _variant(bptt: int, memory: int, segment: int, variant: Variant) -> TableRow:
@@ -151,6 +164,8 @@ ENWIK8 = (
     _variant(2, 20, 128, "newest"),
     _variant(2, 20, 128, "released"),
     _variant(2, 20, 128, "window"),
+    _ngram(5),
+    _ngram(8),
 )
 
 WIKITEXT_103 = (
@@ -216,6 +231,8 @@ WIKITEXT_103 = (
     _variant(2, 10, 50, "newest"),
     _variant(2, 10, 50, "released"),
     _variant(2, 10, 50, "window"),
+    _ngram(3),
+    _ngram(5),
 )
 
 TABLES: Mapping[str, tuple[TableRow, ...]] = {"enwik8": ENWIK8, "wikitext-103": WIKITEXT_103}
@@ -224,25 +241,34 @@ TABLES: Mapping[str, tuple[TableRow, ...]] = {"enwik8": ENWIK8, "wikitext-103": 
 
 DEFAULT_ROWS: Mapping[str, tuple[str, ...]] = {
     "enwik8": (
+        "ngram-5",
         "baseline-seg128",
         "trxl-20-seg128",
         "trxl-200-seg128",
         "rmt-20-bptt-0-seg128",
         "rmt-20-bptt-2-seg128",
     ),
-    "wikitext-103": ("baseline-seg50", "trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50"),
+    "wikitext-103": (
+        "ngram-3",
+        "baseline-seg50",
+        "trxl-10-seg50",
+        "trxl-50-seg50",
+        "rmt-10-bptt-0-seg50",
+        "rmt-10-bptt-2-seg50",
+    ),
 }
 """What smoke and small train without --rows."""
 
 MEDIUM_ROWS: Mapping[str, tuple[str, ...]] = {
     "enwik8": (
+        "ngram-5",
         "baseline-seg128",
         "trxl-40-seg128",
         "rmt-5-bptt-2-seg128",
         "trxl-10-seg128",
         "rmt-20-bptt-0-seg128",
     ),
-    "wikitext-103": ("baseline-seg50", "rmt-10-bptt-2-seg50", "trxl-10-seg50", "trxl-50-seg50"),
+    "wikitext-103": ("ngram-3", "baseline-seg50", "rmt-10-bptt-2-seg50", "trxl-10-seg50", "trxl-50-seg50"),
 }
 """What medium trains without --rows."""
 
@@ -262,7 +288,9 @@ REFERENCES: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {
 def as_rows(artifact: str, table: str) -> tuple[Row, ...]:
     """The rows as the experiments know them."""
     return tuple(
-        Row(row.name, f"{row.label}, memory {row.size}, segment {row.segment}", None, row.paper, f"{table}; {CSV}")
+        Row(row.name, row.label, None, row.paper, "not in the paper")
+        if row.order
+        else Row(row.name, f"{row.label}, memory {row.size}, segment {row.segment}", None, row.paper, f"{table}; {CSV}")
         for row in TABLES[artifact]
     )
 

@@ -9,7 +9,8 @@ import torch
 from rmtlib.data.streams import CORPORA, Corpus
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import Likelihood, likelihood
-from rmtlib.experiments.language_modelling.settings import Params, work
+from rmtlib.evaluation.ngrams import ngram_likelihood
+from rmtlib.experiments.language_modelling.settings import NGramParams, Params, work
 from rmtlib.models.registry import build, size_of
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 
-def open_corpus(params: Params) -> Corpus:
+def open_corpus(params: Params | NGramParams) -> Corpus:
     """The corpus, each split cut to the tokens that the run uses."""
     corpus = CORPORA[params.corpus]()
-    if corpus.vocab_size != params.model.vocab_size:
+    if isinstance(params, Params) and corpus.vocab_size != params.model.vocab_size:
         raise RmtlibError(
             f"{params.corpus} has {corpus.vocab_size} symbols, the settings say {params.model.vocab_size}"
         )
@@ -40,6 +41,29 @@ def open_corpus(params: Params) -> Corpus:
 def model_size(params: Params) -> dict[str, int]:
     """{"parameters", "state_size"} of the model itself, which this builds without memory."""
     return size_of(params.model)
+
+
+def value_of(likelihood: Likelihood, unit: str) -> float:
+    """In the record's unit, "bpc" or "perplexity"."""
+    return likelihood.bits if unit == "bpc" else likelihood.perplexity
+
+
+def count(params: NGramParams, folder: "RunFolder", unit: str) -> Result:
+    """Count the n-grams of the training text; score validation and test text, each as one stream."""
+    folder.progress("counting", 0, 1)
+    corpus = open_corpus(params)
+    texts = (corpus.validation, corpus.test)
+    validation, test = ngram_likelihood(corpus.train, corpus.vocab_size, params.order, *texts)
+    metrics = {"unit": unit, "value": value_of(test, unit), "nats": test.nats, "tokens": test.tokens}
+    metrics |= {"validation": value_of(validation, unit), "segment": params.order, "cache": 0, "memory_tokens": 0}
+    return Result(
+        metrics=metrics | {"state_size": 0},
+        curves={"loss": [], "validation": []},
+        data=corpus.provenance,
+        tokens=len(corpus.train) + test.tokens,
+        precision="float64",
+        notes=[],
+    )
 
 
 def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
@@ -72,11 +96,8 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         finally:
             model.config = trained
 
-    def value(result: Likelihood) -> float:
-        return result.bits if unit == "bpc" else result.perplexity
-
     source = StreamSource(config, corpus.train)
-    trainer = train(model, source, lambda model, _: -value(measure(model, "validation")), folder, parts)
+    trainer = train(model, source, lambda model, _: -value_of(measure(model, "validation"), unit), folder, parts)
     folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.state.tokens)
     with autocast(device, config.precision):
         result = measure(model, "test")
@@ -85,7 +106,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     return Result(
         metrics={
             "unit": unit,
-            "value": value(result),
+            "value": value_of(result, unit),
             "nats": result.nats,
             "tokens": result.tokens,
             "validation": min(score for _, score in validation),
