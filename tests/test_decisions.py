@@ -79,6 +79,14 @@ def test_a_gate_stands_before_the_comparison():
     assert decision.estimates[0].effect < 0  # shown, not decided
 
 
+def test_a_gate_may_be_another_arm_of_which_one_run_is_enough():
+    gated = Rule(BETTER.contrasts, (Gate("baseline", than="ngram", why="the baseline loses to counting"),))
+    assert decide({"better": gated}, ARMS | {"ngram": [2.5]})["better"].outcome == "holds"
+    lost = decide({"better": gated}, ARMS | {"ngram": [2.0]})["better"]
+    assert lost.outcome == "undecided" and lost.why.endswith("baseline is 2.133, not below ngram (2)")
+    assert decide({"better": gated}, ARMS)["better"].why == "ngram has 0 of 1 runs"
+
+
 def test_more_claims_need_more():
     """Holm's correction counts the claims that have no runs yet."""
     p = decide({"better": BETTER}, ARMS)["better"].p

@@ -2,24 +2,56 @@
 
 import pytest
 
-from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, RUNS_NEEDED, power
+from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, RUNS_NEEDED, estimate, power
+from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.capacity import rules as capacity
+from rmtlib.experiments.language_modelling import rules as language
+from rmtlib.experiments.language_modelling.rows import table_row
 
-PRIMARY = {"memory-capacity": capacity.RULES}
+PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, **language.RULES}
+SEEDS = {"figure-5": babilong.SEEDS}
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]
 
 
 @pytest.mark.parametrize(("artifact", "name"), EVERY)
 def test_a_rule_holds_if_the_paper_is_true(artifact, name):
-    found = power(PRIMARY[artifact], name, RUNS_NEEDED)
+    found = power(PRIMARY[artifact], name, SEEDS.get(artifact, RUNS_NEEDED))
     assert found["holds"] >= ENOUGH_POWER and found["fails"] < 0.01
 
 
 @pytest.mark.parametrize(("artifact", "name"), EVERY)
 def test_a_rule_seldom_holds_if_there_is_nothing(artifact, name):
-    assert power(PRIMARY[artifact], name, RUNS_NEEDED, boundary=True)["holds"] <= LEVEL + 0.01
+    assert power(PRIMARY[artifact], name, SEEDS.get(artifact, RUNS_NEEDED), boundary=True)["holds"] <= LEVEL + 0.01
 
 
 @pytest.mark.parametrize("artifact", PRIMARY)
 def test_at_most_three_claims_are_primary(artifact):
     assert 1 <= len(PRIMARY[artifact]) <= 3
+
+
+def test_a_cache_of_half_the_size_does_not_have_enough_of_the_gain():
+    """The share that has to be reached lies halfway between that of half the cache and all of the gain."""
+    for artifact, row, cache, half in (
+        ("enwik8", "baseline-seg128", "trxl-40-seg128", "trxl-20-seg128"),
+        ("wikitext-103", "baseline-seg50", "trxl-50-seg50", "trxl-25-seg50"),
+    ):
+        contrast = language.RULES[artifact][f"matches-cache-{cache.split('-')[1]}"].contrasts[0]
+        means = {name: table_row(artifact, name).paper["mean"] for name in (row, cache, half)}
+        rmt = next(name for name in contrast.weights if name.startswith("rmt"))
+        arms = {name: [means[name]] * 2 for name in (row, cache)}
+        too_high = estimate(contrast, arms | {rmt: [means[half]] * 2}).effect
+        low_enough = estimate(contrast, arms | {rmt: [means[cache]] * 2}).effect
+        assert too_high > 0 > low_enough and too_high == pytest.approx(-low_enough)
+
+
+def test_arms_of_language_rows_are_test_values_by_seed():
+    records = [{"row": "a", "seed": seed, "metrics": {"value": 2.0 + seed}} for seed in (1, 0)]
+    assert language.arms(records) == {"a": [2.0, 3.0]}
+
+
+def test_arms_of_figure_5_are_what_is_lost_at_eight_times_the_training_length():
+    points = [{"segments": 4, "n": 10, "correct": 9}, {"segments": 32, "n": 10, "correct": 4}]
+    record = {"row": "qa1", "seed": 0, "metrics": {"train_segments": 4, "exact_match": points}}
+    assert babilong.arms([record]) == {"qa1: trained": [0.9], "qa1: fall": [pytest.approx(0.5)]}
+    short = {"row": "qa1", "seed": 1, "metrics": {"train_segments": 4, "exact_match": points[:1]}}
+    assert babilong.arms([short]) == {}

@@ -44,12 +44,27 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether there is something to compare: the arm's mean is `below` or `above` a number."""
+    """Whether there is something to compare: the arm's mean is `below` or `above` a number, or below another arm's.
+
+    Attributes:
+        than: the arm that it has to be below. One run of that arm is enough, as it may be without chance (an n-gram).
+    """
 
     arm: str
     below: float = math.inf
     above: float = -math.inf
+    than: str | None = None
     why: str = "it was not learned"
+
+    def shut(self, arms: Arms) -> str | None:
+        """Why nothing can be compared, in one line; None if the gate is passed."""
+        mean = float(np.mean(arms[self.arm]))
+        bounds = [(mean < self.below, f"below {self.below:.4g}"), (mean > self.above, f"above {self.above:.4g}")]
+        if self.than is not None:
+            other = float(np.mean(arms[self.than]))
+            bounds.append((mean < other, f"below {self.than} ({other:.4g})"))
+        missed = [bound for passed, bound in bounds if not passed]
+        return f"{self.why}: {self.arm} is {mean:.4g}, not {missed[0]}" if missed else None
 
 
 @dataclass(frozen=True)
@@ -67,10 +82,11 @@ class Rule:
     spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """All arms that the rule needs, in order."""
+    def runs(self) -> dict[str, int]:
+        """Every arm that the rule needs, in order, and how many runs of it."""
         names = [name for contrast in self.contrasts for name in contrast.weights]
-        return tuple(dict.fromkeys([*names, *(gate.arm for gate in self.gates)]))
+        needed = dict.fromkeys([*names, *(gate.arm for gate in self.gates)], RUNS_NEEDED)
+        return dict.fromkeys((gate.than for gate in self.gates if gate.than), 1) | needed
 
 
 class Estimate(NamedTuple):
@@ -118,7 +134,7 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
     confirmed, contradicted, estimates = {}, {}, {}
     for name, rule in rules.items():
         confirmed[name] = contradicted[name] = 1.0
-        if all(len(arms.get(arm, ())) >= RUNS_NEEDED for arm in rule.arms):
+        if not _missing(rule, arms):
             estimates[name] = tuple(estimate(contrast, arms) for contrast in rule.contrasts)
             ps = np.array([each.p_below for each in estimates[name]])
             confirmed[name] = float(ps.max())
@@ -128,16 +144,11 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
     )
     decisions = {}
     for name, rule in rules.items():
-        missing = [f"{arm} has {len(arms.get(arm, ()))}" for arm in rule.arms if len(arms.get(arm, ())) < RUNS_NEEDED]
-        if missing:
-            nothing = not any(len(arms.get(arm, ())) for arm in rule.arms)
-            why = f"{RUNS_NEEDED} runs of each are needed; {', '.join(missing)}"
-            decisions[name] = Decision("not run" if nothing else "not enough runs", (), None, why)
-        elif shut := [gate for gate in rule.gates if not gate.above < np.mean(arms[gate.arm]) < gate.below]:
-            gate = shut[0]
-            bound = f"below {gate.below:.4g}" if gate.below < math.inf else f"above {gate.above:.4g}"
-            why = f"{gate.why}: {gate.arm} is {np.mean(arms[gate.arm]):.4g}, not {bound}"
-            decisions[name] = Decision("undecided", estimates[name], None, why)
+        if missing := _missing(rule, arms):
+            nothing = not any(len(arms.get(arm, ())) for arm in rule.runs)
+            decisions[name] = Decision("not run" if nothing else "not enough runs", (), None, "; ".join(missing))
+        elif shut := [why for gate in rule.gates if (why := gate.shut(arms))]:
+            decisions[name] = Decision("undecided", estimates[name], None, shut[0])
         elif fails[name] < LEVEL:
             decisions[name] = Decision("fails", estimates[name], fails[name], "a contrast is contradicted")
         elif holds[name] < LEVEL:
@@ -146,6 +157,12 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
             p = min(holds[name], fails[name])
             decisions[name] = Decision("undecided", estimates[name], p, "the seeds tell neither")
     return decisions
+
+
+def _missing(rule: Rule, arms: Arms) -> list[str]:
+    """What the arms lack, in words."""
+    have = {arm: len(arms.get(arm, ())) for arm in rule.runs}
+    return [f"{arm} has {have[arm]} of {needed} runs" for arm, needed in rule.runs.items() if have[arm] < needed]
 
 
 def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = False) -> dict[str, float]:
