@@ -4,7 +4,8 @@ The time of a run is, in this order of preference,
 
 1. measured: finished records of the same artifact, row and scale on the same kind of device, by planned tokens per
    second (stages that end early make a run shorter than planned, and the next one as well);
-2. measured: other rows of the same artifact and scale, by FLOP;
+2. measured: other rows of the same artifact and scale, by FLOP; for the scale `medium` also the trials from which its
+   settings were chosen;
 3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
    now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
    `gpu_efficiency`, in float32 at most `GPU_FLOAT32`: assumptions that `plan` prints, whatever GPU is there.
@@ -124,13 +125,12 @@ def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None =
 def _measured(
     artifact: Artifact, config: RunConfig, records: list[dict[str, Any]], kind: str
 ) -> tuple[float, str] | None:
-    """Seconds of a run by finished ones, and how that was found."""
+    """Seconds of a run by finished ones (of its scale, or trials), and how that was found."""
     cost = artifact.cost(config)
     alike = [
         record
         for record in records
-        if record["scale"] == config.scale
-        and record["wall_s"] > 0
+        if record["wall_s"] > 0
         and record["tokens"] > 0
         and (record["hardware"].get("gpu") is not None) == (kind == "gpu")
     ]
@@ -187,11 +187,13 @@ def plan(
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     local = _good_local(artifact.name, scale, runs_dir)
     records = list({record["run_id"]: record for record in published + local}.values())
+    trials = find_records(artifact.name, scale=PILOT, where=(results_dir,)) if scale == "medium" else []
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
         cost = artifact.cost(config)
-        measured = _measured(artifact, config, records, "gpu" if gpu_scale else "cpu")
+        kind = "gpu" if gpu_scale else "cpu"
+        measured = _measured(artifact, config, records, kind) or _measured(artifact, config, trials, kind)
         peak = next((_peak(record, gpu_scale) for record in records if record["run_id"] == config.id), None)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
