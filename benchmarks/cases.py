@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from rmtlib.data.associative import VOCABULARY, PairTask
 from rmtlib.errors import RmtlibError
 from rmtlib.models import delta_rule
 from rmtlib.models.armt import ARMT
-from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
+from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig, TransformerXLConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.delta_rule import Association
 from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.interface import take_rows
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.rmt import RMT
+from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.segments import IGNORE, Segment, cut
-from rmtlib.training.bptt import backward
+from rmtlib.training.bptt import Read, backward, replayed_loss
 from rmtlib.training.reading import read
 
 RELEASED = DeltaRule("batched", "released")
@@ -59,9 +62,9 @@ def _answer_batch(vocabulary: int, segment: int, count: int, batch: int = 1) -> 
 def _check(ours: Any, peer: Any, segments: list[Segment]) -> None:
     """Same answers' logits, to float32's precision."""
     with torch.no_grad():
-        *_, (_, hidden) = read(ours, segments, ours.initial_state(len(segments[0].input_ids_BS)), len(segments))
-        a = ours.logits(hidden[:, -4:])
-        b = peer([s.input_ids_BS for s in segments])[:, -4:]
+        *_, (last, hidden) = read(ours, segments, ours.initial_state(len(segments[0].input_ids_BS)), len(segments))
+        a = ours.logits(last.labelled().select(hidden))
+        b = peer([s.input_ids_BS for s in segments])[:, -last.labels_BS.shape[1] :][last.labels_BS != IGNORE]
     worst = ((a - b).abs().max() / b.abs().max()).item()
     assert worst < 1e-3, f"the peers disagree by {worst:.1e}"
 
@@ -206,6 +209,45 @@ def child(name: str) -> dict[str, float]:
         peer = make_peer()
         return {"bytes": growth_bytes(lambda: _train_naive(peer, segments))}
     return {"bytes": growth_bytes(lambda: _train(ours, segments, recompute=name == "memory-rebuilt"))}
+
+
+class _AllRows:
+    """A model of which every row is asked for."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def step(
+        self, input_ids_BS: Any, state: Any, lengths_B: Any = None, *, write: bool = True, rows_BN: Any = None
+    ) -> Any:
+        hidden, state = self.model.step(input_ids_BS, state, lengths_B, write=write)
+        return (hidden if rows_BN is None else take_rows(hidden, rows_BN)), state
+
+
+def last_layer(rounds: int) -> Iterator[Row]:
+    """Training with the last layer on labelled rows and write block alone, against all its rows; no dropout."""
+    torch.manual_seed(0)
+    small = DecoderConfig(1000, 64, 2, 4, positions="rotary", conv_taps=6)
+    xl = TransformerXLConfig(
+        vocab_size=204, d_model=64, n_layers=4, n_heads=4, d_head=16, d_ff=256, dropout=0.0, memory_tokens=10
+    )
+    questions, what = _answer_batch(1000, 128, 4, batch=32), "2 layers of 64, 4 segments of 128, batch 32"
+    models: list[Any] = [RMT(Decoder(small), 8), ARMT(Decoder(small), 8, 16, RELEASED)]
+    for model in models:
+        a, b, ratio = compare(partial(_train, model, questions), partial(_train, _AllRows(model), questions), rounds)
+        yield speed(f"last layer on needed rows, {type(model).__name__}", f"{what}; peer: all rows", a, b, ratio, 1.2)
+    model, recent = TransformerXL(xl), [Read(Segment(x, x, None), None) for x in torch.randint(0, 204, (3, 32, 128))]
+
+    def replay(model: Any) -> None:
+        model.zero_grad(set_to_none=True)
+        replayed_loss(model, recent, "stored")[0].backward()
+
+    a, b, ratio = compare(lambda: replay(model), lambda: replay(_AllRows(model)), rounds)
+    what = "Transformer-XL of 4 layers of 64, BPTT-2, segment 128, batch 32; peer: all rows"
+    yield speed("last layer on needed rows, replayed segments", what, a, b, ratio, 1.04)
 
 
 def host_time(rounds: int) -> Iterator[Row]:
@@ -375,6 +417,7 @@ def mamba(rounds: int) -> Iterator[Row]:
 CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "update": update,
     "associative": associative,
+    "last-layer": last_layer,
     "host-time": host_time,
     "wavefront": wavefront,
     "checkpointed": checkpointed,

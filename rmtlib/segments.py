@@ -25,21 +25,60 @@ class Tokens(Protocol):
     def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
+class Labelled(NamedTuple):
+    """Where the labels of a segment stand, as indices: selecting by them never makes the host wait for the device.
+
+    `rows_BN`: the text positions of each sample's labels, in order; a sample with fewer than N is filled up with other
+    positions. None if more than half of the positions are needed: then all rows are read.
+    `which_K`: which of the rows that are read, all samples' in one row, have a label. `targets_K`: those labels.
+    """
+
+    rows_BN: Tensor | None
+    which_K: Tensor
+    targets_K: Tensor
+
+    def select(self, hidden_BND: Tensor) -> Tensor:
+        """The labelled rows (K, D) of what `step(..., rows_BN=rows_BN)` gave."""
+        return hidden_BND.flatten(0, 1).index_select(0, self.which_K)
+
+
 class Segment(NamedTuple):
     """One segment of every sample of a batch.
 
     `labels_BS` holds at each position the token that follows it (also across the segment's border), or IGNORE.
     `lengths_B` counts each sample's real tokens; None if all are full.
+    `found`: see `labelled`.
     """
 
     input_ids_BS: Tensor
     labels_BS: Tensor
     lengths_B: Tensor | None
+    found: Labelled | None = None
 
     def to(self, device: torch.device | str) -> "Segment":
-        """The same segment on another device."""
-        ids, labels = (t.to(device, non_blocking=True) for t in self[:2])
-        return Segment(ids, labels, None if self.lengths_B is None else self.lengths_B.to(device, non_blocking=True))
+        """The same segment on another device. Where its labels stand is looked up before, on the host."""
+
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        ids_BS, labels_BS = (x.to(device, non_blocking=True) for x in self[:2])
+        rows_BN, which_K, targets_K = self.labelled()
+        found = Labelled(move(rows_BN), *(x.to(device, non_blocking=True) for x in (which_K, targets_K)))
+        return Segment(ids_BS, labels_BS, move(self.lengths_B), found)
+
+    def labelled(self) -> Labelled:
+        """Where its labels stand."""
+        if self.found is not None:
+            return self.found
+        labelled_BS = self.labels_BS != IGNORE
+        count_B, S = labelled_BS.sum(1), labelled_BS.shape[1]
+        N = int(count_B.max())
+        if 2 * N > S:
+            rows_BN, chosen_BN = None, labelled_BS
+        else:
+            rows_BN = labelled_BS.int().argsort(dim=1, descending=True, stable=True)[:, :N]
+            chosen_BN = torch.arange(N, device=count_B.device) < count_B[:, None]
+        return Labelled(rows_BN, chosen_BN.flatten().nonzero()[:, 0], self.labels_BS[labelled_BS])
 
 
 def segment_count(length: int, segment_size: int) -> int:

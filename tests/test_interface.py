@@ -13,6 +13,7 @@ from rmtlib.data.streams import Stream
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.language import likelihood
 from rmtlib.evaluation.question_answering import exact_match
+from rmtlib.models import decoder
 from rmtlib.models.config import (
     ARMTConfig,
     DecoderConfig,
@@ -123,6 +124,45 @@ def test_without_writing_the_outputs_are_the_same_and_the_state_stays(model):
     hidden, same = model.step(ids(2, seed=2), state, write=False)
     assert all(a is b for a, b in zip(same, state, strict=True))
     assert_same([hidden], [model.step(ids(2, seed=2), state)[0]])
+
+
+@pytest.mark.parametrize("lengths", [None, [S, 3, 0, 5]])
+@pytest.mark.parametrize("rows", [[[], [], [], []], [[4], [0], [0], [2]], [[5, 1, 5], [2, 0, 1], [0, 0, 0], [4, 3, 0]]])
+@pytest.mark.parametrize("write", [True, False])
+def test_chosen_rows_have_the_outputs_state_and_gradients_of_all_rows(monkeypatch, config, model, lengths, rows, write):
+    monkeypatch.setattr(decoder, "LEFT_OUT", 0)
+    if lengths and isinstance(config, TransformerXLConfig) and config.memory_positions == "released":
+        lengths = None
+    rows_BN, lengths_B = torch.tensor(rows).long(), lengths and torch.tensor(lengths)
+    real_BN = rows_BN < (torch.full((4,), S) if lengths is None else lengths_B)[:, None]
+
+    def run(rows_BN: Tensor | None) -> tuple[Tensor, Any, list[Tensor]]:
+        model.zero_grad()
+        _, state = model.step(ids(4), model.initial_state(4))
+        hidden, state = model.step(ids(4, seed=2), state, lengths_B, write=write, rows_BN=rows_BN)
+        if rows_BN is None:
+            hidden = hidden[torch.arange(4)[:, None], torch.tensor(rows).long()]
+        hidden = hidden[real_BN]
+        weights = torch.Generator().manual_seed(3)
+        loss = sum((x * torch.randn(x.shape, generator=weights, dtype=x.dtype)).sum() for x in (hidden, *state))
+        if loss.requires_grad:
+            loss.backward()
+        return hidden, state, [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+    (hidden, state, gradients), (every, after, expected) = run(rows_BN), run(None)
+    assert_same([hidden, *state, *gradients], [every, *after, *expected])
+    assert (every.abs().sum() > 0) == bool(rows[0])
+
+
+def test_rows_that_are_not_wanted_cost_nothing_in_the_last_layer_but_with_dropout_all_are_drawn(monkeypatch):
+    monkeypatch.setattr(decoder, "LEFT_OUT", 0)
+    for dropout, expected in ((0.0, [3 + S + 3, 3 + 1]), (0.5, [3 + S + 3] * 2)):
+        model = build(RMTConfig(DecoderConfig(V, D, 2, 3, positions="rotary", dropout=dropout), 3), seed=0)
+        fed: list[int] = []
+        for block in model.decoder.blocks:
+            block.feed_forward.register_forward_hook(lambda _, inputs, out, fed=fed: fed.append(inputs[0].shape[1]))
+        model.step(ids(2), model.initial_state(2), rows_BN=torch.tensor([[1], [4]]))
+        assert fed == expected
 
 
 def test_nll_is_the_cross_entropy_of_the_logits(model):

@@ -12,7 +12,6 @@ import torch
 from rmtlib.data.streams import Stream, evaluation_segments
 from rmtlib.errors import Stopped
 from rmtlib.models.interface import RecurrentModel
-from rmtlib.segments import IGNORE
 
 
 class Likelihood(NamedTuple):
@@ -64,9 +63,9 @@ def likelihood(
         for segment in evaluation_segments(stream, columns, segment_size, chosen):
             if should_stop():
                 raise Stopped("stopped during an evaluation, which starts over")
-            rows_BS = segment.labels_BS != IGNORE
-            tokens += int(rows_BS.sum())
-            segment, rows_BS = segment.to(device), rows_BS.to(device)
-            hidden_BSD, state = model.step(segment.input_ids_BS, state)
-            nats += model.nll(hidden_BSD[rows_BS], segment.labels_BS[rows_BS]).double().sum()
+            segment = segment.to(device)
+            labelled = segment.labelled()
+            hidden_BND, state = model.step(segment.input_ids_BS, state, rows_BN=labelled.rows_BN)
+            nats += model.nll(labelled.select(hidden_BND), labelled.targets_K).double().sum()
+            tokens += len(labelled.targets_K)
     return Likelihood(nats.item(), tokens)

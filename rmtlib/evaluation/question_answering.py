@@ -5,8 +5,7 @@ generating: greedy generation gives the answer if and only if, with the answer i
 EOS is the arg-max of its position (by induction over the tokens). A test compares the two.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from rmtlib.data.babi import Question
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
-from rmtlib.segments import IGNORE, Segment, cut, segment_count
+from rmtlib.segments import IGNORE, cut, segment_count
 from rmtlib.training.reading import read
 
 
@@ -37,22 +36,16 @@ def exact_match(
     Returns:
         Bool (B).
     """
-    correct_B = torch.ones(len(samples), dtype=torch.bool, device=device)
+    wrong_B = torch.zeros(len(samples), dtype=torch.long, device=device)
     segments = cut([s.tokens for s in samples], [s.labels for s in samples], segment_size)
     count = max(segment_count(len(s.tokens), segment_size) for s in samples)
-    labelled: deque[bool] = deque()  # noted on the host, before anything waits for the device
-
-    def on_device() -> Iterator[Segment]:
-        for segment in segments:
-            labelled.append(bool((segment.labels_BS != IGNORE).any()))
-            yield segment.to(device)
-
-    for segment, hidden_BSD in read(model, on_device(), model.initial_state(len(samples)), count):
-        if labelled.popleft():
-            rows_BS = segment.labels_BS != IGNORE
-            wrong_N = model.logits(hidden_BSD[rows_BS]).argmax(-1) != segment.labels_BS[rows_BS]
-            correct_B[rows_BS.nonzero()[:, 0][wrong_N]] = False
-    return correct_B.cpu()
+    on_device = (segment.to(device) for segment in segments)
+    for segment, hidden_BND in read(model, on_device, model.initial_state(len(samples)), count):
+        labelled = segment.labelled()
+        if len(labelled.targets_K):
+            wrong_K = model.logits(labelled.select(hidden_BND)).argmax(-1) != labelled.targets_K
+            wrong_B.index_add_(0, labelled.which_K // hidden_BND.shape[1], wrong_K.long())
+    return wrong_B.cpu() == 0
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rmtlib.models import delta_rule
-from rmtlib.models.blocks import Blocks, stack
+from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import DeltaRule
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.delta_rule import NU, Association, Written
@@ -83,9 +83,9 @@ class ARMT(LayeredModel):
         queries = self._features(x_lBTD, self.query_LED[layers], state)
         return x_lBTD + delta_rule.read(Association(*state), queries).to(x_lBTD.dtype)
 
-    def write_memory(self, x_lBTD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> ARMTState:
+    def write_memory(self, x_lBMD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> ARMTState:
         """Write the memory tokens (equations 1 to 3)."""
-        return ARMTState(*delta_rule.add(Association(*state), self._written(x_lBTD, state, layers, blocks)))
+        return ARMTState(*delta_rule.add(Association(*state), self._written(x_lBMD, state, layers, blocks)))
 
     def step_to_rebuild(
         self, input_ids_BS: Tensor, state: ARMTState, lengths_B: Tensor | None = None
@@ -93,7 +93,8 @@ class ARMT(LayeredModel):
         """The next state, and what leads to it, which is far smaller (see `rebuild`)."""
         blocks = self._blocks(input_ids_BS, lengths_B)
         x_BTD = self._embed(input_ids_BS, blocks)
-        written = join_layers(self.run_layers(x_BTD, state, stack([blocks]), write_memory=self._written)[1])
+        none_BN = input_ids_BS[:, :0]  # no output is wanted
+        written = join_layers(self.run_layers(x_BTD, state, blocks, None, self._written, none_BN)[1])
         return self.rebuild(state, written), written
 
     @staticmethod
@@ -101,13 +102,12 @@ class ARMT(LayeredModel):
         """The state after a segment from that before it, bitwise as `step_to_rebuild` gave it."""
         return ARMTState(*delta_rule.add(Association(*state), written))
 
-    def _written(self, x_lBTD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> Written:
-        memory_lBMD = blocks.write_rows(x_lBTD)
-        keys = self._features(memory_lBMD, self.key_LED[layers], state)
+    def _written(self, x_lBMD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> Written:
+        keys = self._features(x_lBMD, self.key_LED[layers], state)
         if blocks.lengths is not None:  # a zero key changes nothing
             keys = keys * (blocks.lengths > 0)[..., None, None]
-        values = linear(memory_lBMD, self.value_LDD[layers]).to(keys.dtype)
-        betas = linear(memory_lBMD, self.beta_L1D[layers], self.beta_bias_L1[layers])[..., 0].to(keys.dtype).sigmoid()
+        values = linear(x_lBMD, self.value_LDD[layers]).to(keys.dtype)
+        betas = linear(x_lBMD, self.beta_L1D[layers], self.beta_bias_L1[layers])[..., 0].to(keys.dtype).sigmoid()
         return delta_rule.write(Association(*state), keys, values, betas, self.rule)
 
     def _features(self, x_lBTD: Tensor, weight_lED: Tensor, state: ARMTState) -> Tensor:

@@ -45,6 +45,19 @@ class Blocks(NamedTuple):
             return x[..., x.shape[-2] - self.write :, :]
         return x.gather(-2, self.write_positions(x))
 
+    def chosen(self, rows_BN: Tensor) -> Tensor:
+        """Where these rows of the text stand, and behind them the write block: (B, N + write)."""
+        write_M = self.read + torch.arange(self.write, device=rows_BN.device)
+        write_BM = write_M + (self.text if self.lengths is None else self.lengths[:, None])
+        return torch.cat([self.read + rows_BN, write_BM.expand(len(rows_BN), -1)], dim=1)
+
+    def split(self, x_BTD: Tensor, rows_BN: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Text and write block of all positions, or of those that `chosen` gave for these rows."""
+        if rows_BN is None:
+            return self.text_rows(x_BTD), self.write_rows(x_BTD)
+        N = rows_BN.shape[1]
+        return x_BTD[:, :N], x_BTD[:, N:]
+
     def unless_empty(self, after: Tensor, before: Tensor) -> Tensor:
         """`after` for samples that have text; the others keep `before`. Both are (B, M, D) or (l, B, M, D)."""
         return after if self.lengths is None else torch.where(self.lengths[..., None, None] > 0, after, before)

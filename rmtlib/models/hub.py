@@ -110,10 +110,16 @@ class RMTForCausalLM(PreTrainedModel):
         return self.rmt.initial_state(batch)
 
     def step(
-        self, input_ids_BS: Tensor, state: RMTState, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: RMTState,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, RMTState]:
         """See `RMT.step`."""
-        return self.rmt.step(input_ids_BS, state, lengths_B, write=write)
+        return self.rmt.step(input_ids_BS, state, lengths_B, write=write, rows_BN=rows_BN)
 
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """See `RMT.nll`."""

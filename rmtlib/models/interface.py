@@ -29,12 +29,20 @@ class RecurrentModel(Protocol):
         ...
 
     def step(
-        self, input_ids_BS: Tensor, state: State, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: State,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Read one segment: the outputs at its positions (B, S, D), and the next state.
 
         `lengths_B` counts each sample's real tokens (None: all are real); padding changes neither outputs nor state.
         `write=False` says that the next state will not be read: the work for it may be left out.
+        `rows_BN`: the outputs are wanted at these positions alone, and are (B, N, D); N may be 0. Work for others may
+        be left out, so that outputs, state and gradients are equal up to rounding, not bitwise.
         """
         ...
 
@@ -63,6 +71,11 @@ class LanguageModel(nn.Module):
         logits_NV = self.logits(hidden_ND)
         exact = torch.promote_types(logits_NV.dtype, torch.float32)
         return F.cross_entropy(logits_NV.to(exact), targets_N, reduction="none")
+
+
+def take_rows(x_BTD: Tensor, rows_BN: Tensor) -> Tensor:
+    """The rows (B, N, D) at these positions of each sample."""
+    return x_BTD.gather(1, rows_BN[..., None].expand(-1, -1, x_BTD.shape[2]))
 
 
 def batch_axis(field: str) -> int:

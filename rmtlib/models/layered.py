@@ -70,8 +70,8 @@ class LayeredModel(LanguageModel):
         """The inputs of these layers, once their memory has been brought in."""
         raise NotImplementedError
 
-    def write_memory(self, x_lBTD: Tensor, state: State, layers: slice, blocks: Blocks) -> State:
-        """The layers' next state, from their outputs. Samples of length 0 keep theirs."""
+    def write_memory(self, x_lBMD: Tensor, state: State, layers: slice, blocks: Blocks) -> State:
+        """The layers' next state, from their outputs at the write block. Samples of length 0 keep theirs."""
         raise NotImplementedError
 
     # The same for all of them.
@@ -85,12 +85,19 @@ class LayeredModel(LanguageModel):
         return self.decoder.logits(hidden)
 
     def step(
-        self, input_ids_BS: Tensor, state: State, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: State,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Read one segment, layer after layer. Arguments and results as `RMT.step`."""
         blocks = self._blocks(input_ids_BS, lengths_B, write)
-        hidden_BTD, parts, _ = self.run_layers(self._embed(input_ids_BS, blocks), state, stack([blocks]))
-        return blocks.text_rows(hidden_BTD), join_layers(parts) if parts else state
+        x_BTD = self._embed(input_ids_BS, blocks)
+        text_BND, parts, _ = self.run_layers(x_BTD, state, blocks, rows_BN=rows_BN)
+        return text_BND, join_layers(parts) if parts else state
 
     def run_layers(
         self,
@@ -99,22 +106,29 @@ class LayeredModel(LanguageModel):
         blocks: Blocks,
         cache: KeyValues | None = None,
         write_memory: Callable[[Tensor, State, slice, Blocks], Any] | None = None,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, list[Any], KeyValues]:
-        """All layers, one after the other: final norm's output, what `write_memory` made of each layer, grown cache."""
-        write_memory = write_memory or self.write_memory
+        """All layers, one after the other: final norm's output, what `write_memory` made of each layer, grown cache.
+
+        The output is that of the text rows, (B, S, D) or at `rows_BN` (B, N, D).
+        """
+        write_memory, of_layer = write_memory or self.write_memory, stack([blocks])
+        rows_BQ = None if rows_BN is None else blocks.chosen(rows_BN)
         angles = self.decoder.angles(cache.length if cache else 0, x_BTD.shape[1], x_BTD.device)
         written, keys, values = [], [], []
         for i, block in enumerate(self.decoder.blocks):
             layer = slice(i, i + 1)
             memory = layers_of(state, layer)
             past = (cache.keys[i], cache.values[i]) if cache else None
-            x_BTD = self.read_memory(x_BTD[None], memory, layer, blocks)[0]
-            x_BTD, (k, v) = block(x_BTD, angles, None, past)
+            is_last = i == len(self.decoder.blocks) - 1
+            x_BTD = self.read_memory(x_BTD[None], memory, layer, of_layer)[0]
+            x_BTD, (k, v) = block(x_BTD, angles, None, past, rows_BQ if is_last else None)
+            text_BND, written_BMD = blocks.split(x_BTD, rows_BN if is_last else None)
             if blocks.write:
-                written.append(write_memory(x_BTD[None], memory, layer, blocks))
+                written.append(write_memory(written_BMD[None], memory, layer, of_layer))
             keys.append(k)
             values.append(v)
-        return self.decoder.norm(x_BTD), written, KeyValues(tuple(keys), tuple(values))
+        return self.decoder.norm(text_BND), written, KeyValues(tuple(keys), tuple(values))
 
     def forward_diagonal(
         self, segments: Iterable[tuple[Tensor, Tensor | None]], state: State
@@ -152,7 +166,7 @@ class LayeredModel(LanguageModel):
             layers, blocks = slice(first, last), stack(cells)
             x_lBTD = self.read_memory(x_lBTD, active, layers, blocks)
             x_lBTD = run(x_lBTD, layers)
-            active = self.write_memory(x_lBTD, active, layers, blocks)
+            active = self.write_memory(blocks.write_rows(x_lBTD), active, layers, blocks)
             if last == run.depth:
                 yield cells.pop().text_rows(self.decoder.norm(x_lBTD[-1]))
                 x_lBTD = x_lBTD[:-1] if cells else None

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.config import MambaConfig
-from rmtlib.models.interface import LanguageModel
+from rmtlib.models.interface import LanguageModel, take_rows
 from rmtlib.models.selective_scan import selective_scan
 
 
@@ -130,7 +130,13 @@ class Mamba(LanguageModel):
         return F.linear(hidden, self.tokens.weight if self.head is None else self.head.weight)
 
     def step(
-        self, input_ids_BS: Tensor, state: MambaState, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: MambaState,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, MambaState]:
         """Read one chunk. Arguments and results as `RMT.step`; S may be any number and change from call to call."""
         x_BSD, convs, scans = self.tokens(input_ids_BS), [], []
@@ -138,8 +144,8 @@ class Mamba(LanguageModel):
             x_BSD, conv_BWI, scan_BIN = layer(x_BSD, conv_BWI, scan_BIN, lengths_B)
             convs.append(conv_BWI)
             scans.append(scan_BIN)
-        hidden_BSD = self.norm(x_BSD)
-        return hidden_BSD, MambaState(torch.stack(convs), torch.stack(scans)) if write else state
+        hidden_BND = self.norm(x_BSD if rows_BN is None else take_rows(x_BSD, rows_BN))
+        return hidden_BND, MambaState(torch.stack(convs), torch.stack(scans)) if write else state
 
     # Token by token, for generation: there is nothing to open or to close.
 

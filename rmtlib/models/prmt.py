@@ -51,6 +51,6 @@ class PRMT(LayeredModel):
             x_lBTD = torch.cat([memory_lBMD, x_lBTD[:, :, blocks.read :]], dim=2)
         return x_lBTD
 
-    def write_memory(self, x_lBTD: Tensor, state: PRMTState, layers: slice, blocks: Blocks) -> PRMTState:
+    def write_memory(self, x_lBMD: Tensor, state: PRMTState, layers: slice, blocks: Blocks) -> PRMTState:
         """Keep the outputs at the write block."""
-        return PRMTState(blocks.unless_empty(blocks.write_rows(x_lBTD), state.memory_LBMD))
+        return PRMTState(blocks.unless_empty(x_lBMD, state.memory_LBMD))

@@ -70,7 +70,13 @@ class RMT(LanguageModel):
         return self.decoder.logits(hidden)
 
     def step(
-        self, input_ids_BS: Tensor, state: RMTState, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: RMTState,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, RMTState]:
         """Read one segment.
 
@@ -80,20 +86,24 @@ class RMT(LanguageModel):
             lengths_B: real tokens of each sample, 0 to S; None if every sample is full. A sample of length 0
                 keeps its state; padding never changes a sample's outputs or state.
             write: False leaves out the write block and returns the state as it was (for the last segment).
+            rows_BN: text positions whose outputs are wanted; None: all. The last layer then computes these and the
+                write block alone, which gives the same up to rounding (see `Block.forward`).
 
         Returns:
-            The decoder's outputs at the text positions (B, S, D), undefined in rows of padding, and the next state.
+            The decoder's outputs at the text positions (B, S, D), or at `rows_BN` (B, N, D), undefined in rows of
+            padding, and the next state.
         """
         M = self.memory_tokens
         blocks = Blocks(M, input_ids_BS.shape[1], M * write, lengths_B)
         text_BSD = self.decoder.embed(input_ids_BS)
         memory_BMD = state.memory_BMD.to(text_BSD.dtype)
         x_BTD = blocks.arrange(torch.cat([memory_BMD, text_BSD] + [memory_BMD] * write, dim=1))
-        hidden_BTD, _ = self.decoder(x_BTD, mask=self._mask(blocks))
-        text_BSD = blocks.text_rows(hidden_BTD)
+        rows_BQ = None if rows_BN is None else blocks.chosen(rows_BN)
+        hidden_BTD, _ = self.decoder(x_BTD, mask=self._mask(blocks), rows_BQ=rows_BQ)
+        text_BSD, written_BMD = blocks.split(hidden_BTD, rows_BN)
         if not blocks.write:
             return text_BSD, state
-        written_BMD = blocks.write_rows(hidden_BTD).clone()  # a view would keep the whole segment alive
+        written_BMD = written_BMD.clone()  # a view would keep the whole segment alive
         return text_BSD, RMTState(blocks.unless_empty(written_BMD, state.memory_BMD))
 
     def _mask(self, blocks: Blocks, past: int = 0) -> Tensor | None:

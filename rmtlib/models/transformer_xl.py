@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import TransformerXLConfig
+from rmtlib.models.interface import take_rows
 
 
 class XLState(NamedTuple):
@@ -97,15 +98,21 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(inner, config.d_model, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask: Tensor, biases: tuple[Tensor, Tensor]
+        self,
+        x_BTD: Tensor,
+        past_BPD: Tensor,
+        positions_RD: Tensor,
+        mask: Tensor,
+        biases: tuple[Tensor, Tensor],
+        first: int = 0,
     ) -> Tensor:
-        q_BHTE = self._heads(self.query(x_BTD))
+        q_BHTE = self._heads(self.query(x_BTD[:, first:]))
         k_BHKE, v_BHKE = self._heads(self.key_value(torch.cat([past_BPD, x_BTD], dim=1))).chunk(2, dim=-1)
         r_HRE = self.position(positions_RD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         content_HE, position_HE = (bias.to(q_BHTE.dtype)[:, None] for bias in biases)
         score_BHTK = (q_BHTE + content_HE) @ k_BHKE.transpose(-1, -2)
         score_BHTK = score_BHTK + relative_scores(q_BHTE + position_HE, r_HRE, k_BHKE.shape[2])
-        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask, -torch.inf)
+        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask[:, :, first:], -torch.inf)
         mixed_BHTE = score_BHTK.softmax(-1).to(v_BHKE.dtype) @ v_BHKE
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
@@ -126,10 +133,17 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, past_BPD: Tensor, positions_RD: Tensor, mask: Tensor, biases: tuple[Tensor, Tensor]
+        self,
+        x_BTD: Tensor,
+        past_BPD: Tensor,
+        positions_RD: Tensor,
+        mask: Tensor,
+        biases: tuple[Tensor, Tensor],
+        first: int = 0,
     ) -> Tensor:
-        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask, biases)
-        x_BTD = self.attention_norm(x_BTD + self.dropout(mixed_BTD))
+        """The outputs of the new positions from `first` on: (B, T - first, D)."""
+        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask, biases, first)
+        x_BTD = self.attention_norm(x_BTD[:, first:] + self.dropout(mixed_BTD))
         fed_BTD = self.down(self.dropout(F.relu(self.up(x_BTD))))
         return self.feed_forward_norm(x_BTD + self.dropout(fed_BTD))
 
@@ -179,7 +193,13 @@ class TransformerXL(nn.Module):
         return XLState(memory_MD.expand(batch, -1, -1), cache_LBPD, like.new_empty(batch, 0))
 
     def step(
-        self, input_ids_BS: Tensor, state: XLState, lengths_B: Tensor | None = None, *, write: bool = True
+        self,
+        input_ids_BS: Tensor,
+        state: XLState,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
     ) -> tuple[Tensor, XLState]:
         """Read one segment.
 
@@ -189,9 +209,13 @@ class TransformerXL(nn.Module):
             lengths_B: real tokens of each sample, 0 to S; None if every sample is full. A sample of length 0
                 keeps its state; padding never changes a sample's outputs or state.
             write: False leaves out the write block and returns the state as it was (for the last segment).
+            rows_BN: text positions whose outputs are wanted; None: all. If there are none (N = 0) and all texts are
+                full, the last layer computes the write block alone, which gives the same up to rounding; not with
+                dropout in training, so that the random draws keep their meaning.
 
         Returns:
-            The outputs at the text positions (B, S, D), undefined in rows of padding, and the next state.
+            The outputs at the text positions (B, S, D), or at `rows_BN` (B, N, D), undefined in rows of padding, and
+            the next state.
 
         Raises:
             ValueError: `lengths_B` with memory_positions="released" and more than two memory tokens.
@@ -203,10 +227,18 @@ class TransformerXL(nn.Module):
         text_BSD = self.tokens(input_ids_BS) * math.sqrt(c.d_model)
         memory_BMD = self._memory(state).to(text_BSD.dtype)
         x_BTD = torch.cat([memory_BMD, text_BSD] + [memory_BMD] * (write and c.recurrent), dim=1)
-        hidden_BTD, inputs = self._run_layers(blocks.arrange(x_BTD), state.cache_LBPD, self._mask(blocks, state))
-        if not write:
-            return blocks.text_rows(hidden_BTD), state
-        return blocks.text_rows(hidden_BTD), self._next_state(state, blocks, hidden_BTD, inputs)
+        no_text = rows_BN is not None and not rows_BN.shape[1]
+        first = 0
+        if no_text and lengths_B is None and not (self.training and c.dropout > 0):
+            first = blocks.read + blocks.text
+        mask = self._mask(blocks, state)
+        hidden_BTD, inputs = self._run_layers(blocks.arrange(x_BTD), state.cache_LBPD, mask, first)
+        if no_text:
+            text_BND = hidden_BTD[:, :0]
+        else:
+            text_BND = blocks.text_rows(hidden_BTD)
+            text_BND = text_BND if rows_BN is None else take_rows(text_BND, rows_BN)
+        return text_BND, self._next_state(state, blocks, hidden_BTD, inputs) if write else state
 
     # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step. Like
     # the cache, an open segment keeps every layer's inputs, not keys and values.
@@ -258,14 +290,22 @@ class TransformerXL(nn.Module):
                 "'signed' or 'content'"
             )
 
-    def _run_layers(self, x_BTD: Tensor, past_LBPD: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (B, T, D) of positions that follow `past_LBPD`, and the inputs of each layer (B, T, D)."""
+    def _run_layers(
+        self, x_BTD: Tensor, past_LBPD: Tensor, mask: Tensor, first: int = 0
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Outputs of the new positions, which follow `past_LBPD`, from `first` on, and each layer's inputs (B, T, D).
+
+        The outputs are (B, T - first, D).
+        """
         x_BTD = self.dropout(x_BTD)
         positions_RD = self.dropout(self._positions(past_LBPD.shape[2] + x_BTD.shape[1], x_BTD))
         biases, inputs = (self.content_bias_HE, self.position_bias_HE), []
         for layer, past_BPD in zip(self.layers, past_LBPD, strict=True):
             inputs.append(x_BTD)
-            x_BTD = layer(x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask, biases)
+            skipped = first if len(inputs) == len(self.layers) else 0
+            if skipped == x_BTD.shape[1]:  # no output is wanted
+                return x_BTD[:, skipped:], inputs
+            x_BTD = layer(x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask, biases, skipped)
         return self.dropout(x_BTD), inputs
 
     def _mask(self, blocks: Blocks, state: XLState, earlier: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.interface import RecurrentModel, State
-from rmtlib.segments import IGNORE, Segment
+from rmtlib.segments import Segment
 from rmtlib.training.graphs import hand_back, leaves, take_gradients
 from rmtlib.training.reading import labelled_loss, read, segment_loss
 from rmtlib.training.recompute import Rebuilds, rebuilt_backward, recomputed_loss
@@ -75,7 +75,7 @@ def _truncated_backward(
         inputs[s] = leaves(outputs[s - 1])
         loss, outputs[s] = segment_loss(model, segment, inputs[s], s < len(segments) - 1)
         total += loss.item()
-        if (segment.labels_BS != IGNORE).any():
+        if len(segment.labelled().targets_K):
             (loss * scale).backward(retain_graph=True)
             for earlier in range(s - 1, max(s - k, 0) - 1, -1):
                 hand_back(outputs[earlier], take_gradients(inputs[earlier + 1]))
@@ -117,7 +117,7 @@ def replayed_loss(
     for segment, stored in recent[:-1]:
         if replay == "released" and stored is not None:
             state = _with_cache_of(state, stored)
-        _, state = model.step(segment.input_ids_BS, state)
+        _, state = model.step(segment.input_ids_BS, state, rows_BN=segment.input_ids_BS[:, :0])  # no output is read
     return _mean_loss(model, recent[-1].segment, state, auxiliary)
 
 

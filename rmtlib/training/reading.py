@@ -1,6 +1,6 @@
 """Reading a batch segment by segment, and the loss of what was read.
 
-Shapes: B batch, S segment length, D width, N labelled rows.
+Shapes: B batch, S segment length, D width, N rows of a sample whose outputs are wanted, K labels.
 """
 
 from collections import deque
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmtlib.models.interface import RecurrentModel, State
-from rmtlib.segments import IGNORE, Segment
+from rmtlib.models.interface import RecurrentModel, State, take_rows
+from rmtlib.segments import Segment
 
 
 @runtime_checkable
@@ -29,7 +29,10 @@ class ReadsDiagonally(Protocol):
 def read(
     model: RecurrentModel, segments: Iterable[Segment], state: State, count: int
 ) -> Iterator[tuple[Segment, Tensor]]:
-    """Each of the `count` segments with the model's outputs (B, S, D); as a wavefront if that is faster."""
+    """Each of the `count` segments with the model's outputs at its `labelled().rows_BN`: (B, N, D).
+
+    As a wavefront if that is faster.
+    """
     segments = iter(segments)
     first = next(segments)
     B, S = first.input_ids_BS.shape
@@ -42,25 +45,32 @@ def read(
                 yield segment.input_ids_BS, segment.lengths_B
 
         for hidden_BSD in model.forward_diagonal(feed(), state):
-            yield waiting.popleft(), hidden_BSD
+            segment = waiting.popleft()
+            rows_BN = segment.labelled().rows_BN
+            yield segment, hidden_BSD if rows_BN is None else take_rows(hidden_BSD, rows_BN)
         return
     for s, segment in enumerate(chain([first], segments)):
-        hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B, write=s < count - 1)
-        yield segment, hidden_BSD
+        hidden_BND, state = _step(model, segment, state, s < count - 1)
+        yield segment, hidden_BND
 
 
-def labelled_loss(model: RecurrentModel, segment: Segment, hidden_BSD: Tensor) -> Tensor:
-    """Summed negative log-likelihood (nats) of the segment's labelled rows.
+def labelled_loss(model: RecurrentModel, segment: Segment, hidden_BND: Tensor) -> Tensor:
+    """Summed negative log-likelihood (nats) of the segment's labelled rows, from what `read` gave.
 
     Only labelled rows are scored: a segment without labels costs no projection to the vocabulary.
     """
-    rows_BS = segment.labels_BS != IGNORE
-    nll_N = model.nll(hidden_BSD[rows_BS], segment.labels_BS[rows_BS])
+    labelled = segment.labelled()
+    nll_K = model.nll(labelled.select(hidden_BND), labelled.targets_K)
     # A plain sum adds in another order than cross-entropy does: published losses would differ in their last digit.
-    return F.nll_loss(-nll_N[:, None], torch.zeros_like(nll_N, dtype=torch.long), reduction="sum")
+    return F.nll_loss(-nll_K[:, None], torch.zeros_like(nll_K, dtype=torch.long), reduction="sum")
 
 
 def segment_loss(model: RecurrentModel, segment: Segment, state: State, write: bool = True) -> tuple[Tensor, State]:
     """`labelled_loss` of one segment, and the next state."""
-    hidden_BSD, state = model.step(segment.input_ids_BS, state, segment.lengths_B, write=write)
-    return labelled_loss(model, segment, hidden_BSD), state
+    hidden_BND, state = _step(model, segment, state, write)
+    return labelled_loss(model, segment, hidden_BND), state
+
+
+def _step(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
+    rows_BN = segment.labelled().rows_BN
+    return model.step(segment.input_ids_BS, state, segment.lengths_B, write=write, rows_BN=rows_BN)
