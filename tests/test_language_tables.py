@@ -143,6 +143,12 @@ def test_medium_has_the_papers_lengths_and_other_batches_for_every_seed():
     assert WikiText103().config("trxl-150-2x-seg150", "medium", 0).params["train"]["steps"] == 13_000
 
 
+def test_trials_keep_the_ids_of_the_runs_that_were_made():
+    ids = {trial.config.id for artifact in ARTIFACTS for trial in artifact.trials}
+    assert ids == {"60c9aafbe6aa", "79fad66e3b59", "0ecdbfc339e8", "658f679db850"}
+    assert {c.id for artifact in ARTIFACTS for c in select(artifact, "pilot", rows="all")} == ids
+
+
 def test_all_rows_can_be_asked_for():
     configs = select(Enwik8(), "smoke", 1, "all")
     assert [config.row for config in configs] == [row.name for row in ENWIK8]

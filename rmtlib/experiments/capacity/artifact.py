@@ -12,9 +12,10 @@ from rmtlib.evaluation.capacity import pairs_stored
 from rmtlib.experiments.capacity.rows import ROWS, VALUES
 from rmtlib.experiments.capacity.scales import settings
 from rmtlib.experiments.capacity.settings import Params, cost
+from rmtlib.experiments.capacity.trials import TRIALS
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_exact_match, differs
-from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
+from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig, Trial
 from rmtlib.settings import from_dict, to_params
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class MemoryCapacity(Artifact):
     scales = SCALES
     gpu_efficiency = 0.01  # models of half a million weights: launches and the traffic of states, not products
     rows = ROWS
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return TRIALS
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
         models = ("armt", "rmt", "prmt", "mamba")

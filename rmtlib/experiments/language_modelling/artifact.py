@@ -29,10 +29,11 @@ from rmtlib.experiments.language_modelling.settings import (
     read_params,
     used_tokens,
 )
+from rmtlib.experiments.language_modelling.trials import TRIALS
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
-from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
+from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig, Trial
 from rmtlib.settings import to_params
 from rmtlib.training.stream_config import Replay, StreamConfig
 
@@ -93,6 +94,10 @@ class LanguageTable(Artifact):
     @property
     def typical_row(self) -> str:
         return DEFAULT_ROWS[self.name][-1]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return TRIALS[self.name]
 
     def default_seeds(self, scale: str) -> int:
         return 3 if scale in ("medium", "paper") else 1
