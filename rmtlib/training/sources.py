@@ -182,12 +182,12 @@ class StreamSource:
         return self.config.learning_rate(step)
 
     def next_batch(self, stage: int, step: int, sample: int) -> Batch:
-        c, place = self.config, step % self.epoch
-        if place == 0:
+        c, position = self.config, step % self.epoch
+        if position == 0:
             self.state = None
             self.recent.clear()
-        count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - place, c.steps - step)
-        segments = [self._segment(place + i) for i in range(count)]
+        count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - position, c.steps - step)
+        segments = [self._segment(position + i) for i in range(count)]
         self.recent.append(Read(segments[0], self.state))
         return Batch(segments, step, count, 0, count * c.batch_size * c.segment_size)
 
@@ -195,7 +195,7 @@ class StreamSource:
         """Gradient of the mean loss per token; moves on to the next state."""
         B = self.config.batch_size
         columns = [slice(first, min(first + micro_batch, B)) for first in range(0, B, micro_batch)]
-        passes = [self._pass(model, batch.content, each) for each in columns]
+        passes = [self._pass(model, batch.content, part) for part in columns]
         self.state = join([state for _, state in passes])
         return sum(loss for loss, _ in passes)
 
@@ -214,8 +214,8 @@ class StreamSource:
         (loss * part).backward()
         return mean.item() * part, detach(state)
 
-    def _segment(self, place: int) -> Segment:
-        return train_segment(self.stream, self.config.batch_size, self.config.segment_size, place)
+    def _segment(self, position: int) -> Segment:
+        return train_segment(self.stream, self.config.batch_size, self.config.segment_size, position)
 
     def tensors(self) -> dict[str, Tensor]:
         """The states that the next step may start from: those stored for replay, then the newest."""
