@@ -259,10 +259,10 @@ def host_time(rounds: int) -> Iterator[Row]:
     for model, target in ((RMT(decoder, 4).eval(), 1.7), (ARMT(decoder, 4, 4, RELEASED).eval(), 1.4)):
         run = lambda model=model: _prefill(model, segments)  # noqa: E731
         run()
-        each = sorted(seconds(run) / count for _ in range(rounds))[rounds // 2] * 1e3
+        ms = sorted(seconds(run) / count for _ in range(rounds))[rounds // 2] * 1e3
         name = type(model).__name__
         what = "12 layers, width 24, 64 segments of 16"
-        yield Row(f"host time a segment, {name}", what, f"{each:.2f} ms", "", None, f"<= {target} ms", each <= target)
+        yield Row(f"host time a segment, {name}", what, f"{ms:.2f} ms", "", None, f"<= {target} ms", ms <= target)
 
 
 def wavefront(rounds: int) -> Iterator[Row]:
@@ -384,11 +384,11 @@ def _stream(name: str) -> dict[str, float]:
 def streams(rounds: int) -> Iterator[Row]:
     """Peak memory of reading a long text against that of its beginning, in processes of their own."""
     for name, (length, early, count) in STREAMS.items():
-        found, layers = in_new_process(f"stream-{name}"), 2 if name == "mamba" else 3
+        measured, layers = in_new_process(f"stream-{name}"), 2 if name == "mamba" else 3
         yield memory(
             f"{'Mamba' if name == 'mamba' else name.upper()}, {length * count:,} tokens read: peak memory",
             f"{layers} layers of 64, segments of {length}; peer: after {length * early:,} tokens",
-            *(found["late"], found["early"], 1.02),
+            *(measured["late"], measured["early"], 1.02),
         )
 
 

@@ -42,8 +42,8 @@ def compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int)
     """Median seconds of both, and the median over rounds of peer / ours; one round of each to warm up."""
     ours()
     peer()
-    found = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
-    return median(a for a, _ in found), median(b for _, b in found), median(b / a for a, b in found)
+    pairs = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    return median(a for a, _ in pairs), median(b for _, b in pairs), median(b / a for a, b in pairs)
 
 
 def growth_bytes(call: Callable[[], object]) -> int:
@@ -58,8 +58,8 @@ def in_new_process(case: str) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--child", case], capture_output=True, text=True, check=True
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def peak_bytes() -> int:

@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", choices=SCALES, help="also show this machine's runs of that scale")
     arguments = parser.parse_args(argv)
     try:
-        places = (Path("notebooks"), Path("runs"), Path("results"), Path("benchmarks/record.json"))
-        build(arguments.out, *places, arguments.scale)
+        sources = (Path("notebooks"), Path("runs"), Path("results"), Path("benchmarks/record.json"))
+        build(arguments.out, *sources, arguments.scale)
     except RmtlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("publish", _publish, "copy finished records of committed code to results/")
     add_selection(command)
-    command = add("verify", _verify, "rehash the published records; exit status 2 where one was changed")
+    command = add("verify", _verify, "rehash the published records; exit status 2 if one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
     command = add("claims", _claims, "the papers' claims, and what the published records say of each")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
@@ -394,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command starts again where it can", file=sys.stderr)
+        print("interrupted; the same command continues if it can", file=sys.stderr)
         return 75
     except BrokenPipeError:  # `rmtlib status | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were, and the one line that is said where one cannot be written."""
+"""Files that are either whole or as they were, and the one line that is said if one cannot be written."""
 
 import contextlib
 import errno

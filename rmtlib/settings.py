@@ -37,7 +37,7 @@ def _jsonable(value: Any) -> Any:
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of `to_params`: the dataclass, with all that is in it.
 
-    Types and bounds are checked by pydantic; where it is not installed (training needs torch, transformers, numpy and
+    Types and bounds are checked by pydantic; if it is not installed (training needs torch, transformers, numpy and
     safetensors alone) only names are.
 
     Raises:

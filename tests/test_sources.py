@@ -155,8 +155,8 @@ def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, s
     path = sources.fetch("thing", progress=False)
     assert path == clean / "things/thing.bin" and sources.state("thing") == "cached"
     hashed = []
-    digest = sources.file_digest
-    monkeypatch.setattr(sources, "file_digest", lambda path, *args: hashed.append(path) or digest(path, *args))
+    file_hash = sources.file_hash
+    monkeypatch.setattr(sources, "file_hash", lambda path, *args: hashed.append(path) or file_hash(path, *args))
     assert sources.fetch("thing") == path and not hashed and len(server.requests) == 1
     os.utime(path)
     assert sources.fetch("thing") == path and hashed and len(server.requests) == 1

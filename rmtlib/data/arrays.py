@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmtlib.data.sources import file_digest
+from rmtlib.data.sources import file_hash
 from rmtlib.errors import RmtlibError
 from rmtlib.files import unwritable
 
@@ -25,7 +25,7 @@ def kept_arrays(home: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[s
         _write(home, make())
     try:
         for name, expected in (sums := dict(json.loads((home / SUMS).read_text()))).items():
-            if file_digest(home / f"{name}.npy") != expected:
+            if file_hash(home / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy does not have the sha256 that it was written with")
         return {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in sums}
     except (OSError, ValueError, TypeError) as error:
@@ -39,7 +39,7 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
         partial.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array)
-        sums = {name: file_digest(partial / f"{name}.npy") for name in arrays}
+        sums = {name: file_hash(partial / f"{name}.npy") for name in arrays}
         (partial / SUMS).write_text(json.dumps(sums))
         partial.rename(home)
     except OSError as error:

@@ -105,7 +105,7 @@ class PairTask:
 
 
 def draw_pairs(most: int, seed: int, batch: int) -> int:
-    """How many pairs the samples of a training batch have where that varies: uniform from 1 to `most`, per batch."""
+    """How many pairs the samples of a training batch have if that varies: uniform from 1 to `most`, per batch."""
     return int(generator(seed, "associative", "pairs", batch).integers(1, most + 1))
 
 
@@ -139,10 +139,12 @@ class FixedSet:
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, pairs, task.key_size + task.value_size))
+            samples = np.lib.format.open_memmap(
+                partial, "w+", np.uint8, (count, pairs, task.key_size + task.value_size)
+            )
             for index in range(count):
-                found[index] = task.pairs(pairs, task.stream(seed, split, index))
-            found.flush()
+                samples[index] = task.pairs(pairs, task.stream(seed, split, index))
+            samples.flush()
             os.replace(partial, path)
         except OSError as error:
             raise unwritable(path, error) from error

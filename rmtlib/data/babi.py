@@ -111,11 +111,11 @@ def load_questions(
         task: "qa1" ... "qa5".
         split: "train", "validation" (the last 10 % of the training stories, which "train" then lacks) or "test".
         seed: of the simulator; the published files do not depend on it.
-        prefer: "files" (the published ones, or an error), "simulator", or "auto": files where they are or can be
+        prefer: "files" (the published ones, or an error), "simulator", or "auto": files if they are or can be
             fetched, else the simulator.
 
     Returns:
-        The questions, and a dict with name, sha256, bytes, licence, source ("simulator", or the place of the file),
+        The questions, and a dict with name, sha256, bytes, licence, source ("simulator", or the origin of the file),
         task, split, stories and questions.
     """
     check_task(task)
@@ -143,7 +143,7 @@ def load_questions(
 
 
 def available_questions(task: str, *, fetch: bool = True, progress: bool = True) -> str:
-    """ "files" where the published train and test files of a task are here or can be fetched, else "simulator".
+    """ "files" if the published train and test files of a task are here or can be fetched, else "simulator".
 
     Args:
         fetch: fetch what is not here; without it no network is asked.

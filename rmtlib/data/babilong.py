@@ -42,18 +42,18 @@ class Joined:
 
     def views(self, start: int, stop: int) -> list[np.ndarray]:
         """The parts of the arrays that make up [start, stop), uncopied."""
-        found = []
-        at = bisect_right(self._ends, start)
+        parts = []
+        piece = bisect_right(self._ends, start)
         while start < stop:
-            before = self._ends[at - 1] if at else 0
-            found.append(self.pieces[at][start - before : stop - before])
-            start, at = self._ends[at], at + 1
-        return found
+            before = self._ends[piece - 1] if piece else 0
+            parts.append(self.pieces[piece][start - before : stop - before])
+            start, piece = self._ends[piece], piece + 1
+        return parts
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        found = self.views(start, stop)
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint16)
+        parts = self.views(start, stop)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint16)
 
 
 class _AnswerLabels:
@@ -114,8 +114,8 @@ class SampleBuilder:
         seed: its root. The papers fix the test stream's seed and leave the training one open.
         join: "space" or "released", see `JOINS`; `background` is built for the same.
         every_question: ask the earlier questions of the story too, each at a random gap after its last fact and
-            with its answer in place. More places to learn from than the papers' one question at the end. (Where
-            facts and earlier questions together exceed the context, the sample is longer.)
+            with its answer in place. More to learn from than the papers' one question at the end. (If facts and
+            earlier questions together exceed the context, the sample is longer.)
         task_start_pct, task_end_pct: put all facts between these shares of the context (BABILong's option).
     """
 
@@ -145,13 +145,13 @@ class SampleBuilder:
             RmtlibError: there is none.
         """
         if context_tokens not in self._fitting:
-            found = [q for q, n in zip(self.questions, self._facts_lengths, strict=True) if n <= context_tokens]
-            if not found:
+            fitting = [q for q, n in zip(self.questions, self._facts_lengths, strict=True) if n <= context_tokens]
+            if not fitting:
                 raise RmtlibError(
                     f"no {self.questions[0].task} question's facts fit into {context_tokens} tokens (the shortest have "
                     f"{min(self._facts_lengths)}); use longer contexts or segments"
                 )
-            self._fitting[context_tokens] = found
+            self._fitting[context_tokens] = fitting
         return self._fitting[context_tokens]
 
     @cached_property
@@ -165,10 +165,10 @@ class SampleBuilder:
     def question_of(self, index: int, context_tokens: int) -> Question:
         """Each pass over the fitting questions is a new shuffle in a "train" stream; others keep the file's order."""
         questions = self.fitting(context_tokens)
-        epoch, place = divmod(index, len(questions))
+        epoch, position = divmod(index, len(questions))
         if self.stream == "train":
-            place = int(self._order(epoch, len(questions))[place])
-        return questions[place]
+            position = int(self._order(epoch, len(questions))[position])
+        return questions[position]
 
     def _order(self, epoch: int, size: int) -> np.ndarray:
         if (epoch, size) not in self._orders:
@@ -188,8 +188,8 @@ class SampleBuilder:
         facts_length = sum(map(len, items)) + sum(len(ids) for _, ids, _ in asked)
         noise = context_tokens - facts_length if self.background is not None else 0
         chunks, gaps = self._noise(max(noise, 0), rng)
-        places = self._places(gaps, len(items), context_tokens, facts_length, rng)
-        return self._assemble(question, items, asked, chunks, gaps, places, rng)
+        fact_gaps = self._fact_gaps(gaps, len(items), context_tokens, facts_length, rng)
+        return self._assemble(question, items, asked, chunks, gaps, fact_gaps, rng)
 
     def _encode(self, text: str) -> np.ndarray:
         """The ids of a fact or question; a task has a few hundred different ones."""
@@ -235,10 +235,10 @@ class SampleBuilder:
             done += size
         return Joined(pieces), np.concatenate([*gaps, [tokens]])
 
-    def _places(
+    def _fact_gaps(
         self, gaps: np.ndarray, facts: int, context: int, facts_length: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """A sentence gap for every fact: uniform with replacement, then sorted, so that the order is kept."""
+        """Index of a sentence gap for every fact: uniform with replacement, then sorted, so that the order is kept."""
         if self.task_start_pct is None and self.task_end_pct is None:
             return np.sort(rng.integers(len(gaps), size=facts))
         start = int((self.task_start_pct or 0.0) * context)
@@ -257,21 +257,21 @@ class SampleBuilder:
         asked: list[tuple[int, np.ndarray, int]],
         chunks: Joined,
         gaps: np.ndarray,
-        places: np.ndarray,
+        fact_gaps: np.ndarray,
         rng: np.random.Generator,
     ) -> Sample:
         # (gap, fact, tokens before the answer or 0 for a fact): a question stays between its last fact and the next.
-        inserts = [(int(place), i, 0, ids) for i, (place, ids) in enumerate(zip(places, items, strict=True))]
+        inserts = [(int(gap), i, 0, ids) for i, (gap, ids) in enumerate(zip(fact_gaps, items, strict=True))]
         for facts_before, ids, prompt in asked:
-            low, high = places[facts_before - 1], places[facts_before]
+            low, high = fact_gaps[facts_before - 1], fact_gaps[facts_before]
             inserts.append((int(rng.integers(low, high + 1)), facts_before - 1, prompt, ids))
         inserts.sort(key=lambda item: item[:3])
         pieces: list[np.ndarray] = []
         facts_at, answers, length, read = [], [], 0, 0
-        for place, _, prompt, ids in inserts:
-            gap = int(gaps[place])
-            pieces += chunks.views(read, gap)
-            length, read = length + gap - read, gap
+        for gap, _, prompt, ids in inserts:
+            stop = int(gaps[gap])
+            pieces += chunks.views(read, stop)
+            length, read = length + stop - read, stop
             if prompt:
                 answers.append((length + prompt, length + len(ids)))
             else:

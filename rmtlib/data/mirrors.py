@@ -247,7 +247,7 @@ class Member:
 Mirror = Carrier | Member
 
 
-# what a package client prints where it reaches no registry at all
+# what a package client prints if it reaches no registry at all
 _NO_CONNECTION = ("NewConnectionError", "ConnectTimeout", "NameResolutionError", "ENOTFOUND", "ECONNREFUSED",
                   "ETIMEDOUT", "EAI_AGAIN")  # fmt: skip
 
@@ -259,9 +259,9 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
     scratch = folder / "scratch"  # the client's temporary files: on the cache's disk, and countable while it runs
     scratch.mkdir()
     code, output = _run(command, scratch, Meter(f"{name} download", size, progress))
-    found = [path for path in folder.iterdir() if path.is_file()]
-    if code == 0 and len(found) == 1:
-        return found[0]
+    files = [path for path in folder.iterdir() if path.is_file()]
+    if code == 0 and len(files) == 1:
+        return files[0]
     if "No space left" in output or "ENOSPC" in output:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "No module named pip" in output:
@@ -362,7 +362,7 @@ def _resolve(host: str, port: int) -> None:
 
 
 def _probe(endpoint: str, name: str) -> None:
-    """Raise at once where the hub cannot be reached: its client retries for a long time."""
+    """Raise at once if the hub cannot be reached: its client retries for a long time."""
     request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "rmtlib"})
     try:
         _opener().open(request, timeout=CONNECT_SECONDS).close()

@@ -54,7 +54,7 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def state(name: str) -> str:
-    """'local' or 'cached' where the file is on this machine and right, else 'absent'. Asks no network."""
+    """'local' or 'cached' if the correct file is on this machine, else 'absent'. Asks no network."""
     source = _source(name)
     if _find_local(source, []):
         return "local"
@@ -62,10 +62,10 @@ def state(name: str) -> str:
 
 
 def complaint(name: str) -> str | None:
-    """What is wrong with a file in ``RMTLIB_DATA`` where no right one is on this machine, else None."""
+    """What is wrong with a file in ``RMTLIB_DATA``; None if nothing is, or a correct one is on this machine."""
     source, tried = _source(name), list[str]()
-    found = _find_local(source, tried) or _find_cached(source)
-    return None if found or not tried else tried[0]
+    here = _find_local(source, tried) or _find_cached(source)
+    return None if here or not tried else tried[0]
 
 
 def cache_folder() -> Path:
@@ -87,9 +87,8 @@ def _source(name: str) -> Source:
 
 def _fetch(source: Source, progress: bool) -> tuple[Path, dict[str, Any]]:
     tried: list[str] = []
-    found = _find_local(source, tried) or _find_cached(source)
-    if found:
-        return found
+    if here := _find_local(source, tried) or _find_cached(source):
+        return here
     cache = cache_folder()
     try:
         _incoming().mkdir(parents=True, exist_ok=True)
@@ -135,13 +134,13 @@ def _take(source: Source, mirror: Mirror, progress: bool) -> tuple[Path, dict[st
             _say(f"fetching {source.name} ({_megabytes(source.bytes)}) from {mirror}", progress)
             return _store(source, mirror.bring(folder, progress, source.bytes), str(mirror))
     with _archive(mirror.archive, progress) as path:
-        found = _extract(source, mirror, path)
+        extracted = _extract(source, mirror, path)
         for other in SOURCES.values():
             for member in other.mirrors:
                 if isinstance(member, Member) and member.archive == mirror.archive and not _find_cached(other):
                     with contextlib.suppress(MirrorError):
                         _extract(other, member, path)
-    return found
+    return extracted
 
 
 @contextlib.contextmanager
@@ -202,7 +201,7 @@ def _open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
 
 
 def _store(source: Source, path: Path, origin: str) -> tuple[Path, dict[str, Any]]:
-    """Check a file that has arrived, and move it into the cache; delete it where it is wrong."""
+    """Check a file that has arrived, and move it into the cache; delete it if it is wrong."""
     complaint = _complaint(path, source)
     if complaint:
         path.unlink(missing_ok=True)
@@ -212,7 +211,7 @@ def _store(source: Source, path: Path, origin: str) -> tuple[Path, dict[str, Any
     with open(path, "rb+") as file:
         sync(file)
     os.replace(path, target)
-    note = {"name": source.name, "sha256": file_digest(target), "bytes": source.bytes, "source": origin}
+    note = {"name": source.name, "sha256": file_hash(target), "bytes": source.bytes, "source": origin}
     _mark(target, note)
     return target, note
 
@@ -238,7 +237,7 @@ def _check_local(source: Source, path: Path) -> dict[str, Any]:
         return known[2]
     if complaint := _complaint(path, source):
         raise MirrorError(complaint)
-    note = {"name": source.name, "sha256": file_digest(path), "bytes": source.bytes, "source": "local folder"}
+    note = {"name": source.name, "sha256": file_hash(path), "bytes": source.bytes, "source": "local folder"}
     _checked[path] = (stat.st_size, stat.st_mtime_ns, note)
     return note
 
@@ -262,7 +261,7 @@ def _find_cached(source: Source) -> tuple[Path, dict[str, Any]] | None:
         path.unlink(missing_ok=True)
         _marker(path).unlink(missing_ok=True)
         return None
-    note = {"name": source.name, "sha256": file_digest(path), "bytes": source.bytes, "source": origin}
+    note = {"name": source.name, "sha256": file_hash(path), "bytes": source.bytes, "source": origin}
     _mark(path, note)
     return path, note
 
@@ -279,20 +278,20 @@ def _mark(path: Path, note: dict[str, Any]) -> None:
 
 
 def _complaint(path: Path, expected: Source | Archive) -> str | None:
-    """Why a file is not the expected one, or None where it is."""
+    """Why a file is not the expected one, or None if it is."""
     size = path.stat().st_size
     if expected.bytes is not None and size != expected.bytes:
         return f"{size:,} bytes instead of {expected.bytes:,}"
-    if expected.sha256 is not None and (found := file_digest(path)) != expected.sha256:
-        return f"wrong checksum: sha256 {found[:12]}... instead of {expected.sha256[:12]}..."
+    if expected.sha256 is not None and (sha256 := file_hash(path)) != expected.sha256:
+        return f"wrong checksum: sha256 {sha256[:12]}... instead of {expected.sha256[:12]}..."
     blob = expected.git_blob if isinstance(expected, Source) else None
-    if blob is not None and (found := file_digest(path, "sha1", b"blob %d\0" % size)) != blob:
-        return f"wrong checksum: git blob {found[:12]}... instead of {blob[:12]}..."
+    if blob is not None and (sha1 := file_hash(path, "sha1", b"blob %d\0" % size)) != blob:
+        return f"wrong checksum: git blob {sha1[:12]}... instead of {blob[:12]}..."
     return None
 
 
-def file_digest(path: Path, kind: str = "sha256", prefix: bytes = b"") -> str:
-    """The hex digest of a file, read in pieces."""
+def file_hash(path: Path, kind: str = "sha256", prefix: bytes = b"") -> str:
+    """The hash of a file in hex, read in pieces."""
     result = hashlib.new(kind, prefix)
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):

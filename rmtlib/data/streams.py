@@ -94,7 +94,7 @@ def evaluation_segments(
     Args:
         chosen: only these columns, to evaluate them a few at a time; the parts stay the same.
 
-    The first columns are one token longer where the stream does not divide evenly, and the last segment is short.
+    The first columns are one token longer if the stream does not divide evenly, and the last segment is short.
     What stands there for a column that has ended has no label, and nothing follows it.
     """
     columns = min(columns, len(stream))

@@ -162,10 +162,10 @@ class Background:
         each book.
         """
         kind = f"2 {tokenizer.name} {lead!r} {MIN_SENTENCE_TOKENS}{' line breaks' if line_breaks else ''}"
-        digest = hashlib.sha256(kind.encode())
+        key = hashlib.sha256(kind.encode())
         for text in texts:
-            digest.update(hashlib.sha256(text.encode()).digest())
-        home = folder / digest.hexdigest()[:16]
+            key.update(hashlib.sha256(text.encode()).digest())
+        home = folder / key.hexdigest()[:16]
         return cls(**kept_arrays(home, lambda: cls._tokenise(texts, tokenizer, lead, line_breaks, report)))
 
     @staticmethod
@@ -190,7 +190,7 @@ class Background:
         }
 
     def draw(self, tokens: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Whole sentences from random places, `tokens` tokens in all, the last sentence cut to fit.
+        """Whole sentences from random points of the books, `tokens` tokens in all, the last sentence cut to fit.
 
         Starts at a random sentence of a random book and goes on to the book's end, then to another book, as
         BABILong's sampler does.

@@ -1,7 +1,7 @@
 """How many key-value pairs a model has stored, estimated from its exact match (Rodkin et al. 2024, Appendix B).
 
-Of n pairs let k be stored. A query for one of these is answered right; for any other, the model guesses one of v
-values. Asked for a pair at random it is right with probability
+Of n pairs let k be stored. A query for one of these is answered correctly; for any other, the model guesses one of v
+values. Asked for a pair at random it is correct with probability
 
     alpha = k/n + (n - k)/n * 1/v        and so        k = (n v alpha - n) / (v - 1).
 
@@ -22,6 +22,6 @@ def expected_accuracy(stored: float, pairs: int, values: int) -> float:
 
 
 def pairs_stored_interval(correct: int, n: int, pairs: int, values: int, level: float = 0.95) -> tuple[float, float]:
-    """k's interval when `correct` of `n` queries were answered right."""
+    """k's interval when `correct` of `n` queries were answered correctly."""
     low, high = binomial_interval(correct, n, level)
     return pairs_stored(low, pairs, values), pairs_stored(high, pairs, values)

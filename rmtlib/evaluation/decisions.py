@@ -136,7 +136,7 @@ def decide(rules: Mapping[str, Rule], arms: Arms) -> dict[str, Decision]:
         confirmed[name] = contradicted[name] = 1.0
         if not _missing(rule, arms):
             estimates[name] = tuple(estimate(contrast, arms) for contrast in rule.contrasts)
-            ps = np.array([each.p_below for each in estimates[name]])
+            ps = np.array([estimate.p_below for estimate in estimates[name]])
             confirmed[name] = float(ps.max())
             contradicted[name] = min(1.0, len(ps) * float((1 - ps).min()))
     holds, fails = (

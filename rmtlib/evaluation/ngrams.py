@@ -115,8 +115,8 @@ def discounts(counts: np.ndarray) -> np.ndarray:
     if not have.all():
         return np.array([0.0, *FALLBACK])
     y = have[0] / (have[0] + 2 * have[1])
-    found = np.arange(1, 4) - np.arange(2, 5) * y * have[1:] / have[:-1]
-    return np.array([0.0, *(found if (found >= 0).all() else FALLBACK)])
+    discounts = np.arange(1, 4) - np.arange(2, 5) * y * have[1:] / have[:-1]
+    return np.array([0.0, *(discounts if (discounts >= 0).all() else FALLBACK)])
 
 
 def _smoothed(vocab_size: int, keys: np.ndarray, counts: np.ndarray, contexts: int) -> Order:

@@ -109,12 +109,12 @@ def strict_match(output: str, answer: str) -> bool:
     return output.strip() == answer
 
 
-PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
+ROOMS = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 LABELS: dict[str, tuple[str, ...]] = {
-    "qa1": PLACES,
-    "qa2": PLACES,
-    "qa3": PLACES,
-    "qa4": PLACES,
+    "qa1": ROOMS,
+    "qa2": ROOMS,
+    "qa3": ROOMS,
+    "qa4": ROOMS,
     "qa5": ("Bill", "Fred", "Jeff", "Mary", "apple", "football", "milk"),
 }
 """The answers that BABILong's scorer looks for in a model's output, by task."""
@@ -123,7 +123,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 def babilong_match(task: str, output: str, answer: str, question: str) -> bool:
     """BABILong's published scorer for language models that answer in sentences.
 
-    Lower case, up to the first full stop; right if the answer is the only label of the task in the output, labels
+    Lower case, up to the first full stop; correct if the answer is the only label of the task in the output, labels
     named in the question left aside. It differs from `strict_match` both ways: "It is in the garden." counts here
     and not there; an exact answer that the question names itself counts there and not here.
     """
@@ -131,6 +131,6 @@ def babilong_match(task: str, output: str, answer: str, question: str) -> bool:
     for end in (".", "<context>", "<example>"):
         text = text.split(end)[0]
     labels = [label.lower() for label in LABELS[task]]
-    found = {label for label in labels if label in text and label not in question.lower()}
+    named = {label for label in labels if label in text and label not in question.lower()}
     wanted = {part.strip() for part in answer.lower().split(",")}
-    return found == wanted
+    return named == wanted

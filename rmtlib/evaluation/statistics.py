@@ -34,7 +34,7 @@ def binomial_interval(correct: int, n: int, level: float = 0.95) -> tuple[float,
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (ddof 1); None for the latter where there is one value.
+    """Mean and sample standard deviation (ddof 1); None for the latter if there is one value.
 
     Raises:
         ValueError: no values.
@@ -64,10 +64,10 @@ def above_p(a: Sequence[float], b: Sequence[float]) -> float:
     (a_mean, a_std), (b_mean, b_std) = mean_std(a), mean_std(b)
     if not a_std and not b_std:  # scipy would divide by zero
         return 0.5 + 0.5 * ((a_mean < b_mean) - (a_mean > b_mean))
-    found = stats.ttest_ind_from_stats(
+    test = stats.ttest_ind_from_stats(
         a_mean, a_std, len(a), b_mean, b_std, len(b), equal_var=False, alternative="greater"
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def any_p(p_values: Sequence[float]) -> float:

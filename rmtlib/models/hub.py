@@ -170,10 +170,10 @@ class RMTForCausalLM(PreTrainedModel):
             if labels is None:
                 logits.append(self.logits(hidden_BSD))
                 continue
-            at = segment.labels_BS != IGNORE
-            if at.any():
-                losses.append(self.nll(hidden_BSD[at], segment.labels_BS[at]).sum())
-                count += int(at.sum())
+            labelled_BS = segment.labels_BS != IGNORE
+            if labelled_BS.any():
+                losses.append(self.nll(hidden_BSD[labelled_BS], segment.labels_BS[labelled_BS]).sum())
+                count += int(labelled_BS.sum())
         if labels is not None:
             return RMTOutput(loss=torch.stack(losses).sum() / count if count else None, state=state)
         longest = torch.cat(logits, dim=1)

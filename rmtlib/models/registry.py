@@ -46,7 +46,7 @@ def build(config: Any, *, seed: int | None = None, decoder: Decoder | None = Non
     Args:
         config: of a class in `MODELS`.
         seed: new weights depend on it alone; None: they are drawn from PyTorch's generator as it is.
-        decoder: takes the place of a new one, e.g. a pretrained decoder.
+        decoder: used instead of a new one, e.g. a pretrained decoder.
 
     Raises:
         RmtlibError: no model has such a config.

@@ -203,7 +203,7 @@ class Results:
         """
         records = {"here": self.live, "published": self.published}[source] if source else self.records
         grouped: dict[str, dict[str, list[Record]]] = {}
-        order = {row.name: place for place, row in enumerate(self.rows)}
+        order = {row.name: index for index, row in enumerate(self.rows)}
         for record in sorted(latest(records), key=lambda r: order.get(r["row"], len(order))):
             grouped.setdefault(record["scale"], {}).setdefault(record["row"], []).append(record)
         by_scale: ByScale = {}

@@ -43,7 +43,7 @@ def check_exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> 
         if not all(is_number(point[key], 1, whole=True) for key in ("segments", "tokens", "n")):
             return f"exact_match has {point!r}"
         if not is_number(point["correct"], 0, point["n"], whole=True):
-            return f"{point['correct']!r} of {point['n']} right at {point['segments']} segments"
+            return f"{point['correct']!r} of {point['n']} correct at {point['segments']} segments"
         if "outcomes" in point and (why := _outcomes(point["outcomes"], point["n"], point["correct"])):
             return f"{why} at {point['segments']} segments"
         lengths.append(point["segments"])

@@ -138,8 +138,8 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     remedy = "delete this file; the run then continues from its checkpoint"
     progress: dict[str, Any] = read_json(path, dict, remedy)
     numbers = {"step", "steps", "slice_wall_s", "time"}
-    right = isinstance(progress.get("stage"), str) and all(isinstance(progress.get(k), (int, float)) for k in numbers)
-    if not right or not all(isinstance(progress.get(k), (int, float, NoneType)) for k in ("done", "tokens")):
+    complete = isinstance(progress.get("stage"), str) and all(isinstance(progress.get(k), (int, float)) for k in numbers)
+    if not complete or not all(isinstance(progress.get(k), (int, float, NoneType)) for k in ("done", "tokens")):
         raise RmtlibError(f"{path} is damaged (keys are missing or of another type): {remedy}")
     return progress
 

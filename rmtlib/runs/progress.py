@@ -116,7 +116,7 @@ class Eta:
 
 
 def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> float:
-    """Seconds until all is done: `running` runs have so long left, `waiting` ones take free places."""
+    """Seconds until all is done: `running` runs have so long left, `waiting` ones take the first free slot."""
     ends = list(running)
     ends += [0.0] * max(0, jobs - len(ends))
     heapq.heapify(ends)
@@ -135,14 +135,14 @@ def time_left(running: list[Eta], waiting: list[float], speeds: list[float], job
         jobs: how many run at once.
         now: wall-clock time.
     """
-    known = [track.whole / track.work for track in running if track.whole is not None and track.work > 0] + speeds
+    known = [run.whole / run.work for run in running if run.whole is not None and run.work > 0] + speeds
     if not known:
         return None
     speed = sum(known) / len(known)
     lefts = []
-    for track in running:
-        left = track.left(now)
-        lefts.append(speed * track.work * (1 - track.done) if left is None else left)
+    for run in running:
+        left = run.left(now)
+        lefts.append(speed * run.work * (1 - run.done) if left is None else left)
     return makespan(lefts, [speed * work for work in waiting], jobs)
 
 

@@ -102,7 +102,7 @@ class Lock:
     ) -> None:
         """Lock `folder`, or say who holds it.
 
-        Where the command that held it is dead (killed) and only its worker is left, that worker is about to
+        If the command that held it is dead (killed) and only its worker is left, that worker is about to
         stop: wait for it up to `patience` seconds, after one call of `waiting` with a line that says so.
 
         Raises:

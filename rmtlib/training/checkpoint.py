@@ -22,10 +22,10 @@ MANIFEST = "checkpoint.json"
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Replace the folder's checkpoint by `tensors` and the JSON-able `state`."""
     content = save({name: x.detach().contiguous() for name, x in tensors.items()})
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"checkpoint-{digest[:12]}.safetensors"
+    content_sha256 = hashlib.sha256(content).hexdigest()
+    name = f"checkpoint-{content_sha256[:12]}.safetensors"
     write_atomically(folder / name, content)
-    manifest = {"tensors": name, "sha256": digest, "state": state, "state_sha256": _state_digest(state)}
+    manifest = {"tensors": name, "sha256": content_sha256, "state": state, "state_sha256": _state_sha256(state)}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     for old in folder.glob("checkpoint-*.safetensors*"):  # also the partial file of a save that was killed
         if old.name != name:
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The folder's checkpoint, or None where it has none.
+    """The folder's checkpoint, or None if it has none.
 
     Raises:
         RmtlibError: it is damaged (not written by `save_checkpoint`, or changed since).
@@ -46,7 +46,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         content = (folder / manifest["tensors"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
             raise ValueError(f"{manifest['tensors']} does not have the manifest's sha256")
-        if manifest["state_sha256"] != _state_digest(manifest["state"]):
+        if manifest["state_sha256"] != _state_sha256(manifest["state"]):
             raise ValueError("the state does not have its sha256")
         return load(content), manifest["state"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -60,7 +60,7 @@ def damaged(folder: Path, why: object) -> RmtlibError:
     )
 
 
-def _state_digest(state: Any) -> str:
+def _state_sha256(state: Any) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

@@ -183,11 +183,11 @@ class StreamSource:
         return self.config.learning_rate(step)
 
     def next_batch(self, stage: int, step: int, sample: int) -> Batch:
-        c, place = self.config, step % self.epoch
-        if place == 0:
+        c, position = self.config, step % self.epoch
+        if position == 0:
             self.state = None
             self.recent.clear()
-        count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - place, c.steps - step)
+        count = 1 if c.replay != "none" else min(c.bptt + 1, self.epoch - position, c.steps - step)
         segments = [self._segment(step + i) for i in range(count)]
         self.recent.append(Read(segments[0], self.state))
         return Batch(segments, step, count, 0, count * c.batch_size * c.segment_size)
@@ -196,7 +196,7 @@ class StreamSource:
         """Gradient of the mean loss per token; moves on to the next state."""
         B = self.config.batch_size
         columns = [slice(first, min(first + micro_batch, B)) for first in range(0, B, micro_batch)]
-        passes = [self._pass(model, batch.content, each) for each in columns]
+        passes = [self._pass(model, batch.content, part) for part in columns]
         self.state = join([state for _, state in passes])
         return sum(loss for loss, _ in passes)
 
@@ -217,11 +217,11 @@ class StreamSource:
 
     def _segment(self, step: int) -> Segment:
         """The new segment of a step, a function of the config and the step alone."""
-        c, (epoch, place) = self.config, divmod(step, self.epoch)
+        c, (epoch, position) = self.config, divmod(step, self.epoch)
         first = None
         if c.order == "rotated":
             first = generator(c.seed, "column starts", epoch).integers(self.epoch, size=c.batch_size).tolist()
-        return train_segment(self.stream, c.batch_size, c.segment_size, place, first)
+        return train_segment(self.stream, c.batch_size, c.segment_size, position, first)
 
     def tensors(self) -> dict[str, Tensor]:
         """The states that the next step may start from: those stored for replay, then the newest."""

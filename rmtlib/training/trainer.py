@@ -235,11 +235,11 @@ class Trainer:
     def restore(self) -> None:
         """Continue from the folder's checkpoint, or begin an empty log if it has none."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = load_checkpoint(self.folder)
-        if found is None:
+        checkpoint = load_checkpoint(self.folder)
+        if checkpoint is None:
             self._cut_log()
             return
-        tensors, state = found
+        tensors, state = checkpoint
         if set(state) != (known := {field.name for field in fields(TrainState)}):
             wrong = ", ".join(sorted(known ^ set(state)))
             raise damaged(self.folder, f"its state lacks or adds {wrong}: other code wrote it, or it was changed")

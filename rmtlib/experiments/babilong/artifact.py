@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def _stories(records: list[dict[str, Any]], row: str) -> str:
     """ "bAbI's files", "the simulator", or both, as the records of a row say."""
     simulated = {
-        any(each["source"] == "simulator" for each in record["data"]) for record in records if record["row"] == row
+        any(part["source"] == "simulator" for part in record["data"]) for record in records if record["row"] == row
     }
-    return " and ".join(("the simulator" if each else "bAbI's files") for each in sorted(simulated))
+    return " and ".join(("the simulator" if made else "bAbI's files") for made in sorted(simulated))
 
 
 class Figure5(Artifact):
@@ -48,7 +48,7 @@ class Figure5(Artifact):
         return 1 if scale == "smoke" else 3
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
-        """Fetch what runs of these rows can use, where it can be had; `config` then sees what is there."""
+        """Fetch what runs of these rows can use, if it can be had; `config` then sees what is there."""
         if scale == "smoke":
             return
         for row in rows:

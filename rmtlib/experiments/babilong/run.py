@@ -53,8 +53,8 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
             numbers = {"train": 0, "validation": 1, "test": 2}
             texts[split] = [" ".join(books.synthetic_text(numbers[split], 1500))]
         else:
-            found, more = books.load_books(split, params.background)
-            texts[split] = [book.text for book in found]
+            loaded, more = books.load_books(split, params.background)
+            texts[split] = [book.text for book in loaded]
             notes += more
     if params.tokenizer.startswith("word-"):
         words = [text for q in questions["train"] for text in (*q.facts, q.question, q.answer)]
@@ -156,8 +156,9 @@ def _evaluate(
         return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)
 
     tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
-    found, tokens = run_tests(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
+    measured, tokens = run_tests(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
     results = [
-        {"segments": segments, "tokens": segments * S, **result} for segments, result in zip(tests, found, strict=True)
+        {"segments": segments, "tokens": segments * S, **result}
+        for segments, result in zip(tests, measured, strict=True)
     ]
     return results, tokens

@@ -13,9 +13,9 @@ def _stages(segments: Sequence[int], steps: Sequence[int], lr: float) -> tuple[S
 
 
 def _small(task: str, seed: int) -> Params:
-    """Two layers from scratch, word level. Longer segments where one question's facts need them.
+    """Two layers from scratch, word level. Longer segments if one question's facts need them.
 
-    qa2 does not leave the plateau of answering by recency with these steps, so qa3, whose segments are dearer, gets
+    qa2 does not leave the plateau of answering by recency with these steps, so qa3, whose segments cost more, gets
     far fewer and a smaller test.
     """
     steps = {"qa2": (1000, 200, 400, 600), "qa3": (150, 50, 50, 50), "qa4": (800, 200, 400, 600)}

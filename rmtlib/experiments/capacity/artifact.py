@@ -88,16 +88,15 @@ class MemoryCapacity(Artifact):
             curves = [{p["segments"] - 1: p["correct"] / p["n"] for p in run["metrics"]["exact_match"]} for run in runs]
             lengths = sorted(set.intersection(*(set(curve) for curve in curves)))
             trained = max(n for n in lengths if n <= runs[0]["metrics"]["train_segments"] - 1)
-            at = {n: mean(curve[n] for curve in curves) for n in lengths}
+            accuracy = {n: mean(curve[n] for curve in curves) for n in lengths}
             if row.task == "remember":
                 stored = [mean(pairs_stored(c[n], n, runs[0]["metrics"]["values"]) for c in curves) for n in lengths]
                 best = max(range(len(lengths)), key=stored.__getitem__)
                 said = f"stores {stored[best]:.1f} of {lengths[best]} pairs (trained up to {trained})"
             else:
-                said = (
-                    f"exact match {at[trained]:.2f} after {trained} updates, as trained, {at[lengths[-1]]:.2f} after "
-                )
-                said += str(lengths[-1])
+                longest = lengths[-1]
+                said = f"exact match {accuracy[trained]:.2f} after {trained} updates, as trained, "
+                said += f"{accuracy[longest]:.2f} after {longest}"
             lines.append(f"{row.label}: {said}, over {len(runs)} seed(s)")
         return lines
 

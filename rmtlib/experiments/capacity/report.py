@@ -54,13 +54,13 @@ def _by_pairs(results: Results, scale: str, task: str, caption: str) -> Table | 
     if not models:
         return None
     trained = {series.at_trained_x.x for series in models.values()}
-    at = {model: {point.x: point for point in series.points} for model, series in models.items()}
+    points_at = {model: {point.x: point for point in series.points} for model, series in models.items()}
     rows = tuple(
         (
             f"{x:g}" + " (most trained)" * (x in trained),
-            *(value_cell(at[model].get(x), DIGITS[series.metric], "") for model, series in models.items()),
+            *(value_cell(points_at[model].get(x), DIGITS[series.metric], "") for model, series in models.items()),
         )
-        for x in sorted({x for points in at.values() for x in points})
+        for x in sorted({x for points in points_at.values() for x in points})
     )
     return Table(
         f"{caption}, {scale} scale: mean ± standard deviation over seeds; of one run its 95 % interval.",

@@ -174,7 +174,7 @@ class LanguageTable(Artifact):
         for scale in SCALES:
             for kind in dict.fromkeys(row.kind for row in table):
                 values = {row: _values(records, row, scale) for row in table if row.kind == kind}
-                means = {row: mean(found) for row, found in values.items() if found}
+                means = {row: mean(runs) for row, runs in values.items() if runs}
                 if means:
                     best = min(means, key=lambda row: means[row])
                     lines.append(
@@ -246,7 +246,7 @@ class LanguageTable(Artifact):
 
 
 def _values(records: Sequence[dict[str, Any]], row: TableRow, scale: str) -> list[float]:
-    return [each["metrics"]["value"] for each in records if (each["row"], each["scale"]) == (row.name, scale)]
+    return [r["metrics"]["value"] for r in records if (r["row"], r["scale"]) == (row.name, scale)]
 
 
 def _parts(corpus: str) -> tuple[str, ...]:

@@ -62,8 +62,8 @@ def figure(artifact: str, results: Results) -> Figure:
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(8.2, sum(ratios) + 0.6), layout="constrained")
         grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
-        for place, panel in enumerate(panels):
-            cells = (grid[2 * place, 0], grid[2 * place, 1], grid[2 * place + 1, :])
+        for index, panel in enumerate(panels):
+            cells = (grid[2 * index, 0], grid[2 * index, 1], grid[2 * index + 1, :])
             ours, paper, training = (figure.add_subplot(cell) for cell in cells)
             names = [row.name for row in TABLES[artifact] if row.name in panel.rows]
             names = names or [row.name for row in TABLES[artifact]]

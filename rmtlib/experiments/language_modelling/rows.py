@@ -20,7 +20,7 @@ Variant = Literal["", "newest", "released", "window"]
 class TableRow:
     """A model with its memory in tokens, its segment, and the published value (bits per character or perplexity).
 
-    `printed` is the value as the paper has it, None where the row is not in the paper; `runs` are the authors' own.
+    `printed` is the value as the paper has it, None if the row is not in the paper; `runs` are the authors' own.
     `variant` is another way to train the same row. "newest": replay from the newest memory. "released": that, and the
     position terms that Transformer-XL's shift leaves between memory tokens. "window": one update for k+1 segments,
     without replay.
