@@ -11,6 +11,7 @@ from test_rmt import ids
 from test_training import batch, gradients
 
 from rmtlib.errors import RmtlibError
+from rmtlib.models import mamba
 from rmtlib.models import selective_scan as ss
 from rmtlib.models.generation import generate
 from rmtlib.models.mamba import Mamba, MambaConfig, mamba_from_hf
@@ -114,6 +115,23 @@ def test_chunks_equal_the_whole(sizes, elements):
         (hidden.sin().sum() + sum(s.cos().sum() for s in state)).backward()
         found.append([hidden, *state, *(p.grad for p in model.parameters())])
     ss.CHUNK_ELEMENTS["cpu"] = original
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_token_takes_the_recurrence_and_equals_the_scan(monkeypatch, bias):
+    model, x = make(conv_bias=bias), ids(3, 7)
+    calls: list[int] = []
+    by_token = mamba.selective_scan_by_token
+    monkeypatch.setattr(mamba, "selective_scan_by_token", lambda *a: calls.append(1) or by_token(*a))
+    found = []
+    for pieces in (7, 1):
+        model.zero_grad(set_to_none=True)
+        hidden, state = read(model, x, pieces)
+        assert len(calls) == (0 if pieces == 7 else 7 * len(model.layers))
+        (hidden.sin().sum() + sum(s.cos().sum() for s in state)).backward()
+        found.append([hidden, *state, *(p.grad for p in model.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from rmtlib.errors import RmtlibError
 from rmtlib.models.config import MambaConfig
 from rmtlib.models.interface import LanguageModel, take_rows
-from rmtlib.models.selective_scan import selective_scan
+from rmtlib.models.selective_scan import selective_scan, selective_scan_by_token
 
 
 class MambaState(NamedTuple):
@@ -56,10 +56,18 @@ class MambaLayer(nn.Module):
     def forward(
         self, u_BSD: Tensor, conv_BWI: Tensor, scan_BIN: Tensor, lengths_B: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The layer's outputs on one chunk, and what it carries on."""
+        """The layer's outputs on one chunk, and what it carries on.
+
+        One token takes the recurrence as it is defined and the convolution as one sum: the calls of a scan over a
+        chunk, and of a convolution, cost more than their arithmetic. Equal up to rounding.
+        """
+        one_token = u_BSD.shape[1] == 1
         x_BSI, gate_BSI = self.into(self.norm(u_BSD)).chunk(2, dim=-1)
         seen_BTI = torch.cat([conv_BWI.to(x_BSI.dtype), x_BSI], dim=1)
-        x_BSI = F.silu(self.conv(seen_BTI.mT)).mT
+        if one_token:
+            x_BSI = F.silu(self._convolve_last(seen_BTI))
+        else:
+            x_BSI = F.silu(self.conv(seen_BTI.mT)).mT
         dt_BSR, B_BSN, C_BSN = self.select(x_BSI).split(self.sizes, dim=-1)
         dtype = scan_BIN.dtype  # float32 or higher, also under autocast
         dt_BSI = F.softplus(self.step_size(dt_BSR).to(dtype))
@@ -67,9 +75,15 @@ class MambaLayer(nn.Module):
             real_BS = torch.arange(u_BSD.shape[1], device=u_BSD.device) < lengths_B[:, None]
             dt_BSI = dt_BSI * real_BS[..., None]
         decay_IN = -self.log_decay_IN.to(dtype).exp()
-        y_BSI, scan_BIN = selective_scan(x_BSI.to(dtype), dt_BSI, decay_IN, B_BSN.to(dtype), C_BSN.to(dtype), scan_BIN)
+        scan = selective_scan_by_token if one_token else selective_scan
+        y_BSI, scan_BIN = scan(x_BSI.to(dtype), dt_BSI, decay_IN, B_BSN.to(dtype), C_BSN.to(dtype), scan_BIN)
         y_BSI = (y_BSI + x_BSI * self.skip_I) * F.silu(gate_BSI)
         return u_BSD + self.out(y_BSI.to(u_BSD.dtype)), self._last(seen_BTI, lengths_B).to(conv_BWI.dtype), scan_BIN
+
+    def _convolve_last(self, seen_BWI: Tensor) -> Tensor:
+        """The convolution's output at the last of W positions: (B, 1, I)."""
+        y_B1I = (seen_BWI * self.conv.weight[:, 0].T.to(seen_BWI.dtype)).sum(1, keepdim=True)
+        return y_B1I if self.conv.bias is None else y_B1I + self.conv.bias.to(y_B1I.dtype)
 
     def _last(self, seen_BTI: Tensor, lengths_B: Tensor | None) -> Tensor:
         """The W - 1 inputs up to each sample's last real token."""
