@@ -176,7 +176,7 @@ def test_the_write_block_learns_from_the_k_earlier_segments_alone(k):
     model, written = make(memory_tokens=2), []
     recent = reads(model, 6)[-(k + 1) :]
     step = model.step
-    model.step = lambda *args: written.append(step(*args)) or written[-1]
+    model.step = lambda *args, **options: written.append(step(*args, **options)) or written[-1]
     loss, _, _ = replayed_loss(model, recent, "stored")
     memories = [state.memory_BMD for _, state in written]
     gradients = torch.autograd.grad(loss, memories, allow_unused=True)
@@ -231,7 +231,7 @@ def test_the_newest_memory_goes_with_the_stored_cache():
     model = make(memory_tokens=2, cache=4)
     recent, seen = reads(model, 5), []
     step = model.step
-    model.step = lambda ids, state: seen.append(state) or step(ids, state)
+    model.step = lambda ids, state, **options: seen.append(state) or step(ids, state, **options)
     replayed_loss(model, recent[2:], "newest")
     assert seen[0].memory_BMD is recent[4].state.memory_BMD and seen[0].cache_LBPD is recent[2].state.cache_LBPD
 
@@ -244,7 +244,7 @@ def test_released_replay_gives_every_segment_the_cache_stored_for_it():
         for parameter in model.parameters():
             parameter.mul_(1.1)
     step = model.step
-    model.step = lambda ids, state: (seen.append(state), step(ids, state))[1]
+    model.step = lambda ids, state, **options: (seen.append(state), step(ids, state, **options))[1]
     released, _, _ = replayed_loss(model, recent, "released")
     assert seen[0].memory_BMD is recent[-1].state.memory_BMD
     assert [state.cache_LBPD is read.state.cache_LBPD for state, read in zip(seen, recent, strict=True)] == [1, 1, 1, 0]
