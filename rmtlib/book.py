@@ -25,7 +25,7 @@ from rmtlib.report.pages import (
     scales_table,
     settings_fragment,
 )
-from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.verdicts import rules_table, scoreboard
 from rmtlib.report.view import View
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import SCALES
@@ -62,7 +62,8 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         views.append(view_of(name, live, find_records(name, where=(results,))))
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
-    (out / "scoreboard.md").write_text(scoreboard(views).to_html() + "\n", encoding="utf-8")
+    (out / "scoreboard.md").write_text(scoreboard(views) + "\n", encoding="utf-8")
+    (out / "rules.md").write_text(rules_table(views).to_html() + "\n", encoding="utf-8")
     for part, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
         (out / f"{part}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
     (out / "records.md").write_text(records_fragment(views, extra / "records"), encoding="utf-8")

@@ -291,9 +291,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
+    from rmtlib.evaluation.decisions import ENOUGH_POWER
     from rmtlib.experiments.registry import ARTIFACTS, get_artifact
     from rmtlib.experiments.view import view_of
-    from rmtlib.report.verdicts import as_data
+    from rmtlib.report.claims import OLDER, Effect
+    from rmtlib.report.verdicts import NOT_DECLARED, as_data
     from rmtlib.runs.records import find_records
 
     names = [get_artifact(options.artifact).name] if options.artifact else list(ARTIFACTS)
@@ -305,9 +307,13 @@ def _claims(options: argparse.Namespace) -> int:
     for claim in claims:
         kind = "primary" if claim["primary"] else "secondary"
         print(f"{claim['artifact']} {claim['claim']} ({kind}), {claim['scale']} scale: {claim['verdict'].upper()}")
-        about = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"], "numbers": claim["statistic"]}
-        about |= {"power": claim["power"] and ", ".join(f"{k} {v:.2f}" for k, v in claim["power"].items())}
-        about["in parts"] = "; ".join(f"{name}: {outcome}" for name, outcome in claim["parts"].items())
+        about = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"]}
+        if can := claim["power"]:
+            about["power"] = f"holds in {can['paper']:.2f} if the paper is true, {can['boundary']:.2f} at the margin"
+            about["power"] += f" (n = {can['n']})" + f"; {can['needed']} needed" * (can["paper"] < ENOUGH_POWER)
+            about["commit"] = (claim["commit"] or NOT_DECLARED) + f"; {OLDER}" * claim["older"]
+        about["effects"] = "; ".join(f"{e['contrast']} = {Effect(**e).numbers}" for e in claim["effects"])
+        about |= {"p": claim["p"] and f"{claim['p']:.2g}", "why": claim["why"]}
         for name, text in (about | {"would take": claim["cost"]}).items():
             if text:
                 print(f"  {name}: {text}")

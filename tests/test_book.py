@@ -197,7 +197,7 @@ def soup(text: str) -> BeautifulSoup:
 
 def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     view = view_of("figure-5")
-    assert "not run" in scoreboard([view]).to_html()
+    assert "not run" in scoreboard([view])
     assert "Not run" in pages.records_fragment([view], tmp_path)
     assert "not run" in view.claims()
     rows = {row.th.text: row.text for row in soup(pages.scales_table(view, tmp_path).to_html()).select("tbody tr")}
@@ -314,7 +314,7 @@ def test_the_book_shows_the_records_numbers_and_verdicts(book):
     project, _ = book
     page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
     assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
-    assert page.select(".verdict.holds") and page.select(".verdict.not-enough-runs")
+    assert page.select(".verdict.described") and page.select(".verdict.not-run")
     executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)
     assert any('alt="' in str(cell.get("outputs")) for cell in executed.cells)
 

@@ -1,12 +1,17 @@
 """The declared rules of primary claims: what each can tell if its paper is true, and if there is nothing to tell."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, RUNS_NEEDED, estimate, power
 from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.capacity import rules as capacity
+from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
 from rmtlib.experiments.language_modelling import rules as language
 from rmtlib.experiments.language_modelling.rows import table_row
+from rmtlib.experiments.registry import all_artifacts
 
 PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, **language.RULES}
 SEEDS = {"figure-5": babilong.SEEDS}
@@ -52,6 +57,57 @@ def test_arms_of_language_rows_are_test_values_by_seed():
 def test_arms_of_figure_5_are_what_is_lost_at_eight_times_the_training_length():
     points = [{"segments": 4, "n": 10, "correct": 9}, {"segments": 32, "n": 10, "correct": 4}]
     record = {"row": "qa1", "seed": 0, "metrics": {"train_segments": 4, "exact_match": points}}
-    assert babilong.arms([record]) == {"qa1: trained": [0.9], "qa1: fall": [pytest.approx(0.5)]}
+    found = babilong.arms([record])
+    assert found["qa1: trained"] == [0.9] and found["qa1: far"] == [0.4] and found["qa1: deviation far"] == [0.0]
+    assert found["qa1: fall"] == found["qa1: fall to the longest"] == [pytest.approx(0.5)]
+    assert found["qa1: slope"] == [pytest.approx(-0.5 / 3)]
     short = {"row": "qa1", "seed": 1, "metrics": {"train_segments": 4, "exact_match": points[:1]}}
-    assert babilong.arms([short]) == {}
+    assert "qa1: fall" not in babilong.arms([short])
+
+
+def claims():
+    return [(name, claim) for name, artifact in all_artifacts().items() for claim in artifact.report().claims]
+
+
+def test_every_rule_belongs_to_a_primary_claim_and_there_are_many_claims():
+    primary = {(artifact, claim.name): claim.test for artifact, claim in claims() if claim.primary}
+    assert primary == {(artifact, name): PRIMARY[artifact][name] for artifact, name in EVERY}
+    assert len(claims()) >= 25
+
+
+def test_the_newest_declaration_of_every_rule_is_the_rule():
+    entries = json.loads(DECLARED.read_text())
+    assert set(entries) == {f"{artifact}/{name}" for artifact, name in EVERY}
+    for artifact, claim in claims():
+        for newest in entries.get(f"{artifact}/{claim.name}", [])[-1:]:
+            assert newest["rule"] == to_data(claim.test) and from_data(newest["rule"]) == claim.test
+    assert {claim.declared[-1].commit for name, claim in claims() if name == "memory-capacity" and claim.primary} == {
+        "e563983"
+    }
+
+
+def test_claims_compare_rows_that_there_are():
+    ngrams = {"ngram-5", "ngram-3"}
+    for artifact, claim in claims():
+        assert set(claim.rows) <= {row.name for row in all_artifacts()[artifact].rows} | ngrams, claim.name
+
+
+def test_declaring_appends_what_differs_and_nothing_else(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "declared.json"
+    entries = json.loads(DECLARED.read_text())
+    entries["figure-5/holds-beyond"] = []
+    entries["memory-capacity/armt-keeps"][-1]["rule"]["contrasts"][0]["limit"] = 0.5
+    path.write_text(json.dumps(entries))
+    monkeypatch.setattr("rmtlib.experiments.declare.DECLARED", path)
+    monkeypatch.setattr(
+        "rmtlib.experiments.declare.subprocess.run",
+        lambda *_, **__: SimpleNamespace(stdout="abc1234 2026-11-26T01:00:00+02:00\n"),
+    )
+    assert main(["HEAD"]) == 0
+    after = json.loads(path.read_text())
+    (new,) = after["figure-5/holds-beyond"]
+    assert (new["commit"], new["declared"]) == ("abc1234", "2026-11-25T23:00:00+00:00")
+    assert [entry["commit"] for entry in after["memory-capacity/armt-keeps"]] == ["e563983", "abc1234"]
+    assert after["memory-capacity/equal-state"] == entries["memory-capacity/equal-state"]
+    capsys.readouterr()
+    assert main(["HEAD"]) == 0 and capsys.readouterr().out == "" and json.loads(path.read_text()) == after

@@ -5,8 +5,6 @@ import pytest
 
 from rmtlib.evaluation import statistics
 from rmtlib.evaluation.statistics import (
-    above_p,
-    any_p,
     binomial_interval,
     bootstrap_interval,
     mean_difference,
@@ -31,22 +29,6 @@ def test_binomial_interval_is_wilsons(correct, n, level, expected):
 def test_a_difference_of_means_has_the_error_of_both():
     assert mean_difference([2.0, 3.0, 4.0], [1.0, 3.0]) == pytest.approx((1.0, (1 / 3 + 2 / 2) ** 0.5))
     assert mean_difference([2.0], [1.0]) == (1.0, 0.0)
-
-
-def test_above_p():
-    """Two samples of three, one apart, of deviation 1: t = 1.2247 at 4 degrees of freedom."""
-    low, high = [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]
-    assert above_p(high, low) == pytest.approx(0.14393, abs=1e-5)
-    assert above_p(low, high) == pytest.approx(1 - 0.14393, abs=1e-5)
-    assert [above_p([1.0, 1.0], [x, x]) for x in (0.0, 1.0, 2.0)] == [0.0, 0.5, 1.0]
-    with pytest.raises(ValueError, match="two values of each, not 1 and 2"):
-        above_p([1.0], [1.0, 2.0])
-
-
-def test_any_p_is_that_of_simes():
-    assert any_p([0.02]) == 0.02
-    assert any_p([0.5, 0.02]) == pytest.approx(0.04)
-    assert any_p([0.03, 0.02]) == pytest.approx(0.03)  # two that agree are no weaker than the second alone
 
 
 def test_binomial_interval_agrees_with_scipy():

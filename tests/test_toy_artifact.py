@@ -60,7 +60,7 @@ def test_a_notebook_opens_what_was_trained_in_one_call(project, capsys):
 
 def test_claims_are_judged_and_listed(view, project, capsys):
     verdict = view.verdicts()[0]
-    assert (verdict.scale, verdict.finding.outcome, verdict.finding.n) == ("small", "holds", (3, 3))
+    assert (verdict.scale, verdict.outcome, verdict.effects[0].n) == ("small", "holds", (3, 3))
     assert main(["claims", "toy", "--json"]) == 0  # from published records, of which there are none
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["claim"], listed["verdict"], listed["scale"]) == ("fast-is-better", "not run", "small")
@@ -97,7 +97,7 @@ def test_the_page_has_all_its_parts(view, project):
         "The fast row ends lower."
     )
     assert soup.select_one(".verdict.holds") and soup.select("a[href^='../records.html#fast-small-s0']")
-    board = scoreboard([view]).to_html()
+    board = scoreboard([view])
     assert "Toy: the error" in board and "1 holds" in board
     executed = json.loads((project / "book" / "toy-notebook.ipynb").read_text())
     assert any("<img" in str(cell.get("outputs")) for cell in executed["cells"])

@@ -51,30 +51,6 @@ def mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, floa
     return a_mean - b_mean, math.sqrt((a_std or 0.0) ** 2 / len(a) + (b_std or 0.0) ** 2 / len(b))
 
 
-def above_p(a: Sequence[float], b: Sequence[float]) -> float:
-    """p-value of Welch's one-sided t-test that `a` has a higher mean than `b`, whose variances may differ (Welch 1947).
-
-    Raises:
-        ValueError: fewer than two values in a sample.
-    """
-    from scipy import stats
-
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"needs two values of each, not {len(a)} and {len(b)}")
-    (a_mean, a_std), (b_mean, b_std) = mean_std(a), mean_std(b)
-    if not a_std and not b_std:  # scipy would divide by zero
-        return 0.5 + 0.5 * ((a_mean < b_mean) - (a_mean > b_mean))
-    test = stats.ttest_ind_from_stats(
-        a_mean, a_std, len(a), b_mean, b_std, len(b), equal_var=False, alternative="greater"
-    )
-    return float(test.pvalue)
-
-
-def any_p(p_values: Sequence[float]) -> float:
-    """p-value that at least one of several tests finds what it looks for (Simes 1986)."""
-    return min(p * len(p_values) / rank for rank, p in enumerate(sorted(p_values), start=1))
-
-
 def holm(p_values: np.ndarray | Sequence[float]) -> np.ndarray:
     """Holm's adjusted p-values, over the first axis (Holm 1979).
 

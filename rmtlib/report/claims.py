@@ -1,153 +1,184 @@
-"""What a claim is: a sentence of a paper with a check over records, and what the check says at each scale."""
+"""What a claim is: a sentence of a paper with a rule over records, and what the rule says at each scale.
+
+Primary claims are decided by their rule (`rmtlib.evaluation.decisions`); all others are described: the effect of every
+contrast that has its runs, with a 95 % interval, and no verdict.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from rmtlib.evaluation.statistics import above_p, any_p, mean_difference
-from rmtlib.report.measurements import Results, Series
+from rmtlib.evaluation.decisions import RUNS_NEEDED, Arms, Contrast, Decision, Rule, decide, estimate
+from rmtlib.report.measurements import Record, latest
 
-Outcome = Literal["holds", "fails", "undecided", "not enough runs", "not run"]
-"""undecided: there are enough runs, but they do not tell."""
+Outcome = Literal["holds", "fails", "undecided", "described", "not enough runs", "not run"]
+OUTCOMES: tuple[Outcome, ...] = ("holds", "fails", "undecided", "described", "not enough runs", "not run")
 
-RUNS_NEEDED = 3  # of every row that a claim compares; what the papers have
-LEVEL = 0.05
-BY_TEST = " Decided by tests."
-ABOUT_TESTS = (
-    "Decided by tests: a claim fails if the seeds contradict it at 5 % in any pair that it compares (Welch's t-test, "
-    "Simes's over the pairs), and holds if they confirm it at 5 % in every pair; else it is undecided."
-)
-"""What `compare` does, in a claim's rule and under a table of claims."""
+OLDER = "rule declared after these records"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a check says of one scale's records.
+class Declaration(NamedTuple):
+    """A rule as it was declared: when (UTC, ISO 8601) and in which commit."""
 
-    Attributes:
-        statistic: all numbers in words.
-        effect: the difference that decides, in the metric's unit; of several the one that speaks least for the claim.
-        error: the effect's standard error over seeds.
-        n: runs in each of the samples compared.
-        p: p-value that the claim's direction is a matter of chance.
-        parts: the findings of a claim that says several things, by name.
-    """
-
-    outcome: Outcome
-    statistic: str
-    effect: float | None = None
-    error: float | None = None
-    n: tuple[int, ...] = ()
-    p: float | None = None
-    parts: Mapping[str, Finding] | None = None
-
-    @property
-    def numbers(self) -> str:
-        """Effect ± error and n, as a verdict's tag has them; empty if there is no effect."""
-        if self.effect is None:
-            return ""
-        error = "" if self.error is None else f" ± {self.error:.3f}"
-        return f"{self.effect:+.3f}{error}, n = {' and '.join(map(str, self.n))}"
+    declared: str
+    commit: str
+    rule: Rule
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper and how it is checked.
+    """A sentence of a paper and what it is read from.
 
     Attributes:
         source: the paper, and where it says so.
-        rule: the check in words.
-        check: what the series of one scale (row -> series of its main metric) say.
-        rows: the rows that it compares, for what it costs to run it.
-        primary: whether it is decided by a test that is corrected for there being several claims.
-        margin: how far from the claim's sentence still counts as true, in the rule's unit (see there).
-        power: simulated probability that the rule says "holds", world -> probability; None until it is simulated.
+        rule: the contrasts in words.
+        test: contrasts of arms, each below its limit if the sentence is true; of a primary claim also gates and worlds.
+        primary: whether the rule decides it. Without this it is described.
+        seeds: runs of each arm that the protocol promises to a primary claim.
+        declared: the rule's declarations, oldest first.
     """
 
     name: str
     text: str
     source: str
     rule: str
-    check: Callable[[Mapping[str, Series]], Finding]
-    rows: tuple[str, ...] = ()
+    test: Rule
     primary: bool = False
-    margin: float | None = None
-    power: Mapping[str, float] | None = None
+    seeds: int = RUNS_NEEDED
+    declared: tuple[Declaration, ...] = ()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows that have to be run for it; "<row>: <number>" is an arm of that row."""
+        return tuple(dict.fromkeys(arm.partition(":")[0] for arm in self.test.runs))
+
+
+class Effect(NamedTuple):
+    """One contrast as measured: less its limit, with its 95 % interval and the runs of each arm."""
+
+    contrast: str
+    effect: float
+    low: float
+    high: float
+    n: tuple[int, ...]
+
+    @property
+    def numbers(self) -> str:
+        """As a verdict's tag has it."""
+        return f"{self.effect:+.3f} [{self.low:+.3f}, {self.high:+.3f}], n = {' and '.join(map(str, self.n))}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim at one scale."""
+    """A claim at one scale, by one declaration of its rule.
+
+    Attributes:
+        effects: of every contrast that has its runs.
+        p: of a primary claim after Holm's correction; None if nothing was tested.
+        why: what is missing or which gate is shut; empty if there is nothing to say.
+        commit: where the rule was declared; None: not yet, or the claim is not primary.
+        older: whether a record is older than the rule.
+    """
 
     claim: Claim
     scale: str
-    finding: Finding
+    outcome: Outcome
+    effects: tuple[Effect, ...] = ()
+    p: float | None = None
+    why: str = ""
+    commit: str | None = None
+    older: bool = False
 
 
-def judge(claims: Sequence[Claim], results: Results) -> list[Verdict]:
+def in_words(contrast: Contrast) -> str:
+    """a - b; a - 0.09 b - 0.91 c; a - 0.12 (of a limit)."""
+    text = ""
+    for arm, weight in contrast.weights.items():
+        sign = "-" if weight < 0 else "+"
+        size = "" if abs(weight) == 1 else f"{abs(weight):.2g} "
+        text += f" {sign} {size}{arm}" if text else f"{'-' if weight < 0 else ''}{size}{arm}"
+    return text + (f" {'-' if contrast.limit > 0 else '+'} {abs(contrast.limit):.3g}" if contrast.limit else "")
+
+
+def judge(
+    claims: Sequence[Claim], records: Iterable[Record], arms: Callable[[Iterable[Record]], Arms]
+) -> list[Verdict]:
     """Every claim at every scale that has records, except `smoke`, which only shows that everything runs."""
-    by_scale = {scale: rows for scale, rows in results.series().items() if scale != "smoke"}
-    return [Verdict(claim, scale, _check(claim, rows)) for scale, rows in by_scale.items() for claim in claims]
+    by_scale: dict[str, list[Record]] = {}
+    for record in latest(records):
+        by_scale.setdefault(record["scale"], []).append(record)
+    return [
+        verdict
+        for scale, found in by_scale.items()
+        if scale != "smoke"
+        for claim in claims
+        for verdict in _verdicts(claim, scale, claims, found, arms(found))
+    ]
 
 
-def _check(claim: Claim, rows: Mapping[str, Series]) -> Finding:
-    if claim.rows and not any(row in rows for row in claim.rows):
-        return Finding("not run", f"{RUNS_NEEDED} runs of each row are needed; none was run")
-    return claim.check(rows)
+def _verdicts(
+    claim: Claim, scale: str, claims: Sequence[Claim], records: Sequence[Record], arms: Arms
+) -> list[Verdict]:
+    if not claim.primary:
+        return [_described(claim, scale, arms)]
+    rules = dict(primaries(claims))
+    if not claim.declared:
+        return [_decided(claim, scale, decide(rules, arms)[claim.name], claim.test, arms)]
+    return [
+        _decided(
+            claim,
+            scale,
+            decide(rules | {claim.name: entry.rule}, arms)[claim.name],
+            entry.rule,
+            arms,
+            entry.commit,
+            any(record["finished"] < entry.declared for record in records if record["row"] in claim.rows),
+        )
+        for entry in claim.declared
+    ]
 
 
-def too_few(rows: Mapping[str, Series], needed: Sequence[str]) -> Finding | None:
-    """The finding "not enough runs" if a row has fewer than are needed."""
-    short = {row: rows[row].n_runs if row in rows else 0 for row in needed}
-    short = {row: count for row, count in short.items() if count < RUNS_NEEDED}
-    if not short:
-        return None
-    have = ", ".join(f"{row} has {count}" for row, count in short.items())
-    return Finding("not enough runs", f"{RUNS_NEEDED} runs of each row are needed; {have}")
+def _decided(
+    claim: Claim,
+    scale: str,
+    decision: Decision,
+    rule: Rule,
+    arms: Arms,
+    commit: str | None = None,
+    older: bool = False,
+) -> Verdict:
+    why = "" if decision.p is not None else decision.why
+    return Verdict(claim, scale, decision.outcome, effects(rule, arms), decision.p, why, commit, older)
 
 
-class Pair(NamedTuple):
-    """Two samples over seeds, named; a claim has it that the first mean is below the second times 1 + `limit`."""
-
-    low: str
-    low_values: Sequence[float]
-    high: str
-    high_values: Sequence[float]
-    limit: float = 0.0
-
-
-def compare(pairs: Sequence[Pair]) -> Finding:
-    """Whether seeds bear out all pairs (see `ABOUT_TESTS`), with every difference and its standard error."""
-    above = [above_p(p.low_values, [value * (1 + p.limit) for value in p.high_values]) for p in pairs]
-    singles = {f"{pair.low} - {pair.high}": _single(pair, p) for pair, p in zip(pairs, above, strict=True)}
-    least = singles[min(zip(above, singles, strict=True))[1]]
-    return Finding(
-        _outcome(above),
-        "; ".join(single.statistic for single in singles.values()),
-        least.effect,
-        least.error,
-        least.n,
-        least.p,
-        singles if len(singles) > 1 else None,
-    )
+def _described(claim: Claim, scale: str, arms: Arms) -> Verdict:
+    found = effects(claim.test, arms)
+    lacking = [arm for arm in claim.test.runs if len(arms.get(arm, ())) < RUNS_NEEDED]
+    more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+    why = f"fewer than {RUNS_NEEDED} runs of {', '.join(lacking[:4])}{more}" if lacking else ""
+    some = any(arms.get(arm) for arm in claim.test.runs)
+    outcome: Outcome = "described" if found else "not enough runs" if some else "not run"
+    return Verdict(claim, scale, outcome, found, why=why)
 
 
-def _outcome(above: Sequence[float]) -> Outcome:
-    if any_p(above) < LEVEL:
-        return "fails"
-    return "holds" if all(1 - p < LEVEL for p in above) else "undecided"
+def effects(rule: Rule, arms: Arms) -> tuple[Effect, ...]:
+    """The rule's contrasts as measured, as far as there are the runs."""
+    found = []
+    for contrast in rule.contrasts:
+        n = tuple(len(arms.get(arm, ())) for arm in contrast.weights)
+        if min(n) >= RUNS_NEEDED:
+            measured = estimate(contrast, arms)
+            found.append(Effect(in_words(contrast), measured.effect, *measured.interval(), n))
+    return tuple(found)
 
 
-def _single(pair: Pair, above: float) -> Finding:
-    gap, error = mean_difference(pair.low_values, pair.high_values)
-    n = (len(pair.low_values), len(pair.high_values))
-    side = "above" if above < 0.5 else "below"
-    if pair.limit:  # in words: 10 % above, or below
-        more = (above < 0.5) == (pair.limit > 0)
-        limit = f"{100 * abs(pair.limit):g} % {'above' if pair.limit > 0 else 'below'}"
-        side = f"{'more' if more else 'less'} than {limit}"
-    tested = f"{n[0]} and {n[1]} runs; {side}, p = {min(above, 1 - above):.2g}"
-    text = f"{pair.low} - {pair.high} = {gap:+.3f} ± {error:.3f} ({tested})"
-    return Finding(_outcome([above]), text, gap, error, n, 1 - above)
+def below(*pairs: tuple[str, str]) -> Rule:
+    """The rule of a described claim: in every pair the first arm's mean is the lower one."""
+    return Rule(tuple(Contrast({low: 1, high: -1}) for low, high in pairs))
+
+
+def primaries(claims: Sequence[Claim]) -> dict[str, Rule]:
+    """The rules that share Holm's correction."""
+    return {claim.name: claim.test for claim in claims if claim.primary}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rmtlib.evaluation.decisions import Arms
 from rmtlib.report.claims import Claim
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.tables import Table
@@ -31,6 +32,7 @@ class Report:
         compare: the paper beside ours.
         paper: the paper's own values or words.
         claims: the paper's sentences that can be checked.
+        arms: what the claims compare: named samples with one number a seed, from the records of one scale.
     """
 
     measure: Callable[[Record], Iterable[Measurement]]
@@ -42,4 +44,5 @@ class Report:
     compare: Callable[[Results], Table]
     paper: Callable[[Results], Table]
     claims: tuple[Claim, ...] = ()
+    arms: Callable[[Iterable[Record]], Arms] = lambda records: {}
     printed: tuple[Measurement, ...] = ()

@@ -63,7 +63,7 @@ class View:
 
     def verdicts(self) -> list[Verdict]:
         """The paper's claims at each scale that was run."""
-        return judge(self.report.claims, self.results)
+        return judge(self.report.claims, self.results.records, self.report.arms)
 
     def claims(self) -> Html:
         """Each claim with its verdict at every scale that was run, its rule and its numbers."""

@@ -4,7 +4,7 @@ from rmtlib.report.figures import BLUE, RED, draw_series, legend_handles, scale_
 from rmtlib.report.measurements import Measurement
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, mean_text, value_cell
-from toy_artifact.claims import CLAIMS
+from toy_artifact.claims import CLAIMS, arms
 
 STYLES = {"slow": BLUE, "fast": RED}
 PAPER = (Measurement("toy", "slow", "error", 0.4, "paper", x=8), Measurement("toy", "fast", "error", 0.1, "paper", x=8))
@@ -59,5 +59,6 @@ def report():
         compare=compare,
         paper=paper,
         claims=CLAIMS,
+        arms=arms,
         printed=PAPER,
     )

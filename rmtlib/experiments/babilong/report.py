@@ -8,6 +8,7 @@ from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.babilong.claims import CLAIMS
 from rmtlib.experiments.babilong.figure import FILES, PAPER_TRAIN_TOKENS, RECENCY, SIMULATED, STYLES, alt, figure
 from rmtlib.experiments.babilong.rows import ROWS
+from rmtlib.experiments.babilong.rules import arms
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
@@ -139,5 +140,6 @@ def report() -> Report:
         compare=comparison_table,
         paper=paper_table,
         claims=CLAIMS,
+        arms=arms,
         printed=tuple(values),
     )

@@ -1,6 +1,8 @@
 """What decides the primary claim of figure-5: a rule as data, declared before the runs (book/protocol.md)."""
 
 from collections.abc import Iterable, Mapping
+from math import log2
+from statistics import linear_regression, median
 from typing import Any
 
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
@@ -27,15 +29,31 @@ RULES: dict[str, Rule] = {
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     """The numbers that the rules compare, one a seed, from the records of one scale.
 
-    "<row>: trained" is the exact match at the training length, "<row>: fall" what is lost from there to `BEYOND` times
-    that length.
+    Of every row: "trained" is the exact match at the training length, "far" at `BEYOND` times that length, "fall" what
+    is lost between these, "fall to the longest" what is lost up to the longest context, "slope" the change per doubling
+    of the context, "deviation trained" and "deviation far" the distance from the median over seeds.
     """
     found: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics, row = record["metrics"], record["row"]
         accuracy = {point["segments"]: point["correct"] / point["n"] for point in metrics["exact_match"]}
-        trained = metrics["train_segments"]
+        trained, longest = metrics["train_segments"], max(accuracy)
+        numbers = {"slope": slope(accuracy)}
+        if trained in accuracy and longest > trained:
+            numbers |= {"trained": accuracy[trained], "fall to the longest": accuracy[trained] - accuracy[longest]}
         if {trained, BEYOND * trained} <= set(accuracy):
-            found.setdefault(f"{row}: trained", []).append(accuracy[trained])
-            found.setdefault(f"{row}: fall", []).append(accuracy[trained] - accuracy[BEYOND * trained])
+            far = accuracy[BEYOND * trained]
+            numbers |= {"far": far, "fall": accuracy[trained] - far}
+        for name, value in numbers.items():
+            found.setdefault(f"{row}: {name}", []).append(value)
+    for name in [name for name in found if name.endswith((": trained", ": far"))]:
+        row, _, where = name.partition(": ")
+        found[f"{row}: deviation {where}"] = [abs(value - median(found[name])) for value in found[name]]
     return found
+
+
+def slope(accuracy: Mapping[int, float]) -> float:
+    """Change in accuracy per doubling of the segments: least squares over all lengths."""
+    if len(accuracy) < 2:
+        return 0.0
+    return linear_regression([log2(segments) for segments in accuracy], list(accuracy.values())).slope

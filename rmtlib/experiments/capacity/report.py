@@ -10,6 +10,7 @@ from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.figure import STYLES, TASKS, alt, figure, of_task
 from rmtlib.experiments.capacity.rows import MODELS, VALUES
+from rmtlib.experiments.capacity.rules import arms
 from rmtlib.experiments.capacity.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
 from rmtlib.report.report import Report
@@ -152,4 +153,5 @@ def report() -> Report:
         compare=compare,
         paper=paper,
         claims=CLAIMS,
+        arms=arms,
     )

@@ -12,6 +12,7 @@ from rmtlib.experiments.language_modelling import figure
 from rmtlib.experiments.language_modelling.claims import CLAIMS
 from rmtlib.experiments.language_modelling.figure import DIGITS, TEXTS, UNITS, corpus_of
 from rmtlib.experiments.language_modelling.rows import REFERENCES, TABLES, TableRow, table_row
+from rmtlib.experiments.language_modelling.rules import arms
 from rmtlib.experiments.language_modelling.settings import Params, work
 from rmtlib.report.measurements import Measurement, Record, Results, Series
 from rmtlib.report.report import Report
@@ -184,5 +185,6 @@ def report(artifact: str) -> Report:
         compare=partial(compare, artifact),
         paper=partial(paper, artifact),
         claims=CLAIMS[artifact],
+        arms=arms,
         printed=tuple(printed(artifact)),
     )
