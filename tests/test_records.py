@@ -374,7 +374,7 @@ def test_outcomes_that_fit_are_accepted():
     [
         ("figure-5", point(correct=11), "11 of 10 correct at 1 segments"),
         ("figure-5", point(correct=-1), "-1 of 10 correct"),
-        ("figure-5", point(correct=2.5), "2.5 of 10 right"),
+        ("figure-5", point(correct=2.5), "2.5 of 10 correct"),
         ("figure-5", point(outcomes="f840"), "outcomes are 'f840', not 5 of 10 at 1 segments"),
         ("figure-5", point(outcomes="f8"), "outcomes are 'f8', not 5 of 10"),
         ("memory-capacity", point(n=0, correct=0), "'n': 0"),
