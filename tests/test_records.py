@@ -373,8 +373,8 @@ def test_outcomes_that_fit_are_accepted():
     "artifact, metrics, said",
     [
         ("figure-5", point(correct=11), "11 of 10 correct at 1 segments"),
-        ("figure-5", point(correct=-1), "-1 of 10 right"),
-        ("figure-5", point(correct=2.5), "2.5 of 10 right"),
+        ("figure-5", point(correct=-1), "-1 of 10 correct"),
+        ("figure-5", point(correct=2.5), "2.5 of 10 correct"),
         ("figure-5", point(outcomes="f840"), "outcomes are 'f840', not 5 of 10 at 1 segments"),
         ("figure-5", point(outcomes="f8"), "outcomes are 'f8', not 5 of 10"),
         ("memory-capacity", point(n=0, correct=0), "'n': 0"),
@@ -391,7 +391,7 @@ def test_outcomes_that_fit_are_accepted():
         ),
     ],
 )
-def test_impossible_numbers_are_found_under_a_right_seal(artifact, metrics, said, folders):
+def test_impossible_numbers_are_refused_under_a_valid_seal(artifact, metrics, said, folders):
     record = new_record()
     assert impossible(record) is None
     config = replace(RunConfig.from_json(record["config"]), artifact=artifact)

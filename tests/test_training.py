@@ -368,7 +368,7 @@ def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path):
         (tmp_path / "checkpoint.json").write_text(json.dumps(manifest | {"state": state}))
         with pytest.raises(RmtlibError, match="the checkpoint is damaged .the state does not have its sha256"):
             trainer(tmp_path).fit()
-    other = manifest | {"state": state, "state_sha256": checkpoint._state_digest(state)}
+    other = manifest | {"state": state, "state_sha256": checkpoint._state_sha256(state)}
     (tmp_path / "checkpoint.json").write_text(json.dumps(other))
     with pytest.raises(RmtlibError, match="its state lacks or adds unknown: other code wrote it"):
         trainer(tmp_path).fit()
