@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, RUNS_NEEDED, estimate, power
+from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, estimate, power
 from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
@@ -14,19 +14,19 @@ from rmtlib.experiments.language_modelling.rows import table_row
 from rmtlib.experiments.registry import all_artifacts
 
 PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, **language.RULES}
-SEEDS = {"figure-5": babilong.SEEDS}
+
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]
 
 
 @pytest.mark.parametrize(("artifact", "name"), EVERY)
 def test_a_rule_holds_if_the_paper_is_true(artifact, name):
-    found = power(PRIMARY[artifact], name, SEEDS.get(artifact, RUNS_NEEDED))
+    found = power(PRIMARY[artifact], name, PRIMARY[artifact][name].seeds)
     assert found["holds"] >= ENOUGH_POWER and found["fails"] < 0.01
 
 
 @pytest.mark.parametrize(("artifact", "name"), EVERY)
 def test_a_rule_seldom_holds_if_there_is_nothing(artifact, name):
-    assert power(PRIMARY[artifact], name, SEEDS.get(artifact, RUNS_NEEDED), boundary=True)["holds"] <= LEVEL + 0.01
+    assert power(PRIMARY[artifact], name, PRIMARY[artifact][name].seeds, boundary=True)["holds"] <= LEVEL + 0.01
 
 
 @pytest.mark.parametrize("artifact", PRIMARY)
@@ -80,7 +80,7 @@ def test_the_newest_declaration_of_every_rule_is_the_rule():
     assert set(entries) == {f"{artifact}/{name}" for artifact, name in EVERY}
     for artifact, claim in claims():
         for newest in entries.get(f"{artifact}/{claim.name}", [])[-1:]:
-            assert newest["rule"] == to_data(claim.test) and from_data(newest["rule"]) == claim.test
+            assert newest["rule"] == to_data(claim.test) == to_data(from_data(newest["rule"]))
     assert {claim.declared[-1].commit for name, claim in claims() if name == "memory-capacity" and claim.primary} == {
         "e563983"
     }

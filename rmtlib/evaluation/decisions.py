@@ -72,12 +72,14 @@ class Rule:
     """What decides a claim.
 
     Attributes:
+        seeds: runs that every arm has to have; a decision after fewer would be one of many looks.
         paper: means of the arms if the paper is exactly true.
         spread: standard deviations between the seeds of the arms.
     """
 
     contrasts: tuple[Contrast, ...]
     gates: tuple[Gate, ...] = ()
+    seeds: int = RUNS_NEEDED
     paper: Mapping[str, float] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
 
@@ -85,7 +87,7 @@ class Rule:
     def runs(self) -> dict[str, int]:
         """Every arm that the rule needs, in order, and how many runs of it."""
         names = [name for contrast in self.contrasts for name in contrast.weights]
-        needed = dict.fromkeys([*names, *(gate.arm for gate in self.gates)], RUNS_NEEDED)
+        needed = dict.fromkeys([*names, *(gate.arm for gate in self.gates)], self.seeds)
         return dict.fromkeys((gate.than for gate in self.gates if gate.than), 1) | needed
 
 

@@ -20,8 +20,9 @@ DECLARED = Path(__file__).with_name("declared.json")
 
 
 def to_data(rule: Rule) -> dict[str, Any]:
-    """The rule as JSON has it: what is not bounded is left out."""
-    data: dict[str, Any] = json.loads(json.dumps(asdict(rule)))
+    """What decides of a rule, as JSON has it; not the worlds that it is simulated in. An absent bound is left out."""
+    decisive = {"contrasts": rule.contrasts, "gates": rule.gates, "seeds": rule.seeds}
+    data: dict[str, Any] = json.loads(json.dumps(decisive, default=asdict))
     for gate in data["gates"]:
         for key in [key for key, value in gate.items() if value in (None, math.inf, -math.inf)]:
             del gate[key]
@@ -31,7 +32,7 @@ def to_data(rule: Rule) -> dict[str, Any]:
 def from_data(data: dict[str, Any]) -> Rule:
     """The rule that `to_data` wrote."""
     contrasts = tuple(Contrast(**each) for each in data["contrasts"])
-    return Rule(contrasts, tuple(Gate(**each) for each in data["gates"]), data["paper"], data["spread"])
+    return Rule(contrasts, tuple(Gate(**each) for each in data["gates"]), data["seeds"])
 
 
 def primary(artifact: str, name: str, text: str, source: str, rule: str, test: Rule, **more: Any) -> Claim:

@@ -36,7 +36,6 @@ class Claim:
         rule: the contrasts in words.
         test: contrasts of arms, each below its limit if the sentence is true; of a primary claim also gates and worlds.
         primary: whether the rule decides it. Without this it is described.
-        seeds: runs of each arm that the protocol promises to a primary claim.
         declared: the rule's declarations, oldest first.
     """
 
@@ -46,13 +45,18 @@ class Claim:
     rule: str
     test: Rule
     primary: bool = False
-    seeds: int = RUNS_NEEDED
     declared: tuple[Declaration, ...] = ()
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows that have to be run for it; "<row>: <number>" is an arm of that row."""
         return tuple(dict.fromkeys(arm.partition(":")[0] for arm in self.test.runs))
+
+    @property
+    def decisive_rows(self) -> tuple[str, ...]:
+        """`rows` without those that a gate only compares with: a count of n-grams is the same whenever it is made."""
+        compared = {gate.than for gate in self.test.gates}
+        return tuple(row for row in self.rows if row not in compared)
 
 
 class Effect(NamedTuple):
@@ -72,7 +76,7 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim at one scale, by one declaration of its rule.
+    """A claim at one scale, by one declaration of its rule; the newest comes first.
 
     Attributes:
         effects: of every contrast that has its runs.
@@ -134,9 +138,9 @@ def _verdicts(
             entry.rule,
             arms,
             entry.commit,
-            any(record["finished"] < entry.declared for record in records if record["row"] in claim.rows),
+            any(record["finished"] < entry.declared for record in records if record["row"] in claim.decisive_rows),
         )
-        for entry in claim.declared
+        for entry in reversed(claim.declared)
     ]
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.evaluation.decisions import ENOUGH_POWER, RUNS_NEEDED, power, runs_needed
+from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
 from rmtlib.report.claims import OLDER, OUTCOMES, Claim, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
 from rmtlib.report.tables import Html, Table
@@ -93,10 +93,10 @@ def told(view: View, claim: Claim) -> dict[str, Any] | None:
     if not claim.primary:
         return None
     rules = primaries(view.report.claims)
-    paper = power(rules, claim.name, claim.seeds)["holds"]
-    boundary = power(rules, claim.name, claim.seeds, boundary=True)["holds"]
-    needed = claim.seeds if paper >= ENOUGH_POWER else runs_needed(rules, claim.name)
-    return {"n": claim.seeds, "paper": paper, "boundary": boundary, "needed": needed}
+    paper = power(rules, claim.name, claim.test.seeds)["holds"]
+    boundary = power(rules, claim.name, claim.test.seeds, boundary=True)["holds"]
+    needed = claim.test.seeds if paper >= ENOUGH_POWER else runs_needed(rules, claim.name)
+    return {"n": claim.test.seeds, "paper": paper, "boundary": boundary, "needed": needed}
 
 
 def rules_table(views: Iterable[View]) -> Table:
@@ -135,7 +135,7 @@ def _entry(view: View, verdict: Verdict, can: dict[str, Any] | None, results: Pa
     rows = {row.name for row in view.artifact.rows}
     if verdict.outcome in ("not run", "not enough runs"):
         needed = [row for row in claim.rows if row in rows]
-        cost = cost_of(view.artifact, view.results.records, verdict.scale, needed, RUNS_NEEDED, results)
+        cost = cost_of(view.artifact, view.results.records, verdict.scale, needed, verdict.claim.test.seeds, results)
     return {
         "artifact": view.artifact.name,
         "claim": claim.name,

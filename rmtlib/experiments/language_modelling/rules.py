@@ -22,7 +22,7 @@ def _paper(artifact: str, row: str) -> float:
 def _rule(artifact: str, gate: Gate, weights: Mapping[str, float]) -> Rule:
     paper = {row: _paper(artifact, row) for row in weights}
     spread = {row: SPREAD[artifact] * value for row, value in paper.items()}
-    return Rule((Contrast(weights),), (gate,), paper, spread)
+    return Rule((Contrast(weights),), (gate,), paper=paper, spread=spread)
 
 
 def _less(low: str, high: str) -> dict[str, float]:
