@@ -38,7 +38,8 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     fragments = {
         "figure": figure_fragment(view, out / "extra" / "figures"),
         "claims": view.claims(),
-        "tables": view.tables(f"{ROOT}/records.html"),
+        "beside": view.beside(f"{ROOT}/records.html"),
+        "tables": view.own(f"{ROOT}/records.html"),
         "scales": scales_table(view, results).to_html(),
         "differences": differences_fragment(notebook),
         "settings": settings_fragment(view),

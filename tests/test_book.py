@@ -314,7 +314,7 @@ def test_the_book_shows_the_records_numbers_and_verdicts(book):
     project, _ = book
     page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
     assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
-    assert page.select(".verdict.described") and page.select(".verdict.not-run")
+    assert page.select(".verdict.described") and page.select(".verdict.not-enough-runs")
     executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)
     assert any('alt="' in str(cell.get("outputs")) for cell in executed.cells)
 

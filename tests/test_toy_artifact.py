@@ -84,7 +84,7 @@ def test_the_page_has_all_its_parts(view, project):
         assert f"_generated/toy/{part}.md" in page
         page += (project / "book" / "toy" / f"{part}.md").read_text()
     for heading in (
-        "## Ours",
+        "## The paper beside ours",
         "## Claims",
         "## Tables",
         "## What was run",

@@ -21,14 +21,16 @@ from rmtlib.report.view import View
 from rmtlib.runs.progress import amount, duration, size
 
 ROOT = ".."  # of the book, as its artifacts/*.md see it
-RESULTS = """## Ours
+RESULTS = """## The paper beside ours
 
 {figure}
-## Claims
+{beside}
+"""
+DETAILS = """## Claims
 
 {claims}
-"""
-DETAILS = """## Tables
+
+## Tables
 
 Each seed (`s0`, `s1`, …) leads to the record of its run.
 

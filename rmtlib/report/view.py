@@ -49,13 +49,20 @@ class View:
         data = base64.b64encode(png.getvalue()).decode()
         return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt())}" style="max-width: 100%">')
 
-    def tables(self, records_page: str | None = None) -> Html:
-        """Beside the paper, then ours at each scale that was run, then the paper's own values."""
+    def beside(self, records_page: str | None = None) -> Html:
+        """The paper's numbers beside ours; empty if nothing was run."""
+        return Html(self.report.compare(self.results).to_html(records_page) if self.results.scales else "")
+
+    def own(self, records_page: str | None = None) -> Html:
+        """Ours at each scale that was run, then the paper's own values."""
         results, report = self.results, self.report
-        compared = [report.compare(results)] if results.scales else []
         ours = [table(results, scale) for scale in results.scales for table in report.by_scale]
-        shown = [table for table in (*compared, *ours, report.paper(results)) if table is not None]
+        shown = [table for table in (*ours, report.paper(results)) if table is not None]
         return Html("\n\n".join(table.to_html(records_page) for table in shown))
+
+    def tables(self, records_page: str | None = None) -> Html:
+        """All tables: beside the paper, then ours, then the paper's own values."""
+        return Html("\n\n".join(filter(None, (self.beside(records_page), self.own(records_page)))))
 
     def csv(self) -> str:
         """Every measured and every printed number, a line for each."""
