@@ -24,16 +24,18 @@ from rmtlib.report.pages import (
     records_fragment,
     scales_table,
     settings_fragment,
+    trials_table,
 )
 from rmtlib.report.verdicts import rules_table, scoreboard
 from rmtlib.report.view import View
 from rmtlib.runs.records import find_records
-from rmtlib.runs.spec import SCALES
+from rmtlib.runs.spec import PILOT, SCALES
 
 
 def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
     """Write the two parts that an artifact's page includes, and its executed notebook, into `out`."""
-    folder = out / view.artifact.name
+    folder, name = out / view.artifact.name, view.artifact.name
+    trials = trials_table(view.artifact, find_records(name, scale=PILOT, where=(results,)))
     folder.mkdir(parents=True, exist_ok=True)
     fragments = {
         "figure": figure_fragment(view, out / "extra" / "figures"),
@@ -41,6 +43,7 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
         "beside": view.beside(f"{ROOT}/records.html"),
         "tables": view.own(f"{ROOT}/records.html"),
         "scales": scales_table(view, results).to_html(),
+        "trials": trials.to_html() if trials else "",
         "differences": differences_fragment(notebook),
         "settings": settings_fragment(view),
     }

@@ -18,6 +18,7 @@ from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.measurements import Measurement, Record, latest, slug
 from rmtlib.report.tables import Table, plural, settings_table
 from rmtlib.report.view import View
+from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.progress import amount, duration, size
 
 ROOT = ".."  # of the book, as its artifacts/*.md see it
@@ -39,6 +40,8 @@ Each seed (`s0`, `s1`, …) leads to the record of its run.
 ## What was run, and what it takes
 
 {scales}
+
+{trials}
 
 {differences}
 ## Settings
@@ -85,6 +88,30 @@ def scales_table(view: View, results: Path) -> Table:
     )
 
 
+def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
+    """The trials of a search for settings: what each reached on validation, and what it took. None without any."""
+    by_id = {record["run_id"]: record for record in records}
+    rows = []
+    for trial in artifact.trials:
+        reached, took = "no record", ""
+        if record := by_id.get(trial.config.id):
+            *_, last = record["curves"]["validation"]
+            reached = f"{record['metrics'].get('validation', last[-1]):.4g}"
+            took = f"{duration(record['wall_s'])}, {amount(record['tokens'])} tokens"
+        rows.append((trial.name, f"{trial.config.row}, seed {trial.config.seed}", trial.note, reached, took))
+    return (
+        Table(
+            "Trials from which the settings of the scale medium were chosen: the best value on validation text, or exact "
+            "match on validation samples at the end. Their times are those of a machine with other work.",
+            ("trial", "of", "what it tried", "validation", "time"),
+            tuple(rows),
+            prose=("of", "what it tried"),
+        )
+        if rows
+        else None
+    )
+
+
 def settings_fragment(view: View) -> str:
     """The settings of a row at every scale, and how other rows' differ; from records if there are any."""
     artifact, records = view.artifact, view.results.records
@@ -93,6 +120,7 @@ def settings_fragment(view: View) -> str:
     caption = f"Settings of a run of {row} at each scale. {artifact.settings_note}".rstrip()
     tables = [settings_table(caption, columns)]
     rows = {row: config_of(artifact, records, row, "small").params for row in artifact.default_rows("small")}
+    rows = {name: params for name, params in rows.items() if set(params) == set(columns["small"])}  # no n-grams
     if len(rows) > 1:
         tables.append(settings_table("What differs between the small scale's default rows.", rows, differing=True))
     return "\n\n".join(table.to_html() for table in tables) + "\n"

@@ -160,7 +160,7 @@ def select(
         raise RmtlibError(f"no row of {artifact.name} matches both rows {rows!r} and tasks {tasks!r}")
     if prepare:
         artifact.prepare(scale, [row.name for row in chosen])
-    return [artifact.config(row.name, scale, seed) for row in chosen for seed in range(count)]
+    return list(dict.fromkeys(artifact.config(row.name, scale, seed) for row in chosen for seed in range(count)))
 
 
 def _select_trials(artifact: Artifact, seeds: int | str | None, rows: str | None, tasks: str | None) -> list[RunConfig]:
