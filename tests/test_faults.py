@@ -24,7 +24,7 @@ from rmtlib.experiments.language_modelling.artifact import Enwik8
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.records import load_record
-from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.spec import PILOT, RunConfig
 from rmtlib.segments import next_token_labels
 from rmtlib.settings import from_dict
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -223,7 +223,9 @@ def rates(config: RunConfig) -> list[float]:
 def test_published_records_were_made_with_the_learning_rates_of_today(artifact, root: Path):
     paths = sorted((root / "results" / artifact).glob("*.json"))
     assert paths
-    for path in paths:
-        published = RunConfig.from_json(load_record(path)["config"])
+    configs = {path: RunConfig.from_json(load_record(path)["config"]) for path in paths}
+    for path, published in configs.items():
+        if published.scale == PILOT or "train" not in published.params:  # trials, counts of n-grams
+            continue
         today = get_artifact(artifact).with_all_files(published.row, published.scale, published.seed)
         assert rates(published) == rates(today), path.name

@@ -433,7 +433,8 @@ def test_impossible_numbers_are_refused_under_a_valid_seal(artifact, metrics, sa
 def test_a_published_value_that_was_changed_and_sealed_again_is_found(artifact, change, said, root):
     """Each derived value of a published record, against what it is derived from."""
     records = [json.loads(path.read_text()) for path in sorted((root / "results" / artifact).glob("*.json"))]
-    record = next(record for record in records if check_record(record, ALL[artifact]) == (None, None))
+    small = [r for r in records if r["scale"] == "small" and "train" in r["config"]["params"]]
+    record = next(record for record in small if check_record(record, ALL[artifact]) == (None, None))
     for key, value in change.items():
         if isinstance(key, tuple):
             record["metrics"]["exact_match"][0][key[0]] = value

@@ -124,9 +124,9 @@ def test_all_is_described_and_in_the_claimed_direction_on_records_shaped_like_th
 
 
 def test_qa1_holds_beyond_its_training_length_or_fails():
-    assert verdicts(fakes.seeds("qa1", (0.01, 0.02, 0.03)))["holds-beyond"].outcome == "holds"
-    assert verdicts(fakes.seeds("qa1", (0.15, 0.16, 0.17)))["holds-beyond"].outcome == "fails"
-    shut = verdicts(fakes.seeds("qa1", (0.01, 0.02, 0.03), start=0.5))["holds-beyond"]
+    assert verdicts(fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02)))["holds-beyond"].outcome == "holds"
+    assert verdicts(fakes.seeds("qa1", (0.15, 0.16, 0.17, 0.16)))["holds-beyond"].outcome == "fails"
+    shut = verdicts(fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02), start=0.5))["holds-beyond"]
     assert shut.outcome == "undecided" and shut.why == "it did not learn the task: qa1: trained is 0.5, not above 0.9"
 
 
@@ -239,27 +239,27 @@ def test_a_contrast_in_words():
 
 
 def test_tags_show_verdict_scale_effect_interval_and_n():
-    view = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03)))
+    view = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02)))
     verdict = view.verdicts()[0]
     (effect,) = verdict.effects
-    assert effect.numbers == f"{effect.effect:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}], n = 3"
+    assert effect.numbers == f"{effect.effect:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}], n = 4"
     tag = f'<span class="verdict holds">holds</span> <span class="numbers">small: {effect.numbers}'
     assert tag in view.claims() and tag in scoreboard([view])
     assert scoreboard([view]).startswith('<p class="tally">1 holds, 2 described, 2 not enough runs.</p>')
 
 
 def test_a_changed_rule_has_two_verdicts():
-    (claim, *_), records = CLAIMS, fakes.seeds("qa1", (0.01, 0.02, 0.03))
+    (claim, *_), records = CLAIMS, fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02))
     strict = replace(claim.test, contrasts=(Contrast({"qa1: fall": 1}, limit=0.0),))
     entries = (Declaration("2025-01-01T00:00:00+00:00", "aaaaaaa", strict),)
     entries += (Declaration("2026-06-01T00:00:00+00:00", "bbbbbbb", claim.test),)
     found = judge([replace(claim, declared=entries)], records, arms)
-    assert [(v.commit, v.outcome) for v in found] == [("aaaaaaa", "fails"), ("bbbbbbb", "holds")]
-    assert [v.older for v in found] == [False, True]
+    assert [(v.commit, v.outcome) for v in found] == [("bbbbbbb", "holds"), ("aaaaaaa", "fails")]
+    assert [v.older for v in found] == [True, False]
 
 
 def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
-    listed = {c["claim"]: c for c in as_data(view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03))), tmp_path)}
+    listed = {c["claim"]: c for c in as_data(view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02))), tmp_path)}
     beyond = listed["holds-beyond"]
     assert beyond["verdict"] == "holds" and beyond["cost"] is None and beyond["p"] < 0.05
     assert beyond["power"]["n"] == 4 and beyond["power"]["paper"] > 0.8 > 0.06 > beyond["power"]["boundary"]

@@ -90,8 +90,9 @@ def scales_table(view: View, results: Path) -> Table:
 
 def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
     """The trials of a search for settings: what each reached on validation, and what it took. None without any."""
-    by_id = {record["run_id"]: record for record in records}
-    rows = []
+    if not artifact.trials:
+        return None
+    by_id, rows = {record["run_id"]: record for record in records}, []
     for trial in artifact.trials:
         reached, took = "no record", ""
         if record := by_id.get(trial.config.id):
@@ -99,16 +100,12 @@ def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
             reached = f"{record['metrics'].get('validation', last[-1]):.4g}"
             took = f"{duration(record['wall_s'])}, {amount(record['tokens'])} tokens"
         rows.append((trial.name, f"{trial.config.row}, seed {trial.config.seed}", trial.note, reached, took))
-    return (
-        Table(
-            "Trials from which the settings of the scale medium were chosen: the best value on validation text, or exact "
-            "match on validation samples at the end. Their times are those of a machine with other work.",
-            ("trial", "of", "what it tried", "validation", "time"),
-            tuple(rows),
-            prose=("of", "what it tried"),
-        )
-        if rows
-        else None
+    return Table(
+        "Trials from which the settings of medium were chosen: the best value on validation text, or exact match on "
+        "validation samples at the end. Their times are those of a machine with other work.",
+        ("trial", "of", "what it tried", "validation", "time"),
+        tuple(rows),
+        prose=("of", "what it tried"),
     )
 
 
