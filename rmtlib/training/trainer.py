@@ -101,11 +101,9 @@ class Trainer:
                 raise Stopped(f"stopped in {self.where()} with a checkpoint in {self.folder}")
             first = state.step
             loss, norm, lr = self._train_step()
-            # A step of a stream may count as several.
-            crossed = lambda every, first=first: state.step // every > first // every  # noqa: E731
-            if first == 0 or crossed(self.config.log_every):
+            if first == 0 or _crossed(first, state.step, self.config.log_every):
                 self.log(loss=loss, gradient_norm=norm, lr=lr)
-            if state.step == steps[stage] or crossed(source.evaluate_every(stage)):
+            if state.step == steps[stage] or _crossed(first, state.step, source.evaluate_every(stage)):
                 self._score()
             done = sum(steps[:stage]) + state.step
             self.progress(source.label(stage), done, sum(steps), loss=loss, tokens=state.tokens)
@@ -263,6 +261,11 @@ class Trainer:
 def autocast(device: torch.device, precision: str) -> Any:
     """bf16 autocast if asked for, else nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` was reached; a step of a stream may count as several."""
+    return after // every > before // every
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

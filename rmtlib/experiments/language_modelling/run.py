@@ -82,6 +82,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         model.step = torch.compile(model.step)
 
     def measure(model: TransformerXL, split: str) -> Likelihood:
+        """The likelihood of a split; the cache may be longer in evaluation than in training (rows of segment 512)."""
         trained = model.config
         model.config = replace(trained, cache=params.evaluation["cache"])
         try:
