@@ -259,7 +259,8 @@ def test_a_changed_rule_has_two_verdicts():
 
 
 def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
-    listed = {c["claim"]: c for c in as_data(view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02))), tmp_path)}
+    view = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03, 0.02)))
+    listed = {c["claim"]: c for c in as_data(view, tmp_path)}
     beyond = listed["holds-beyond"]
     assert beyond["verdict"] == "holds" and beyond["cost"] is None and beyond["p"] < 0.05
     assert beyond["power"]["n"] == 4 and beyond["power"]["paper"] > 0.8 > 0.06 > beyond["power"]["boundary"]

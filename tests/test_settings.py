@@ -31,8 +31,9 @@ RESULTS = sorted((Path(__file__).parent.parent / "results").rglob("*.json"))
 
 
 def read(config: RunConfig):
-    family = FAMILIES[config.artifact]
-    return family.read_params(config.params) if family is language_modelling else from_dict(family.Params, config.params)
+    if FAMILIES[config.artifact] is language_modelling:
+        return language_modelling.read_params(config.params)
+    return from_dict(FAMILIES[config.artifact].Params, config.params)
 
 
 @pytest.fixture(params=[True, False], ids=["pydantic", "plain"])
