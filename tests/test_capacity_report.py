@@ -9,11 +9,13 @@ import pytest
 from rmtlib.data.associative import PairTask
 from rmtlib.evaluation.capacity import expected_accuracy
 from rmtlib.experiments.capacity.artifact import MemoryCapacity
+from rmtlib.experiments.capacity.figure import STYLES
 from rmtlib.experiments.capacity.report import DIGITS
 from rmtlib.experiments.capacity.rows import VALUES
 from rmtlib.experiments.capacity.rules import RULES
 from rmtlib.experiments.view import view_of
 from rmtlib.report import pages
+from rmtlib.report.figures import style_of
 from rmtlib.report.tables import mean_text
 
 REMEMBER, REWRITE = (1, 5, 10, 16), (1, 10, 100, 500)
@@ -142,3 +144,9 @@ def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
     assert "evaluation_batch" not in differing  # is the same for all
     assert "perfect recall" in view.tables() and "198,144" in view.tables()  # ARMT's floats at the paper's setting
     assert view.alt() and len(MemoryCapacity.rows) == 20
+
+
+def test_every_row_has_a_style_of_its_own():
+    for row in MemoryCapacity.rows:
+        assert style_of(STYLES, row.name.rpartition("-")[0])
+    assert len(set(STYLES.values())) == len(STYLES)

@@ -15,6 +15,7 @@ from rmtlib.report.figures import (
     RC,
     RED,
     Panel,
+    Style,
     draw_series,
     grey_line,
     legend_handles,
@@ -29,7 +30,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {"armt": BLUE, "rmt": RED, "mamba": GREEN, "prmt": PINK, "armt-nogamma": ORANGE, "armt-released": BLACK}
+STYLES = {
+    "armt": BLUE,
+    "rmt": RED,
+    "mamba": GREEN,
+    "prmt": PINK,
+    "armt-nogamma": ORANGE,
+    "armt-released": BLACK,
+    "armt-equal": Style("#56B4E9", "o"),
+    "rmt-equal": Style("#8B3A00", "s"),
+    "armt-attached": Style("#444444", "v"),
+    "armt-fixed": Style("#B8A800", "D"),
+}
 TASKS = ("remember", "rewrite")
 
 
