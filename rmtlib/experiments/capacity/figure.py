@@ -77,6 +77,8 @@ def _finish(ax: Axes, task: str, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
     mark_trained(ax, panel, [series.at_trained_x.x for series in panel.series])
+    if not panel.series and panel.scale:
+        ax.text(0.5, 0.5, "not run", transform=ax.transAxes, ha="center", va="center", color=GREY)
     if task == "remember":
         most = max((series.last.x for series in panel.series), default=1)
         ax.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle=":", zorder=1)
