@@ -37,8 +37,8 @@ def _jsonable(value: Any) -> Any:
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     """The inverse of `to_params`: the dataclass, with all that is in it.
 
-    Types and bounds are checked by pydantic; if it is not installed (training needs torch, transformers, numpy and
-    safetensors alone) only names are.
+    Types are checked by pydantic, if it is installed (training needs torch, transformers, numpy and safetensors alone);
+    names and bounds always, bounds by the dataclasses themselves.
 
     Raises:
         RmtlibError: a field is unknown or missing, at any depth, or has a value that it cannot have.
@@ -91,6 +91,14 @@ def _adapter(hint: Any) -> Any:
 
     config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     return TypeAdapter(hint) if is_dataclass(hint) else TypeAdapter(hint, config=config)
+
+
+def at_least(settings: Any, least: float, *names: str) -> None:
+    """For a dataclass's `__post_init__`: ValueError if one of these fields is below `least`; None is no number."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value!r}; it must be {least} or more")
 
 
 def _is_later(field: Field[Any]) -> bool:

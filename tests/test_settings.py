@@ -85,6 +85,49 @@ def test_a_wrong_value_is_one_line_with_the_field_and_what_it_can_be(change, sai
     assert str(error.value) == said
 
 
+@pytest.mark.parametrize(
+    "part, change, said",
+    [
+        ("train", {"batch_size": 0}, "settings in train: batch_size is 0; it must be 1 or more"),
+        ("train", {"steps": 0}, "steps is 0"),
+        ("train", {"segment_size": -1}, "segment_size is -1"),
+        ("train", {"evaluate_every": 0}, "evaluate_every is 0"),
+        ("train", {"log_every": 0}, "log_every is 0"),
+        ("train", {"lr": -1.0}, "lr is -1.0; it must be 0 or more"),
+        ("model", {"n_heads": 0}, "settings in model: n_heads is 0"),
+        ("model", {"d_model": 0}, "d_model is 0"),
+        ("model", {"memory_tokens": -2}, "memory_tokens is -2; it must be 0 or more"),
+        ("model", {"dropout": 2.0}, "dropout is 2.0"),
+        ("evaluation", {"columns": 0}, "it must have a segment, a cache and columns"),
+        ("evaluation", {"segments": 8}, "it must have a segment, a cache and columns"),
+        ("tokens", {"test": -5}, "they must count train, validation, test from 1 up"),
+        ("tokens", {"trian": 5}, "they must count train, validation, test from 1 up"),
+        (None, {"corpus": "nosuch"}, "corpus is 'nosuch'; it must be one of enwik8, "),
+    ],
+)
+def test_values_out_of_bounds_are_one_line_also_without_pydantic(part, change, said, checker):
+    params = ARTIFACTS["enwik8"].config("rmt-10-bptt-2-seg128", "smoke", 0).to_json()["params"]
+    wrong = params | (change if part is None else {part: params[part] | change})
+    with pytest.raises(RmtlibError, match=said):
+        from_dict(language_modelling.Params, wrong)
+
+
+def test_bounds_hold_in_the_other_families(checker):
+    params = ARTIFACTS["memory-capacity"].config("mamba-remember", "smoke", 0).to_json()["params"]
+    for change, said in (
+        ({"evaluation_batch": 0}, "evaluation_batch is 0"),
+        ({"key_sizes": []}, "one for each of 2 stages"),
+    ):
+        with pytest.raises(RmtlibError, match=said):
+            from_dict(capacity.Params, params | change)
+    params["train"]["stages"][0]["steps"] = 0
+    with pytest.raises(RmtlibError, match=r"train\.stages\[0\]: steps is 0"):
+        from_dict(capacity.Params, params)
+    params = ARTIFACTS["figure-5"].config("qa1", "smoke", 0).to_json()["params"]
+    with pytest.raises(RmtlibError, match="stages is empty"):
+        from_dict(babilong.Params, params | {"train": params["train"] | {"stages": []}})
+
+
 def test_wrong_values_are_found_at_any_depth():
     params = ARTIFACTS["memory-capacity"].config("mamba-remember", "smoke", 0).to_json()["params"]
     params["train"]["stages"][1]["steps"] = "many"

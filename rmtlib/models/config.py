@@ -4,6 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rmtlib.settings import at_least
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -34,6 +41,8 @@ class DecoderConfig:
     init_std: float | None = field(default=None, metadata={"since": 2})
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions")
+        _check_dropout(self.dropout)
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % (self.n_kv_heads or self.n_heads):
@@ -85,6 +94,9 @@ class TransformerXLConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "d_head", "d_ff")
+        at_least(self, 0, "memory_tokens", "cache")
+        _check_dropout(self.dropout)
         if self.d_model % 2:
             raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
         for name, known in (
@@ -94,8 +106,6 @@ class TransformerXLConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
-        if min(self.memory_tokens, self.cache) < 0:
-            raise ValueError(f"memory_tokens {self.memory_tokens} and cache {self.cache} must be 0 or more")
         if self.auxiliary_token and not (self.memory_tokens and self.recurrent):
             raise ValueError("auxiliary_token needs memory tokens that are written")
 
@@ -173,6 +183,7 @@ class MambaConfig:
     init: Literal["torch", "huggingface"] = field(default="torch", metadata={"since": 2})
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "vocab_size", "d_model", "n_layers", "state_size", "expand", "conv_taps", "dt_rank")
         if self.init not in ("torch", "huggingface"):
             raise ValueError(f"init is {self.init!r}; it must be 'torch' or 'huggingface'")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rmtlib.seeds import generator
+from rmtlib.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Stage:
     steps: int
     lr: float
     evaluate_every: int | None = None  # steps between two validations; None: as in the other stages
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "segments", "lr")
+        at_least(self, 1, "steps", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class TrainConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every")
+        if not self.stages:
+            raise ValueError("stages is empty; it must have a stage at least")
         if self.recompute and self.bptt_segments is not None:
             raise ValueError("recompute goes with full BPTT only: leave bptt_segments None")
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rmtlib.settings import at_least
+
 Replay = Literal["stored", "newest", "released", "none"]
 Order = Literal["text", "rotated"]
 
@@ -48,8 +50,8 @@ class StreamConfig:
             raise ValueError(f"replay is {self.replay!r}; it must be one of {', '.join(get_args(Replay))}")
         if self.order not in get_args(Order):
             raise ValueError(f"order is {self.order!r}; it must be one of {', '.join(get_args(Order))}")
-        if self.bptt < 0:
-            raise ValueError(f"bptt is {self.bptt}; it must be 0 or more")
+        at_least(self, 0, "bptt", "lr", "warmup", "auxiliary")
+        at_least(self, 1, "steps", "segment_size", "batch_size", "evaluate_every", "log_every")
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to zero at the last step."""

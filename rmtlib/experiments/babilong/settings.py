@@ -7,6 +7,7 @@ from rmtlib.models.config import DecoderConfig
 from rmtlib.models.size import decoder_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
+from rmtlib.settings import at_least
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
@@ -29,6 +30,9 @@ class Params:
     validation_samples: int
     test_samples: Mapping[str, int]  # segments -> number of test samples
     evaluation_batch: int  # samples evaluated at once
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "validation_samples", "evaluation_batch")
 
 
 def context_tokens(segments: int, segment_size: int) -> int:

@@ -6,6 +6,7 @@ from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, MambaConf
 from rmtlib.models.size import decoder_weights, mamba_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
+from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
 
 
@@ -74,6 +75,13 @@ class Params:
     test_pairs: tuple[int, ...]
     test_samples: int
     evaluation_batch: int  # samples evaluated at once
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "train_samples", "validation_samples", "test_samples", "evaluation_batch")
+        if len(self.key_sizes) != len(self.train.stages):
+            raise ValueError(
+                f"key_sizes are {self.key_sizes}; there must be one for each of {len(self.train.stages)} stages"
+            )
 
     @property
     def train_pairs(self) -> int:

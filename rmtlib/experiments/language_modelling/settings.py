@@ -9,7 +9,7 @@ from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.cost import PROCESS_BYTES, activations, transformer_cost
 from rmtlib.runs.spec import Cost
-from rmtlib.settings import from_dict
+from rmtlib.settings import at_least, from_dict
 from rmtlib.training.stream_config import StreamConfig
 
 
@@ -32,6 +32,12 @@ class Params:
     evaluation: Mapping[str, int]
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        _check_text(self.corpus, self.tokens)
+        sizes, least = self.evaluation, {"segment": 1, "cache": 0, "columns": 1}
+        if set(sizes) != set(least) or any(sizes[name] < least[name] for name in least):
+            raise ValueError(f"evaluation is {dict(sizes)}; it must have a segment, a cache and columns")
+
 
 @dataclass(frozen=True)
 class NGramParams:
@@ -40,6 +46,10 @@ class NGramParams:
     corpus: str
     tokens: Mapping[str, int | None]
     order: int
+
+    def __post_init__(self) -> None:
+        _check_text(self.corpus, self.tokens)
+        at_least(self, 1, "order")
 
 
 def read_params(params: Mapping[str, Any]) -> Params | NGramParams:
@@ -61,6 +71,14 @@ VOCABULARIES = {
     "synthetic-characters": 35,
     "synthetic-words": 847,
 }
+
+
+def _check_text(corpus: str, tokens: Mapping[str, int | None]) -> None:
+    """ValueError unless it is a known corpus, of which so many tokens of each split can be used."""
+    if corpus not in SPLIT_TOKENS:
+        raise ValueError(f"corpus is {corpus!r}; it must be one of {', '.join(SPLIT_TOKENS)}")
+    if set(tokens) - set(SPLIT_TOKENS[corpus]) or any(count is not None and count < 1 for count in tokens.values()):
+        raise ValueError(f"tokens are {dict(tokens)}; they must count {', '.join(SPLIT_TOKENS[corpus])} from 1 up")
 
 
 def _body(model: TransformerXLConfig) -> int:
