@@ -204,6 +204,12 @@ def test_a_resealed_record_still_has_to_agree_with_its_config(tmp_path, key):
         load_record(tmp_path / "record.json")
 
 
+def test_a_resealed_record_still_has_to_say_which_code_made_it(tmp_path):
+    write_record(tmp_path / "record.json", new_record() | {"git": {"commit": "0" * 40}})
+    with pytest.raises(RmtlibError, match=r"lacks or adds keys, .* \(dirty\)"):
+        load_record(tmp_path / "record.json")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1', b"[]", b"\xff\xfe"])
 def test_a_damaged_record_is_named(tmp_path, content):
     path = tmp_path / "record.json"
@@ -481,6 +487,8 @@ def test_impossible_curves_and_costs_are_found():
     for changes, said in (
         ({"curves": {"loss": [[1, 1, -2.0]]}}, "the curve loss has -2.0"),
         ({"curves": {"validation": [[1, 1, 1.5]]}}, "the curve validation has 1.5"),
+        ({"curves": {"loss": None}}, "the curve loss is None"),
+        ({"data": [{"sha256": "0"}]}, "without a name"),
         ({"tokens": 0}, "tokens is 0"),
         ({"wall_s": -1.0}, "wall_s is -1.0"),
     ):

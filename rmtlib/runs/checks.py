@@ -18,6 +18,8 @@ def check_record(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | N
     for key, least in (("wall_s", 0), ("tokens", 1), ("peak_memory_bytes", 0), ("peak_host_memory_bytes", 0)):
         if not is_number(record[key], least):
             return f"{key} is {record[key]!r}", None
+    if wrong := [d for d in record["data"] if not isinstance(d, dict) or "name" not in d]:
+        return f"data has {wrong[0]!r}, without a name", None
     try:
         config = RunConfig.from_json(record["config"])
         return artifact.check_metrics(record["metrics"], record["curves"], config), None
@@ -68,7 +70,10 @@ def _outcomes(packed: Any, n: int, correct: int) -> str | None:
 def check_curves(curves: Mapping[str, Any], least: float, most: float) -> str | None:
     """Losses are not negative, validation scores in these bounds; a number that was not finite is null."""
     for name, low, high in (("loss", 0.0, math.inf), ("validation", least, most)):
-        for point in curves.get(name, []):
+        curve = curves.get(name, [])
+        if not isinstance(curve, list):
+            return f"the curve {name} is {curve!r}"
+        for point in curve:
             if not isinstance(point, list) or not point:
                 return f"the curve {name} has {point!r}"
             if point[-1] is not None and not is_number(point[-1], low, high):

@@ -124,6 +124,7 @@ def load_record(path: str | Path) -> dict[str, Any]:
     if record.get("schema") != SCHEMA:
         raise RmtlibError(f"{path} has schema {record.get('schema')!r}, this rmtlib reads {SCHEMA}: {remedy}")
     wrong = sorted(set(record) ^ KEYS) or [key for key, kind in _TYPES.items() if not isinstance(record[key], kind)]
+    wrong = wrong or sorted({"commit", "dirty"} - set(record["git"]))
     if wrong:
         raise RmtlibError(f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}")
     try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def _stories(records: list[dict[str, Any]], row: str) -> str:
     """ "bAbI's files", "the simulator", or both, as the records of a row say."""
     simulated = {
-        any(part["source"] == "simulator" for part in record["data"]) for record in records if record["row"] == row
+        any(part.get("source") == "simulator" for part in record["data"]) for record in records if record["row"] == row
     }
     return " and ".join(("the simulator" if made else "bAbI's files") for made in sorted(simulated))
 

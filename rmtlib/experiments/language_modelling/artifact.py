@@ -160,7 +160,7 @@ class LanguageTable(Artifact):
         sizes = {"tokens": used_tokens(params)["test"]}
         if isinstance(params, NGramParams):
             return differs(metrics, sizes | {"segment": params.order, "cache": 0, "memory_tokens": 0, "state_size": 0})
-        best = min((score for _, score in curves["validation"] if score is not None), default=None)
+        best = min((point[-1] for point in curves.get("validation", []) if point[-1] is not None), default=None)
         if metrics["validation"] != best:
             return f"validation is {metrics['validation']!r}, the best of its curve is {best!r}"
         sizes |= {"segment": params.train.segment_size, "cache": params.model.cache}
