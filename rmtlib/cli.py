@@ -405,11 +405,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rmtlib status | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:  # of an extra: training needs none of them
+        if error.name is None or error.name.startswith("rmtlib"):
+            raise
+        print(f"error: this needs {error.name}, which is not installed: pip install 'rmtlib[all]'", file=sys.stderr)
+        return 2
     except OSError as error:
-        print(
-            f"error: {error.strerror or error}: {error.filename or 'while reading or writing'}",
-            file=sys.stderr,
-        )
+        print(f"error: {error.strerror or error}: {error.filename or 'while reading or writing'}", file=sys.stderr)
         return 2
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def rmtlib(capsys):
 
 
 # Mistakes
+
+
+def test_a_missing_package_of_an_extra_is_one_line(rmtlib, monkeypatch):
+    monkeypatch.setattr(Fake, "summary", lambda *_: import_module("no_such_package"))
+    status, _, error = rmtlib("run", "fake", "--scale", "smoke", "--rows", "base", "--seeds", "1")
+    assert status == 2 and error.endswith(
+        "error: this needs no_such_package, which is not installed: pip install 'rmtlib[all]'\n"
+    )
 
 
 @pytest.mark.parametrize(
