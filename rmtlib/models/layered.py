@@ -25,7 +25,7 @@ from torch import Tensor
 from rmtlib.models.blocks import Blocks, stack
 from rmtlib.models.decoder import Decoder, KeyValues, OpenSegment
 from rmtlib.models.interface import LanguageModel
-from rmtlib.models.stacked import StackedBlocks
+from rmtlib.models.stacked import StackedBlocks, stackable
 
 State = Any
 """A NamedTuple of tensors, each with the layers first: (L, B, ...)."""
@@ -142,6 +142,11 @@ class LayeredModel(LanguageModel):
         Returns:
             Yields the outputs (B, S, D) of each segment in order; the generator's value is the state after the last.
         """
+        if not stackable(self.decoder):  # adapters inside
+            for input_ids_BS, lengths_B in segments:
+                hidden_BSD, state = self.step(input_ids_BS, state, lengths_B)
+                yield hidden_BSD
+            return state
         run, source = StackedBlocks(self.decoder), iter(segments)
         cells: deque[Blocks] = deque()  # the segments under way, newest first: one each in layers first .. last-1
         first = last = 0
@@ -180,7 +185,7 @@ class LayeredModel(LanguageModel):
         estimate).
         """
         c = self.decoder.config
-        if count < 2 or c.n_layers < 3 or (self.training and c.dropout > 0):
+        if count < 2 or c.n_layers < 3 or (self.training and c.dropout > 0) or not stackable(self.decoder):
             return False
         size = batch * (length + (1 + self.has_read_block) * self.memory_tokens) * c.d_model
         if self.decoder.tokens.weight.device.type == "cpu":
