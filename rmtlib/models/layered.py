@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks, stack
 from rmtlib.models.decoder import Decoder, KeyValues, OpenSegment
 from rmtlib.models.interface import LanguageModel
@@ -41,7 +42,7 @@ def join_layers(parts: list[State]) -> State:
     return parts[0] if len(parts) == 1 else type(parts[0])(*(torch.cat(xs) for xs in zip(*parts, strict=True)))
 
 
-class LayeredModel(LanguageModel):
+class LayeredModel(HasMemory, LanguageModel):
     """A decoder whose layers each have a memory of their own; see the module's text.
 
     Layout of a segment: [read block, if the model has one | text | write block | padding].
