@@ -47,15 +47,20 @@ def hf_model(kind: str) -> torch.nn.Module:
 KINDS = ["gpt2", "neox-parallel", "neox-sequential", "llama-tied", "llama-untied", "mistral", "qwen2", "qwen3"]
 
 
+def exact_norms(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face computes RMS norms in float32 whatever the model's dtype; here float64 stays float64."""
+    for part in model.modules():
+        if type(part).__name__.endswith("RMSNorm") and part.weight.dtype == torch.float64:
+            monkeypatch.setattr(
+                type(part), "forward", lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
+            )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_logits_equal_hugging_face(kind, dtype, bound, monkeypatch):
     model = hf_model(kind).to(dtype)
-    for part in model.modules():  # Hugging Face computes RMS norms in float32 whatever the model's dtype
-        if dtype == torch.float64 and type(part).__name__.endswith("RMSNorm"):
-            monkeypatch.setattr(
-                type(part), "forward", lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
-            )
+    exact_norms(model, monkeypatch)
     decoder = decoder_from_hf(model).eval()
     ids = torch.randint(0, V, (3, T))
     with torch.no_grad():

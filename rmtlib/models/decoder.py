@@ -8,6 +8,7 @@ E width of a head, P positions already in the key-value cache, V vocabulary, N c
 are wanted.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -247,6 +248,10 @@ class Decoder(nn.Module):
             for last in (module.attention.out_map(), module.feed_forward.maps()[2]):
                 nn.init.normal_(last.get_parameter("weight"), std=std / (2 * self.config.n_layers) ** 0.5)
 
+    def embedding_scale(self) -> Tensor:
+        """Standard deviation of the embeddings' elements, as memory is drawn."""
+        return self.tokens.weight.detach().std()
+
     def embed(self, input_ids_BS: Tensor) -> Tensor:
         """Token embeddings (B, S, D), with a convolution over the `conv_taps` tokens up to each one added.
 
@@ -303,14 +308,34 @@ class Decoder(nn.Module):
         Returns:
             The final norm's output (B, T, D), of `rows_BQ` (B, Q, D), and the cache grown by T.
         """
-        first = cache.length if cache is not None else 0
-        x_BTD = self.add_positions(x_BTD, first)
-        angles = self.angles(first, x_BTD.shape[1], x_BTD.device)
+        x_BTD = self.add_positions(x_BTD, cache.length if cache is not None else 0)
+        return self.run(x_BTD, mask=mask, cache=cache, rows_BQ=rows_BQ)
+
+    def run(
+        self,
+        x_BTD: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValues | None = None,
+        rows_BQ: Tensor | None = None,
+        before: Callable[[int, Tensor], Tensor] | None = None,
+        after: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """Blocks and final norm on embeddings that have positions; other arguments and results as `forward`.
+
+        Memory in each layer: `before(layer, x)` gives what the block reads in place of its input x (B, T, D);
+        `after(layer, x)` is given its output, of the last block at `rows_BQ` alone.
+        """
+        angles = self.angles(cache.length if cache is not None else 0, x_BTD.shape[1], x_BTD.device)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             past = (cache.keys[layer], cache.values[layer]) if cache is not None else None
             is_last = layer == len(self.blocks) - 1
+            if before is not None:
+                x_BTD = before(layer, x_BTD)
             x_BTD, (k, v) = block(x_BTD, angles, mask, past, rows_BQ if is_last else None)
+            if after is not None:
+                after(layer, x_BTD)
             keys.append(k)
             values.append(v)
         return self.norm(x_BTD), KeyValues(tuple(keys), tuple(values))

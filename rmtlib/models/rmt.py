@@ -51,7 +51,7 @@ class RMT(HasMemory, LanguageModel):
             raise ValueError(f"memory_mask is {memory_mask!r}; it must be 'causal' or 'bidirectional'")
         self.decoder = decoder
         self.memory_mask = memory_mask
-        scale = decoder.tokens.weight.detach().std()
+        scale = decoder.embedding_scale()
         self.memory_MD = nn.Parameter(torch.randn(memory_tokens, decoder.config.d_model) * scale)
 
     @property
