@@ -166,9 +166,7 @@ def _donors(
         raise RmtlibError("memory 'other' needs the other text's stream")
     full = [each for each in windows_of(len(source), window, segment, score) if each.stop - each.start == window]
     if memory == "shuffled" and len(full) < 2:
-        raise RmtlibError(
-            f"memory cannot be shuffled among {len(full)} windows of {window:,} tokens: use a longer text"
-        )
+        raise RmtlibError(f"memory cannot be shuffled among {len(full)} windows of {window:,}: use a longer text")
     away = len(full) // 2 if memory == "shuffled" else 0
     return [window_sample(source, full[(i + away) % len(full)], score) for i in range(len(whole))]
 
@@ -187,14 +185,13 @@ def _read(
     segments = list(_segments(samples, segment))
     for s, part in enumerate(segments):
         part = part.to(device)
-        labelled = part.labelled()
+        labelled, last = part.labelled(), s == len(segments) - 1
         if lent is not None:
             before = next(lent)
         else:
             before = start if memory == "off" else state
-        writes = memory == "own" and s < len(segments) - 1
         hidden_BND, state = model.step(
-            part.input_ids_BS, before, part.lengths_B, write=writes, rows_BN=labelled.rows_BN
+            part.input_ids_BS, before, part.lengths_B, write=memory == "own" and not last, rows_BN=labelled.rows_BN
         )
         count = len(labelled.targets_K) // len(samples)
         nll_K = model.nll(labelled.select(hidden_BND), labelled.targets_K).double()

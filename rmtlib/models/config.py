@@ -221,7 +221,7 @@ class LoRAConfig:
     """
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.1
     targets: tuple[str, ...] = ()
 

@@ -30,9 +30,8 @@ def add_lora(model: Any, config: LoRAConfig) -> None:
     targets = list(config.targets or qkv_names(model.decoder))
     maps = {name.rpartition(".")[2] for name, part in model.decoder.named_modules() if isinstance(part, nn.Linear)}
     if unknown := [name for name in targets if name not in maps]:
-        raise RmtlibError(
-            f"the backbone has no linear map {unknown[0]!r} for LoRA: use some of {', '.join(sorted(maps))}"
-        )
+        known = ", ".join(sorted(maps))
+        raise RmtlibError(f"the backbone has no linear map {unknown[0]!r} for LoRA: use some of {known}")
     settings = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
     )

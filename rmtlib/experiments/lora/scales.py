@@ -234,9 +234,10 @@ def _readings(study: Study, s: Scale) -> tuple[Reading, ...]:
 def _notebook(s: Scale, window: int, segment: int) -> list[Reading]:
     """The study's notebook: windows of the context that stand alone, of the raw and of the word-level test text."""
     joined = "-joined" * s.joined
-    texts = {"raw": f"{s.text}{joined}", "words": f"{s.published_text}{joined}"}
+    texts = [("raw", s.text), ("words", s.published_text)]
     return [
-        Reading(f"notebook, {form}", text, "test", s.test, window, segment, "inside") for form, text in texts.items()
+        Reading(f"notebook, {form}", f"{text}{joined}", "test", s.test, window, segment, "inside")
+        for form, text in texts
     ]
 
 

@@ -162,9 +162,7 @@ def _body(c: DecoderConfig) -> int:
 
 def _passes(reading: Reading) -> float:
     """How often a text's segments are read: with history each several times, with another's memory twice."""
-    repeats = reading.segments if reading.score == "last" else 1
-    if reading.score == "last" and reading.window > reading.segment:
-        repeats = reading.window / reading.segment
+    repeats = reading.window / reading.segment if reading.score == "last" else 1.0
     return repeats * (2 if reading.memory in ("shuffled", "other") else 1)
 
 
@@ -198,10 +196,8 @@ def cost(params: Params) -> Cost:
     c, t, total = params.decoder, params.tuning, weights(params)
     trained, kept, read, logits = 0, 0.0, 0, 0
     if t is not None:
-        lora_rank = t.lora.rank if t.lora else 0
-        trained = (
-            total if t.lora is None else c.n_layers * lora_rank * 4 * c.d_model + total - weights_of_backbone(params)
-        )
+        own = total - weights_of_backbone(params)
+        trained = total if t.lora is None else 4 * c.n_layers * t.lora.rank * c.d_model + own
         positions = t.train.batch_size * t.segments * (t.train.segment_size + 2 * params.memory_tokens)
         kept, read = activations(c.n_layers, c.d_model, positions), t.steps * t.train.batch_size * t.window
         logits = t.train.batch_size * t.window * c.vocab_size
