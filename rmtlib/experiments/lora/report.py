@@ -101,8 +101,8 @@ def shares(results: Results, scale: str) -> Table | None:
         return None
     return Table(
         f"How much of the gain is memory, {scale} scale: perplexity below the backbone's, zero-shot, on the same raw "
-        "text; what LoRA without memory reaches with as many training tokens; the difference; and what is lost, in the same "
-        "per cent, if the memory is that of another place of the text.",
+        "text; what LoRA without memory reaches with as many training tokens; the difference; and what is lost, in the "
+        "same per cent, if the memory is that of another place of the text.",
         ("row", "gain", "of which tuning", "memory adds", "lost with shuffled memory"),
         tuple(body),
     )
@@ -141,8 +141,8 @@ def protocols(results: Results, scale: str) -> Table | None:
     )
     return Table(
         f"What the study's way to evaluate makes of the same models, {scale} scale: token perplexity. Its notebook "
-        "reads windows that stand alone, of raw or word-level text; its trainer the last segments of the validation text, "
-        "which its scripts average in other ways; at the right the controlled protocol's raw test text.",
+        "reads windows that stand alone, of raw or word-level text; its trainer the last segments of the validation "
+        "text, which its scripts average in other ways; at the right the controlled protocol's raw test text.",
         (
             "row", "the study", "notebook, raw", "notebook, words", "last segments", *AVERAGES, "raw test text",
         ),
@@ -169,8 +169,8 @@ def compare(results: Results) -> Table:
     heads = [f"ours, {scale}, {protocol}" for scale in scales for protocol in ("as published", "controlled")]
     return Table(
         "Whether the study's order is found: token perplexity. As published: windows of word-level text, the "
-        "backbone's of raw text. Controlled: the same model on raw text for every row. Backbone, tokeniser and length of training "
-        "differ below paper scale: compare the order, not the level.",
+        "backbone's of raw text. Controlled: the same model on raw text for every row. Backbone, tokeniser and length of "
+        "training differ below paper scale: compare the order, not the level.",
         ("row", "the study", *heads),
         tuple(body),
     )

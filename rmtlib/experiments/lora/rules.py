@@ -42,8 +42,9 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     """The numbers that the rules compare, one a seed, from the records of one scale.
 
     "<row>": bits per byte of the raw test text. "<row>: own less shuffled" (and "off", "other"): the same less that
-    with such memory. "<row>: of zero-shot": perplexity over that of the backbone as it is. "<row>: notebook of zero-shot":
-    that of a published row by the study's notebook on the word-level text, over the backbone's on the raw one.
+    with such memory. "<row>: of zero-shot": perplexity over that of the backbone as it is. "<row>: notebook of
+    zero-shot": that of a published row by the study's notebook on the word-level text, over the backbone's on the raw
+    one.
     """
     found: dict[str, list[float]] = {}
     records = sorted(records, key=lambda record: record["seed"])
