@@ -169,8 +169,8 @@ def compare(results: Results) -> Table:
     heads = [f"ours, {scale}, {protocol}" for scale in scales for protocol in ("as published", "controlled")]
     return Table(
         "Whether the study's order is found: token perplexity. As published: windows of word-level text, the "
-        "backbone's of raw text. Controlled: the same model on raw text for every row. Backbone, tokeniser and length of "
-        "training differ below paper scale: compare the order, not the level.",
+        "backbone's of raw text. Controlled: the same model on raw text for every row. Backbone, tokeniser and length "
+        "of training differ below paper scale: compare the order, not the level.",
         ("row", "the study", *heads),
         tuple(body),
     )
