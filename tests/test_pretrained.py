@@ -36,12 +36,8 @@ def test_the_first_call_trains_and_the_second_reads(monkeypatch):
     assert second.provenance == first.provenance and second.curves == first.curves
     for name, x in first.decoder.state_dict().items():
         assert torch.equal(x, second.decoder.state_dict()[name])
-    assert sorted(path.name for path in home().iterdir()) == [
-        "about.json",
-        "decoder.safetensors",
-        "lock",
-        "metrics.jsonl",
-    ]
+    files = sorted(path.name for path in home().iterdir())
+    assert files == ["about.json", "decoder.safetensors", "lock", "metrics.jsonl"]
 
 
 def test_other_settings_are_another_decoder():

@@ -26,9 +26,7 @@ def stream(length: int, seed: int = 0) -> Stream:
 def model(kind: str):
     torch.manual_seed(1)
     decoder = Decoder(DecoderConfig(V, 16, 2, n_heads=2, positions="rotary"))
-    made = {"rmt": lambda: RMT(decoder, 3), "armt": lambda: ARMT(decoder, 2, 4), "none": lambda: RMT(decoder, 0)}[
-        kind
-    ]()
+    made = ARMT(decoder, 2, 4) if kind == "armt" else RMT(decoder, 3 * (kind == "rmt"))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made.double().eval()

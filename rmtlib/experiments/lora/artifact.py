@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rmtlib.report.report import Report
     from rmtlib.runs.folder import RunFolder
 
-BASE = ("backbone", "lora", "full", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem", "lora-rmt-2seg-32mem")
+BASE = ("backbone", "lora", "full", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem")
 WEIGHTS = "smollm2-135m-instruct"
 
 
@@ -43,8 +43,9 @@ class LoRAWikiText2(Artifact):
         if scale in ("gpu", "paper"):
             return tuple(STUDY)
         if scale == "medium":
-            return (*BASE, "lora-armt-2seg-4mem")
-        return (*BASE, "lora-rmt-2seg-16mem", "lora-armt-2seg-4mem", "published-lora-rmt-2seg-4mem")
+            return (*BASE, "lora-rmt-2seg-32mem", "lora-armt-2seg-4mem")
+        memories = tuple(f"lora-rmt-2seg-{memory}mem" for memory in (16, 32))
+        return (*BASE, *memories, "lora-armt-2seg-4mem", "published-lora-rmt-2seg-4mem")
 
     def default_seeds(self, scale: str) -> int:
         return {"smoke": 1, "medium": 1, "gpu": 1}.get(scale, 3)

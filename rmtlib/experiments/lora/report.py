@@ -92,7 +92,7 @@ def shares(results: Results, scale: str) -> Table | None:
     tuned = fmean(gain(record, "test", zero) for record in rows[TUNED].records)
     body: list[tuple[Cell, ...]] = []
     for name, series in rows.items():
-        if STUDY[name].memory == "none" or STUDY[name].published:
+        if STUDY[name].segments == 1 or STUDY[name].published:
             continue
         own = fmean(gain(record, "test", zero) for record in series.records)
         other = fmean(gain(record, "memory shuffled", zero) for record in series.records)
@@ -110,7 +110,7 @@ def shares(results: Results, scale: str) -> Table | None:
 
 def by_segment(results: Results, scale: str) -> Table | None:
     """Nats a token in each segment of a window: the first has no history."""
-    rows = {name: s for name, s in results.series().get(scale, {}).items() if STUDY[name].memory != "none"}
+    rows = {name: s for name, s in results.series().get(scale, {}).items() if STUDY[name].segments > 1}
     body: list[tuple[Cell, ...]] = []
     most = max((STUDY[name].segments for name in rows), default=0)
     for name, series in rows.items():

@@ -19,6 +19,7 @@ Memory = Literal["none", "rmt", "armt"]
 class Study:
     """A row: a model, how it is tuned, and the protocol.
 
+    A memory with one segment is not passed on: its vectors are trained as a prefix alone.
     `published`: trained and evaluated as the study's scripts do, else by the controlled protocol.
     """
 
@@ -46,13 +47,15 @@ class Study:
         how = {"lora": "LoRA", "full": "full tuning"}[self.tuning]
         if self.memory == "none":
             return f"{how}, no memory"
+        if self.segments == 1:
+            return f"{how}, {self.tokens} memory tokens that are not passed on"
         what = f"{self.memory.upper()}, {self.segments} segments, {self.tokens} memory tokens"
         return f"{how}, {what}{', as published' * self.published}"
 
 
 def _rows() -> tuple[Study, ...]:
     controlled = [Study("", printed=ZERO_SHOT, table="Table 1"), Study("lora"), Study("full")]
-    controlled += [Study("lora", "rmt", segments, 4) for segments in (2, 4, 6, 8)]
+    controlled += [Study("lora", "rmt", segments, 4) for segments in (1, 2, 4, 6, 8)]
     controlled += [Study("lora", "rmt", 2, memory) for memory in (2, 8, 16, 32, 64)]
     controlled += [Study("lora", "armt", 2, 4), Study("full", "rmt", 2, 4)]
     published = [

@@ -82,7 +82,7 @@ SCALE = {
         segment=32,
         context=160,
         budget=4608,
-        chunks=8,
+        chunks=4,
         rates={"lora": 3e-3, "full": 1e-3},
         published_steps=400,
         published_rate=1e-3,
@@ -222,7 +222,7 @@ def _readings(study: Study, s: Scale) -> tuple[Reading, ...]:
 
     if study.memory != "none":
         own = [test("test", study.segments, 1)]
-        others = [(f"memory {whose}", whose) for whose in ("off", "shuffled", "other")]
+        others = [(f"memory {whose}", whose) for whose in ("off", "shuffled", "other") if study.segments > 1]
         return (*own, *(test(name, study.segments, 1, memory=whose) for name, whose in others))
     longer = [test(f"window of {n} segments", n, n) for n in LENGTHS if n > 1]
     readings = [test("test", 1, 1), *longer]

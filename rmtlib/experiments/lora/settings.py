@@ -195,6 +195,11 @@ def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
     c, t, total = params.decoder, params.tuning, weights(params)
     trained, kept, read, logits = 0, 0.0, 0, 0
+    if t is None and isinstance(params.backbone, PretrainConfig):
+        made = params.backbone.train
+        trained, read = total, made.steps * made.batch_size * made.segment_size
+        kept, logits = activations(c.n_layers, c.d_model, made.batch_size * made.segment_size), c.vocab_size
+        logits *= made.batch_size * made.segment_size
     if t is not None:
         own = total - weights_of_backbone(params)
         trained = total if t.lora is None else 4 * c.n_layers * t.lora.rank * c.d_model + own
