@@ -11,9 +11,11 @@ from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
 from rmtlib.experiments.language_modelling import rules as language
 from rmtlib.experiments.language_modelling.rows import table_row
+from rmtlib.experiments.lora import rules as lora
 from rmtlib.experiments.registry import all_artifacts
 
-PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, **language.RULES}
+PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, "lora-wikitext-2": lora.RULES}
+PRIMARY |= language.RULES
 
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmtlib.experiments.lora.averages import derived
-from rmtlib.experiments.lora.settings import Params, Reading
+from rmtlib.experiments.lora.settings import Params, Reading, trained_weights, weights
 from rmtlib.runs.checks import check_curves, differs, is_number
 
 
@@ -23,16 +23,14 @@ def check(metrics: Mapping[str, Any], curves: Mapping[str, Any], params: Params)
     best = min((point[-1] for point in curves.get("validation", []) if point[-1] is not None), default=None)
     if metrics.get("validation") != best:
         return f"validation is {metrics.get('validation')!r}, the best of its curve is {best!r}"
-    c, M = params.decoder, params.memory_tokens
+    c = params.decoder
+    state = params.memory_tokens * c.d_model
     if params.memory == "armt":
         state = c.n_layers * 6 * params.d_memory * (c.d_model + 1)
-    else:
-        state = M * c.d_model
-    expected: dict[str, Any] = {"state_size": state}
-    if params.tuning is not None:
-        t = params.tuning
-        if t.labels == "all":
-            expected["train_tokens"] = t.tokens
+    expected: dict[str, Any] = {"state_size": state, "parameters": weights(params)}
+    expected["trained_parameters"] = trained_weights(params)
+    if params.tuning is not None and params.tuning.labels == "all":
+        expected["train_tokens"] = params.tuning.tokens
     return differs(metrics, expected)
 
 

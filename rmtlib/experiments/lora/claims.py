@@ -63,7 +63,7 @@ CLAIMS = (
         "passing-on-helps",
         "Memory that is passed on beats as many memory vectors that are not.",
         OWN,
-        "Bits per byte of RMT with 2 segments less that of LoRA with 4 memory tokens that every segment starts with anew.",
+        "Bits per byte of RMT with 2 segments less that of LoRA with 4 memory tokens, new in every segment.",
         below((RMT, _rmt(1))),
     ),
     Claim(

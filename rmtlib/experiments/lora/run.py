@@ -113,6 +113,13 @@ def open_texts(params: Params) -> dict[str, Subwords]:
     return {name: load_subwords(name, tokenizer, notes, sorted(splits)) for name, splits in wanted.items()}
 
 
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    with torch.device("meta"):
+        model = build_model(params, Decoder(params.decoder))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "state_size": model.state_size()}
+
+
 def build_model(params: Params, decoder: Decoder) -> Any:
     """The model as it starts: memory and adapters are drawn from the seed."""
     torch.manual_seed(torch_seed(params.seed, "init"))

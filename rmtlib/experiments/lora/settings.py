@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rmtlib.models.config import DecoderConfig, LoRAConfig
-from rmtlib.models.size import decoder_weights
+from rmtlib.models.size import armt_weights, decoder_weights, lora_weights, qkv_width
 from rmtlib.runs.cost import CHECKPOINT_BYTES, PROCESS_BYTES, activations
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
@@ -18,6 +18,8 @@ PRETRAINED = {  # shapes, for the cost and for what a record's counts have to be
         activation="swiglu", bias=False, names="llama",
     ),
 }  # fmt: skip
+
+WHOLE_TEXT = 300_000  # about how many tokens WikiText-2's test text has
 
 Scored = Literal["all", "last", "inside"]
 MemoryOf = Literal["own", "off", "shuffled", "other"]
@@ -139,6 +141,12 @@ class Params:
             raise ValueError(f"memory is {self.memory!r} with {self.memory_tokens} tokens; a memory has at least one")
 
     @property
+    def model(self) -> tuple[DecoderConfig, str, int, int, LoRAConfig | None]:
+        """What the model's shape depends on."""
+        lora = self.tuning.lora if self.tuning is not None else None
+        return self.decoder, self.memory, self.memory_tokens, self.d_memory, lora
+
+    @property
     def decoder(self) -> DecoderConfig:
         """The backbone's shape."""
         return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone.decoder
@@ -154,10 +162,9 @@ def _per_token(params: Params, segment: int) -> float:
 
 
 def _body(c: DecoderConfig) -> int:
-    """Weights of the blocks."""
-    grouped = (c.n_kv_heads or c.n_heads) / c.n_heads
+    """Weights of the blocks' maps."""
     maps = 3 if c.activation == "swiglu" else 2
-    return int(c.n_layers * c.d_model * ((2 + 2 * grouped) * c.d_model + maps * (c.d_ff or 4 * c.d_model)))
+    return c.n_layers * c.d_model * (qkv_width(c) + c.d_model + maps * (c.d_ff or 4 * c.d_model))
 
 
 def _passes(reading: Reading) -> float:
@@ -166,8 +173,8 @@ def _passes(reading: Reading) -> float:
     return repeats * (2 if reading.memory in ("shuffled", "other") else 1)
 
 
-def work(params: Params, tokens: dict[tuple[str, str], int] | None = None) -> list[float]:
-    """FLOP of pretraining, of training with its validations, and of each reading (300,000 tokens, if of all)."""
+def work(params: Params) -> list[float]:
+    """FLOP of pretraining, of training with its validations, and of each reading."""
     parts = [0.0]
     if isinstance(params.backbone, PretrainConfig) and params.tuning is None:
         train = params.backbone.train
@@ -179,44 +186,48 @@ def work(params: Params, tokens: dict[tuple[str, str], int] | None = None) -> li
         passes = 2.2 if t.lora else 3.0  # frozen weights need no gradient
         parts.append((passes * read + checks) * _per_token(params, t.train.segment_size))
     for reading in params.readings:
-        parts.append(_passes(reading) * (reading.tokens or 300_000) * _per_token(params, reading.segment))
+        parts.append(_passes(reading) * (reading.tokens or WHOLE_TEXT) * _per_token(params, reading.segment))
     return parts
 
 
+def own_weights(params: Params) -> int:
+    """What the model has besides its backbone: memory, and adapters."""
+    c, t = params.decoder, params.tuning
+    lora = lora_weights(c, t.lora.rank) if t is not None and t.lora is not None else 0
+    armt = armt_weights(c, params.d_memory) if params.memory == "armt" else 0
+    return lora + armt + params.memory_tokens * c.d_model
+
+
 def weights(params: Params) -> int:
-    """Of the whole model, to a few per cent."""
-    c = params.decoder
-    total = decoder_weights(c) if not isinstance(params.backbone, str) else _body(c) + c.vocab_size * c.d_model
-    armt = c.n_layers * (c.d_model**2 + 2 * c.d_model * params.d_memory + c.d_model + 1)
-    return total + params.memory_tokens * c.d_model + (armt if params.memory == "armt" else 0)
+    """Of the whole model."""
+    return decoder_weights(params.decoder) + own_weights(params)
+
+
+def trained_weights(params: Params) -> int:
+    """Those that tuning changes."""
+    if params.tuning is None:
+        return 0
+    return own_weights(params) if params.tuning.lora is not None else weights(params)
 
 
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    c, t, total = params.decoder, params.tuning, weights(params)
-    trained, kept, read, logits = 0, 0.0, 0, 0
-    if t is None and isinstance(params.backbone, PretrainConfig):
-        made = params.backbone.train
-        trained, read = total, made.steps * made.batch_size * made.segment_size
-        kept, logits = activations(c.n_layers, c.d_model, made.batch_size * made.segment_size), c.vocab_size
-        logits *= made.batch_size * made.segment_size
+    c, t = params.decoder, params.tuning
+    trained, positions, read, targets = trained_weights(params), 0, 0, 0
     if t is not None:
-        own = total - weights_of_backbone(params)
-        trained = total if t.lora is None else 4 * c.n_layers * t.lora.rank * c.d_model + own
+        targets = t.train.batch_size * t.window
         positions = t.train.batch_size * t.segments * (t.train.segment_size + 2 * params.memory_tokens)
-        kept, read = activations(c.n_layers, c.d_model, positions), t.steps * t.train.batch_size * t.window
-        logits = t.train.batch_size * t.window * c.vocab_size
-    bytes_each = 2 if params.precision == "bf16" else 4
+        read = t.steps * targets
+    elif isinstance(params.backbone, PretrainConfig):
+        made = params.backbone.train
+        trained, targets = weights(params), made.batch_size * made.segment_size
+        positions, read = targets, made.steps * targets
+    kept = activations(c.n_layers, c.d_model, positions) * (2 if params.precision == "bf16" else 4)
+    tested = sum(_passes(reading) * (reading.tokens or WHOLE_TEXT) for reading in params.readings)
     return Cost(
-        tokens=int(read + sum(_passes(reading) * (reading.tokens or 300_000) for reading in params.readings)),
+        tokens=int(read + tested),
         flops=sum(work(params)),
-        memory_bytes=int(PROCESS_BYTES + 4 * total + 16 * trained + bytes_each * kept + 12 * logits),
+        memory_bytes=int(PROCESS_BYTES + 4 * weights(params) + 16 * trained + kept + 12 * targets * c.vocab_size),
         disk_bytes=CHECKPOINT_BYTES * trained,
         precision=params.precision,
     )
-
-
-def weights_of_backbone(params: Params) -> int:
-    """Of the decoder alone."""
-    c = params.decoder
-    return decoder_weights(c) if not isinstance(params.backbone, str) else _body(c) + c.vocab_size * c.d_model
