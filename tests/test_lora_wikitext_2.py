@@ -96,8 +96,14 @@ def test_all_positions_fit_into_gpt2s_table():
     for row, study in STUDY.items():
         for scale in ("gpu", "paper"):
             p = params(row, scale)
-            if p.backbone == "gpt2" and study.tuning and study.memory == "rmt":
-                assert p.tuning.train.segment_size + 2 * study.tokens <= 1024
+            if p.backbone == "gpt2":
+                assert all(r.segment + 2 * study.tokens <= 1024 for r in p.readings)
+                assert p.tuning is None or p.tuning.train.segment_size + 2 * study.tokens <= 1024
+
+
+def test_the_ceiling_reads_no_longer_contexts_than_the_backbone_knows():
+    windows = {s: [r.window for r in params("lora", s).readings if "window of" in r.name] for s in LORA.scales}
+    assert windows == {"smoke": [32, 64], "small": [64, 128], "medium": [1024, 2048], "gpu": [896], "paper": [896]}
 
 
 @pytest.mark.parametrize("row", ROWS)
