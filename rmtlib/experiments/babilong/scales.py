@@ -65,6 +65,17 @@ def _smoke(task: str, seed: int) -> Params:
     )
 
 
+def _medium(task: str, seed: int) -> Params:
+    """The model of `small` with a longer curriculum, up to eight segments, read to eight times that length."""
+    small = _small(task, seed)
+    stages = _stages((0, 1, 2, 4, 6, 8), (300, 300, 400, 600, 600, 1200), 3e-3)
+    return replace(
+        small,
+        train=replace(small.train, stages=stages),
+        test_samples={str(n): 500 if n <= 16 else 250 for n in (1, 2, 4, 8, 16, 32, 64)},
+    )
+
+
 def _gpu(task: str, seed: int) -> Params:
     """SmolLM2 fine-tuned with the papers' curriculum in a few thousand steps less."""
     return Params(
@@ -140,7 +151,7 @@ def _paper(task: str, seed: int) -> Params:
     )
 
 
-_SCALES = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}
+_SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}
 
 
 def settings(task: str, scale: str, seed: int) -> Params:
