@@ -16,6 +16,7 @@ T = M + S + M new positions, K = P + T keys, R relative distances, N rows, V voc
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -177,6 +178,13 @@ class TransformerXL(nn.Module):
         """Floats carried from segment to segment, per sample, once the cache is full."""
         c = self.config
         return c.d_model * (c.memory_tokens * c.recurrent + c.cache * c.n_layers)
+
+    def with_cache(self, cache: int) -> "TransformerXL":
+        """A model in eval mode of these very weights, also as they change, with a cache of another length."""
+        with torch.device("meta"):
+            other = TransformerXL(replace(self.config, cache=cache))
+        other.load_state_dict(self.state_dict(), assign=True)
+        return other.eval()
 
     def initial_state(self, batch: int) -> XLState:
         """The learned memory, once per sample, and an empty cache."""
