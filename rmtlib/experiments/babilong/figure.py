@@ -12,13 +12,14 @@ from rmtlib.report.figures import (
     ORANGE,
     PAPER_GROUND,
     PINK,
-    RC,
     RED,
     Panel,
+    draw_legend,
     draw_series,
     grey_line,
     legend_handles,
     mark_trained,
+    new_figure,
     scale_panels,
     style_of,
 )
@@ -38,14 +39,10 @@ DOTTED = (0, (1, 2))
 
 def figure(results: Results) -> Figure:
     """Runs on this machine are solid and filled, published ones dashed and hollow."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     panels, recency = scale_panels(results), results.series(RECENCY)
     count = len(panels) + 1
     columns = min(count, 2)
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(4.1 * columns, 3.0 * -(-count // columns) + 0.7), layout="constrained")
+    with new_figure(4.1 * columns, 3.0 * -(-count // columns) + 0.7) as figure:
         axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True).ravel()
         for ax, panel in zip(axes, panels, strict=False):
             _draw_scale(ax, panel, recency.get(panel.scale, {}))
@@ -61,8 +58,7 @@ def figure(results: Results) -> Figure:
         handles = legend_handles({task: task for task in tasks}, STYLES, panels)
         handles.append(grey_line("training length", "-."))
         handles += [grey_line("naming the most recent place", DOTTED)] * bool(recency)
-        columns = 6 if columns > 1 else 4
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        draw_legend(figure, handles, 6 if columns > 1 else 4)
     return figure
 
 
@@ -122,10 +118,9 @@ def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Exact match against context length in tokens, on a logarithmic axis."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
-            if group:
-                tasks = "; ".join(_in_words(series) for series in group.values())
-                text.append(f"Panel {panel.scale} scale, {whose}, {_stories(list(group.values()))}: {tasks}.")
+        for whose, group in panel.told:
+            tasks = "; ".join(_in_words(series) for series in group.values())
+            text.append(f"Panel {panel.scale} scale, {whose}, {_stories(list(group.values()))}: {tasks}.")
     parts = [
         f"{task} from {points[0][1]:.2f} at {short_count(round(points[0][0]))} to {points[-1][1]:.2f} at "
         f"{short_count(round(points[-1][0]))}"
