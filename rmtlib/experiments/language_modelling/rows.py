@@ -81,7 +81,7 @@ class TableRow:
 
     @property
     def paper(self) -> dict[str, Any]:
-        """{"printed", "mean", "std", "runs", "note"}; mean and std of the single runs where nothing is printed."""
+        """{"printed", "mean", "std", "runs", "note"}; mean and std of the single runs if nothing is printed."""
         mean, std = None, None
         if self.printed is not None:
             first, _, rest = self.printed.partition(" ± ")
