@@ -220,6 +220,21 @@ def test_an_n_gram_row_is_shown_beside_the_others():
     assert {text.get_text() for text in training.texts} == {"ngram-5", "baseline-seg128"}
 
 
+def test_the_table_says_which_n_grams_a_row_beats():
+    counted = three("enwik8", spread=0.0, ngram_5=2.3, ngram_8=2.1)
+    learned = three("enwik8", baseline_seg128=2.2, trxl_40_seg128=2.05, rmt_5_bptt_2_seg128=2.4)
+    table = by_scale("enwik8", results_of("enwik8", counted + learned), "small")
+    assert {row[0]: row[-1] for row in table.rows} == {
+        "baseline-seg128": "ngram-5",
+        "trxl-40-seg128": "ngram-5, ngram-8",
+        "rmt-5-bptt-2-seg128": "no n-gram",
+        "ngram-5": "",
+        "ngram-8": "",
+    }
+    alone = by_scale("enwik8", results_of("enwik8", learned), "small")
+    assert {row[-1] for row in alone.rows} == {"no n-gram was run"}
+
+
 def test_other_seeds_give_other_models_and_the_same_text(tmp_path):
     values = [
         Enwik8().execute(Enwik8().config("baseline-seg128", "smoke", s), RunFolder(tmp_path / str(s))) for s in (0, 1)
