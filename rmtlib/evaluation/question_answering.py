@@ -15,7 +15,7 @@ from rmtlib.data.babi import Question
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
 from rmtlib.segments import IGNORE, cut, segment_count
-from rmtlib.training.reading import read
+from rmtlib.models.reading import read
 
 
 @torch.no_grad()

@@ -1,0 +1,373 @@
+"""Models with memory as Hugging Face models: wrap a pretrained backbone, train, save, load, generate.
+
+Shapes: B batch, T tokens of the whole input, n new tokens, S segment size, D width, V vocabulary.
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from rmtlib.errors import RmtlibError
+from rmtlib.models.armt import ARMT
+from rmtlib.models.backbones import load_hf
+from rmtlib.models.decoder import Decoder
+from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.hub.cache import MemoryCache, check_state
+from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig
+from rmtlib.models.hub.inputs import at_tokens, kept, target_rows, token_rows
+from rmtlib.models.hub.truncated import truncated_loss
+from rmtlib.models.interface import State, select
+from rmtlib.models.reading import segment_loss
+from rmtlib.models.rmt import RMT
+from rmtlib.segments import Segment, cut
+
+
+@dataclass
+class MemoryOutput(ModelOutput):
+    """What a call returns.
+
+    `loss`: mean nats a label, if there are labels. `logits`: (B, T, V), 0 at padding. `past_key_values`: a
+    `MemoryCache`, if `use_cache`. `state`: the memory after the last segment.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: MemoryCache | None = None
+    state: State | None = None
+
+
+class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
+    """A causal language model that reads its input in segments and carries memory from one to the next.
+
+    Base of `RMTForCausalLM` and `ARMTForCausalLM`. Beside Hugging Face's interface it has the package's own
+    (`rmtlib.models.interface`): `initial_state`, `step`, `nll`, `logits`, `state_size`.
+    """
+
+    config: MemoryConfig
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _is_stateful = True  # generation cannot take tokens back
+    _supports_sdpa = True
+
+    def __init__(self, config: Any, decoder: Decoder | None = None):
+        super().__init__(config)
+        decoder = decoder or Decoder(config.decoder_config())
+        positions, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
+        if decoder.config.positions == "learned" and needed > positions:
+            raise RmtlibError(
+                f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} "
+                f"positions; the backbone has {positions}. Use a shorter segment"
+            )
+        setattr(self, self.base_model_prefix, self.around(decoder, config))
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @classmethod
+    def around(cls, decoder: Decoder, config: Any) -> Any:
+        """The model with memory around this decoder."""
+        raise NotImplementedError
+
+    @property
+    def core(self) -> Any:
+        """The model with memory: an `RMT` or an `ARMT`."""
+        return getattr(self, self.base_model_prefix)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The decoder and the memory initialise themselves."""
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str | PreTrainedModel, *, memory_tokens: int = 16, segment_size: int = 512, **settings: Any
+    ) -> Any:
+        """Put new memory around a pretrained GPT-2, GPT-NeoX or Llama model.
+
+        Args:
+            backbone: the model, or its name: on the Hugging Face hub, a local folder, or "smollm2".
+            memory_tokens: M.
+            segment_size: S, in tokens.
+            settings: others of the config class, e.g. `bptt`, `memory_mask` (RMT), `d_memory` (ARMT).
+
+        Raises:
+            RmtlibError: an architecture that `Decoder` does not hold, an unknown setting, or a segment that does not
+                fit the backbone's positions.
+        """
+        known = _settings(cls.config_class)
+        if unknown := sorted(set(settings) - known):
+            raise RmtlibError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
+        decoder = decoder_from_hf(source)
+        special = {key: source.config.to_dict().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        config = cls.config_class(asdict(decoder.config), memory_tokens, segment_size, **settings, **special)
+        model = cls(config, decoder)
+        model.core.to(decoder.tokens.weight)
+        if getattr(source, "generation_config", None) is not None:
+            model.generation_config = copy.deepcopy(source.generation_config)
+        return model.eval()  # as `from_pretrained` does
+
+    # The package's own interface.
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first segment."""
+        return self.core.initial_state(batch)
+
+    def step(
+        self,
+        input_ids_BS: Tensor,
+        state: State,
+        lengths_B: Tensor | None = None,
+        *,
+        write: bool = True,
+        rows_BN: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Read one segment; see `RecurrentModel.step`."""
+        return self.core.step(input_ids_BS, state, lengths_B, write=write, rows_BN=rows_BN)
+
+    def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """Negative log-likelihood (N) in nats of one target a row."""
+        return self.core.nll(hidden_ND, targets_N)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (..., V) of chosen rows of `hidden` (..., D)."""
+        return self.core.logits(hidden)
+
+    def state_size(self) -> int:
+        """Floats that pass from segment to segment, per sample."""
+        return self.core.state_size()
+
+    # Hugging Face's.
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        state: State | None = None,
+        past_key_values: MemoryCache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        return_logits: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool = True,
+    ) -> MemoryOutput | tuple:
+        """Read whole sequences, segment by segment.
+
+        Args:
+            input_ids: (B, T), padded on either side.
+            attention_mask: (B, T), 0 on padding; padding is taken out before cutting. With `past_key_values` it may
+                be longer: its last columns are those of `input_ids`.
+            labels: (B, T), the tokens themselves with -100 where there is no loss, as everywhere in Hugging Face.
+            state: memory to start from, for a text that continues an earlier call's.
+            past_key_values: what earlier tokens left, of an earlier call's output.
+            use_cache: return a cache, so that the next tokens continue the segment that is open at the end.
+            logits_to_keep: of the last so many columns alone; 0: of all. For a row that ends in padding the last
+                column is that of its last token.
+            return_logits: with labels, whether logits are returned too: they take B T V floats. None: as the config
+                says, else in evaluation only. Without labels they always are.
+            num_items_in_batch: the loss is the sum over labels divided by this (Trainer's gradient accumulation).
+            return_dict: False for a tuple.
+
+        Raises:
+            RmtlibError: an input that is no batch of token ids, or, in evaluation, memory that is not finite.
+        """
+        if past_key_values is not None or use_cache:
+            if labels is not None:
+                raise RmtlibError("labels do not go with past_key_values; give the state of an earlier call instead")
+            output = self._continue(input_ids, attention_mask, state, past_key_values, logits_to_keep)
+            return output if return_dict else output.to_tuple()
+        keep_BT = kept(input_ids, attention_mask)
+        rows = token_rows(input_ids, keep_BT, self.config.vocab_size)
+        targets = None if labels is None else target_rows(labels, keep_BT, self.config.vocab_size)
+        segments = [segment.to(self.device) for segment in cut(rows, targets, self.config.segment_size)]
+        state = self.initial_state(len(rows)) if state is None else state
+        if return_logits is None:
+            return_logits = self.config.return_logits
+        with_logits = labels is None or (not self.training if return_logits is None else return_logits)
+        total, logits = None, None
+        if with_logits:
+            hidden_BTD, total, state = self._outputs(segments, state)
+            logits = self.logits(_last(at_tokens(hidden_BTD, keep_BT.to(self.device)), keep_BT, logits_to_keep))
+        else:
+            total, state = self._loss(segments, state)
+        if not self.training:
+            check_state(state)
+        loss = None
+        if labels is not None:
+            count = sum(len(segment.labelled().targets_K) for segment in segments)
+            loss = total / (max(count, 1) if num_items_in_batch is None else num_items_in_batch)
+        output = MemoryOutput(loss=loss, logits=logits, state=state)
+        return output if return_dict else output.to_tuple()
+
+    def _continue(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        state: State | None,
+        cache: MemoryCache | None,
+        logits_to_keep: int,
+    ) -> MemoryOutput:
+        """Read more tokens into the open segments of a cache, or of a new one."""
+        if attention_mask is not None and input_ids.ndim == 2:
+            attention_mask = attention_mask[:, -input_ids.shape[1] :]
+        keep_Bn = kept(input_ids, attention_mask)
+        if cache is None or not cache.columns or input_ids.shape[1] > 1:
+            token_rows(input_ids, keep_Bn, self.config.vocab_size)  # for its checks: these are not generated tokens
+        input_ids, keep_Bn = input_ids.to(self.device), keep_Bn.to(self.device)
+        cache = self._new_cache(state, len(input_ids)) if cache is None else cache
+        hidden_BnD = cache.read(input_ids, keep_Bn)
+        return MemoryOutput(
+            logits=self.logits(_last(hidden_BnD, keep_Bn, logits_to_keep)), past_key_values=cache, state=None
+        )
+
+    def _new_cache(self, state: State | None, rows: int) -> MemoryCache:
+        state = self.initial_state(rows) if state is None else state
+        return MemoryCache(self.core, self.config.segment_size, state, rows, checked=not self.training)
+
+    def _outputs(self, segments: Sequence[Segment], state: State) -> tuple[Tensor, Tensor, State]:
+        """Outputs at all positions, the summed loss of those with labels, and the next state."""
+        if self.config.bptt is not None and self.training and torch.is_grad_enabled():
+            raise RmtlibError(
+                f"bptt {self.config.bptt} needs the loss that the model computes from labels, without logits: "
+                "no label smoothing or loss of your own, return_logits left alone"
+            )
+        parts, losses = [], []
+        for segment in segments:
+            hidden_BSD, state = self._run(self.core.step, segment.input_ids_BS, state, segment.lengths_B)
+            labelled_BS = segment.labels_BS >= 0
+            losses.append(self.nll(hidden_BSD[labelled_BS], segment.labels_BS[labelled_BS]).sum())
+            parts.append(hidden_BSD)
+        return torch.cat(parts, dim=1), torch.stack(losses).sum(), state
+
+    def _loss(self, segments: Sequence[Segment], state: State) -> tuple[Tensor, State]:
+        """The summed loss, with only the labelled rows projected to the vocabulary, and the next state."""
+        k = self.config.bptt
+        if k is not None and k < len(segments) - 1 and self.training and torch.is_grad_enabled():
+            return truncated_loss(self.core, self._segment_loss, segments, state, k)
+        losses = []
+        for segment in segments:
+            loss, state = self._segment_loss(segment, state)
+            losses.append(loss)
+        return torch.stack(losses).sum(), state
+
+    def _segment_loss(self, segment: Segment, state: State) -> tuple[Tensor, State]:
+        return self._run(segment_loss, self.core, segment, state)
+
+    def _run(self, function: Any, *arguments: Any) -> Any:
+        """Call it; with gradient checkpointing, keep its arguments alone and call it again in the backward pass."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+    # Generation.
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch_size: int, max_cache_length: int
+    ) -> None:
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, max_cache_length)
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            rows = batch_size * max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+            model_kwargs["past_key_values"] = self._new_cache(model_kwargs.pop("state", None), rows)
+
+    @staticmethod
+    def _expand_inputs_for_generation(
+        expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        state = model_kwargs.pop("state", None)
+        input_ids, model_kwargs = GenerationMixin._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        if state is not None:
+            rows = torch.arange(len(input_ids) // expand_size, device=state[0].device)
+            model_kwargs["state"] = select(state, rows.repeat_interleave(expand_size))
+        return input_ids, model_kwargs
+
+    # Embeddings.
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of token embeddings."""
+        return self.core.decoder.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table; its size becomes the vocabulary's."""
+        decoder = self.core.decoder
+        decoder.tokens = value
+        decoder.config = replace(decoder.config, vocab_size=value.num_embeddings)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection to the vocabulary. Where it is tied, a layer that shares the table's weight."""
+        decoder = self.core.decoder
+        if decoder.head is not None:
+            return decoder.head
+        head = nn.Linear(*reversed(decoder.tokens.weight.shape), bias=False, device="meta")
+        head.weight = decoder.tokens.weight
+        return head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Replace the projection; where it is tied, the table's weight."""
+        decoder = self.core.decoder
+        if decoder.head is not None:
+            decoder.head = value
+        else:
+            decoder.tokens.weight = value.weight
+
+
+class RMTForCausalLM(MemoryForCausalLM):
+    """A causal language model with recurrent memory.
+
+    Example::
+
+        model = RMTForCausalLM.from_backbone("gpt2", memory_tokens=16, segment_size=512)
+        loss = model(input_ids, labels=input_ids).loss           # any length: cut into segments
+        with torch.no_grad():                                    # or segment by segment, in constant memory
+            hidden, state = model.step(segment_ids, state)
+        model.save_pretrained("my-rmt"); RMTForCausalLM.from_pretrained("my-rmt")
+    """
+
+    config_class = RMTHubConfig
+    base_model_prefix = "rmt"
+
+    @classmethod
+    def around(cls, decoder: Decoder, config: RMTHubConfig) -> RMT:
+        """An `RMT` around this decoder."""
+        return RMT(decoder, config.memory_tokens, config.memory_mask)
+
+
+class ARMTForCausalLM(MemoryForCausalLM):
+    """A causal language model with associative memory in every layer. It is used as `RMTForCausalLM` is."""
+
+    config_class = ARMTHubConfig
+    base_model_prefix = "armt"
+
+    @classmethod
+    def around(cls, decoder: Decoder, config: ARMTHubConfig) -> ARMT:
+        """An `ARMT` around this decoder."""
+        settings = (config.memory_tokens, config.d_memory, config.delta_rule())
+        return ARMT(decoder, *settings, normalised=config.normalised)
+
+
+def _last(values_BTD: Tensor, kept_BT: Tensor, count: int) -> Tensor:
+    """The last `count` columns, 0 for all; the very last one is that of each row's last token."""
+    if not count:
+        return values_BTD
+    last_B = (kept_BT.long() * torch.arange(1, kept_BT.shape[1] + 1, device=kept_BT.device)).argmax(1)
+    ends_B1D = values_BTD[torch.arange(len(values_BTD), device=values_BTD.device), last_B.to(values_BTD.device)][:, None]
+    return torch.cat([values_BTD[:, -count:-1], ends_B1D], dim=1)
+
+
+def _settings(config_class: Any) -> set[str]:
+    """The settings that a config class has beside those of the backbone."""
+    names = {name for cls in config_class.__mro__ if issubclass(cls, MemoryConfig)
+             for name in inspect.signature(cls.__init__).parameters}  # fmt: skip
+    return names - {"self", "backbone", "kwargs", "memory_tokens", "segment_size"}

@@ -1,0 +1,393 @@
+"""What people use with a causal language model of Hugging Face works with RMT and ARMT: a promise a test."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from test_rmt import teacher_forced
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+
+from rmtlib import ARMTForCausalLM, RMTForCausalLM
+from rmtlib.errors import RmtlibError
+
+V, D, S, M = 61, 32, 8, 2
+CLASSES = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
+
+
+def backbone(kind: str = "gpt2") -> torch.nn.Module:
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=V, n_embd=D, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)
+    config = transformers.LlamaConfig(
+        vocab_size=V, hidden_size=D, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
+def make(kind: str, of: str = "gpt2", **settings) -> RMTForCausalLM | ARMTForCausalLM:
+    extra = {"d_memory": 4} if kind == "armt" else {}
+    model = CLASSES[kind].from_backbone(backbone(of), memory_tokens=M, segment_size=S, **extra, **settings)
+    torch.manual_seed(1)
+    with torch.no_grad():  # memory that matters, logits far from equal, no early end of text
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+@pytest.fixture(params=list(CLASSES))
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(kind):
+    return make(kind)
+
+
+def ids(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(1, V, shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Texts(torch.utils.data.Dataset):
+    def __init__(self, count: int = 8, length: int = 3 * S):
+        self.rows = ids(count, length, seed=9)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        return {"input_ids": self.rows[i], "labels": self.rows[i]}
+
+
+def trainer(model, folder, compute_metrics=None, tokenizer=None, **settings) -> Trainer:
+    defaults = dict(max_steps=2, per_device_train_batch_size=2, learning_rate=1e-2, report_to=[], logging_steps=1)
+    arguments = TrainingArguments(
+        str(folder), use_cpu=True, disable_tqdm=True, save_strategy="no", **(defaults | settings)
+    )
+    return Trainer(
+        model, arguments, train_dataset=Texts(), eval_dataset=Texts(4), compute_metrics=compute_metrics,
+        processing_class=tokenizer,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {"<eos>": 0} | {f"w{i}": i for i in range(1, V)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<eos>", pad_token="<eos>", padding_side="left"
+    )
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(found: dict, expected: dict, **bounds) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], **bounds)
+
+
+# Training
+
+
+def test_trainer_trains_memory_and_backbone(model, kind, tmp_path, tokenizer):
+    before = copy.deepcopy(model.state_dict())
+    done = trainer(model, tmp_path, tokenizer=tokenizer, max_steps=6).train()
+    assert done.training_loss > 0
+    changed = {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+    assert {f"{kind}.memory_MD", f"{kind}.decoder.tokens.weight"} <= changed
+
+
+def test_trainer_gives_logits_and_labels_to_compute_metrics(model, tmp_path):
+    seen = {}
+
+    def metrics(prediction):
+        seen["logits"], seen["labels"] = map(torch.as_tensor, (prediction.predictions, prediction.label_ids))
+        return {"accuracy": float((seen["logits"].argmax(-1)[:, :-1] == seen["labels"][:, 1:]).float().mean())}
+
+    found = trainer(model, tmp_path, metrics).evaluate()
+    assert "eval_accuracy" in found and seen["logits"].shape == (4, 3 * S, V)
+    loss = F.cross_entropy(seen["logits"][:, :-1].flatten(0, 1), seen["labels"][:, 1:].flatten())
+    assert found["eval_loss"] == pytest.approx(float(loss), abs=1e-4)
+
+
+def test_label_smoothing_shifts_the_labels(model, tmp_path):
+    x = ids(2, 20)
+    smooth = trainer(model, tmp_path, label_smoothing_factor=0.1)
+    found = smooth.compute_loss(model, {"input_ids": x, "labels": x})
+    logits = model(x).logits
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), x[:, 1:].flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(model, tmp_path):
+    x = ids(2, 3 * S + 3)
+    plain = gradients(model.train(), model(x, labels=x).loss)
+    model.gradient_checkpointing_enable()
+    assert_same_gradients(gradients(model, model(x, labels=x).loss), plain)
+    trainer(model, tmp_path, gradient_checkpointing=True).train()
+    model.gradient_checkpointing_disable()
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 9])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_truncated_bptt_is_exactly_so_many_segments(kind, k, checkpointing):
+    """Beside the definition: each segment's loss in a graph of its own that starts k segments earlier."""
+    model, x = make(kind, bptt=k).double().train(), ids(2, 4 * S)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    found = gradients(model, model(x, labels=x).loss)
+    model.zero_grad()
+    pieces, count = x.split(S, dim=1), x[:, 1:].numel()
+    with torch.no_grad():
+        states = [model.initial_state(2)]
+        for piece in pieces:
+            states.append(model.step(piece, states[-1])[1])
+    for s in range(len(pieces)):
+        first = max(s - k, 0)
+        state = states[first] if first else model.initial_state(2)
+        for piece in pieces[first : s + 1]:
+            hidden, state = model.step(piece, state)
+        targets = x[:, s * S + 1 : (s + 1) * S + 1]
+        (model.nll(hidden[:, : targets.shape[1]].flatten(0, 1), targets.flatten()).sum() / count).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert_same_gradients(found, expected)
+
+
+def test_gradient_accumulation_is_one_large_batch(kind, tmp_path):
+    found = []
+    for batch, steps in ((4, 1), (1, 4)):
+        model = make(kind)
+        sizes = dict(per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
+        trainer(model, tmp_path, max_steps=1, optim="sgd", **sizes).train()
+        found.append(model.get_input_embeddings().weight.detach())
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_come_with_a_loss_only_if_they_are_wanted(model):
+    x = ids(2, 20)
+    assert model.train()(x, labels=x).logits is None
+    assert model(x, labels=x, return_logits=True).logits.shape == (2, 20, V)
+    torch.testing.assert_close(model.eval()(x, labels=x).logits, model(x).logits)
+    model.config.return_logits = False
+    assert model(x, labels=x).logits is None
+
+
+def test_a_batch_without_labels_of_its_own_gives_zero_and_no_nan(model):
+    x = ids(2, 10)
+    loss = model.train()(x, labels=torch.full_like(x, -100)).loss
+    loss.backward()
+    assert loss == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+# Embeddings
+
+
+@pytest.mark.parametrize("of", ["gpt2", "llama"])
+def test_embeddings_are_found_and_resized(kind, of, tmp_path):
+    model = make(kind, of)
+    tied = of == "gpt2"
+    assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
+    x = ids(2, 12)
+    before = model(x).logits
+    model.resize_token_embeddings(V + 7, mean_resizing=False)
+    after = model(x).logits
+    assert after.shape[-1] == V + 7 == model.config.vocab_size
+    torch.testing.assert_close(after[..., :V], before)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(type(model).from_pretrained(tmp_path)(x).logits, after)
+
+
+def test_the_config_answers_what_hugging_face_asks(model):
+    config = model.config.get_text_config(decoder=True)
+    assert config is model.config
+    assert (config.vocab_size, config.hidden_size, config.num_hidden_layers) == (V, D, 2)
+    assert config.tie_word_embeddings
+
+
+# Generation
+
+
+def beam_search(model, prompt: torch.Tensor, beams: int, new: int) -> list[int]:
+    """The plain way: every candidate's whole text is read anew; no end of text, equal lengths."""
+    candidates = [(0.0, prompt)]
+    for _ in range(new):
+        grown = []
+        for score, text in candidates:
+            scores = model(text).logits[0, -1].log_softmax(-1)
+            grown += [(score + float(scores[t]), torch.cat([text, text.new_tensor([[t]])], 1)) for t in range(V)]
+        candidates = sorted(grown, key=lambda pair: -pair[0])[:beams]
+    return candidates[0][1][0].tolist()
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 17])
+def test_greedy_generation_equals_reading_the_whole_text_anew(model, length):
+    x = ids(2, length)
+    made = model.generate(x, max_new_tokens=11)
+    assert made[:, :length].tolist() == x.tolist()
+    assert made[:, length:].tolist() == teacher_forced(model.core, x, S, 11).tolist()
+    assert model.generate(x, max_new_tokens=11, use_cache=False).tolist() == made.tolist()
+
+
+def test_beam_search_carries_each_beams_own_memory(model):
+    x = ids(2, 6)
+    made = model.generate(x, max_new_tokens=6, num_beams=3)
+    for b in range(2):
+        assert made[b].tolist() == beam_search(model, x[b : b + 1], 3, 6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_padded_prompts_give_each_row_what_it_has_alone(model, side, settings):
+    lengths, T = [19, 4, 8, 4], 19
+    x, mask = torch.zeros(4, T, dtype=torch.long), torch.zeros(4, T, dtype=torch.long)
+    for b, n in enumerate(lengths):
+        where = slice(T - n, T) if side == "left" else slice(0, n)
+        x[b, where], mask[b, where] = ids(n, seed=b), 1
+    made = model.generate(x, attention_mask=mask, max_new_tokens=10, **settings)
+    for b in range(4):
+        alone = model.generate(x[b][mask[b].bool()][None], max_new_tokens=10, **settings)
+        assert made[b, T:].tolist() == alone[0, lengths[b] :].tolist()
+
+
+def test_sampling_with_top_k_and_top_p_draws_what_the_scores_allow(model):
+    x = ids(1, 9)
+    torch.manual_seed(3)
+    drawn = model.generate(x, do_sample=True, top_k=4, top_p=0.9, max_new_tokens=8, num_return_sequences=5)
+    assert drawn.shape == (5, 17) and len({tuple(row) for row in drawn.tolist()}) > 1
+    for row in drawn:
+        logits = model(row[None]).logits[0]
+        for t in range(9, 17):
+            assert row[t] in logits[t - 1].topk(4).indices
+    torch.manual_seed(3)
+    again = model.generate(x, do_sample=True, top_k=4, top_p=0.9, max_new_tokens=8, num_return_sequences=5)
+    assert torch.equal(drawn, again)
+
+
+def test_generation_ends_at_end_of_text_max_length_and_stop_strings(model, tokenizer):
+    x = ids(2, 10)
+    free = model.generate(x, max_length=22)
+    assert free.shape == (2, 22)
+    eos = int(free[0, 14])
+    config = transformers.GenerationConfig(max_new_tokens=12, eos_token_id=eos, pad_token_id=60)
+    stopped = model.generate(x, generation_config=config)
+    for row, long in zip(stopped[:, 10:].tolist(), free[:, 10:].tolist(), strict=True):
+        stop = long.index(eos) + 1 if eos in long else 12
+        assert row[:stop] == long[:stop] and set(row[stop:]) <= {60}
+    word = tokenizer.decode(free[0, 13])
+    ended = model.generate(x[:1], max_new_tokens=12, stop_strings=[word], tokenizer=tokenizer)
+    assert ended[0].tolist() == free[0, : free[0, 10:].tolist().index(free[0, 13]) + 11].tolist()
+
+
+def test_a_streamer_gets_every_token(model, tokenizer):
+    class Streamer(transformers.generation.BaseStreamer):
+        tokens: list = []
+
+        def put(self, value):
+            self.tokens = self.tokens + value.flatten().tolist()
+
+        def end(self):
+            self.tokens = [*self.tokens, "end"]
+
+    streamer, x = Streamer(), ids(1, 5)
+    made = model.generate(x, max_new_tokens=9, streamer=streamer)
+    assert streamer.tokens == [*made[0].tolist(), "end"]
+
+
+def test_text_generation_pipeline(model, tokenizer):
+    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer, device="cpu")
+    prompts = ["w1 w2 w3", "w4 w5 w6 w7 w8 w9 w10 w11 w12"]
+    made = pipe(prompts, max_new_tokens=9, do_sample=False, batch_size=2)
+    for prompt, found in zip(prompts, made, strict=True):
+        x = tokenizer(prompt, return_tensors="pt").input_ids
+        assert found[0]["generated_text"] == tokenizer.decode(model.generate(x, max_new_tokens=9)[0])
+
+
+def test_generation_goes_on_from_a_state_or_a_cache(model):
+    x = ids(2, 3 * S)
+    whole = model.generate(x, max_new_tokens=9)[:, 3 * S :]
+    state = model(x[:, : 2 * S]).state
+    for settings in ({}, {"num_beams": 1, "use_cache": False}):
+        assert torch.equal(model.generate(x[:, 2 * S :], state=state, max_new_tokens=9, **settings)[:, S:], whole)
+    beams = model.generate(x[:, 2 * S :], state=state, max_new_tokens=9, num_beams=2)[:, S:]
+    assert torch.equal(beams, model.generate(x, max_new_tokens=9, num_beams=2)[:, 3 * S :])
+    first = model.generate(x[:, :11], max_new_tokens=3, return_dict_in_generate=True)
+    text = torch.cat([first.sequences, ids(2, 4, seed=5)], dim=1)
+    again = model.generate(text, past_key_values=first.past_key_values, max_new_tokens=9)
+    assert torch.equal(again, model.generate(text, max_new_tokens=9))
+
+
+def test_the_cache_tells_the_memory_after_what_was_read(model):
+    x, mask = ids(3, 2 * S), torch.ones(3, 2 * S, dtype=torch.long)
+    mask[1, :5] = 0
+    cache = model(x, attention_mask=mask, use_cache=True).past_key_values
+    for found, expected in zip(cache.state(), model(x, attention_mask=mask).state, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# Saving and loading
+
+
+def test_a_saved_folder_loads_by_name(model, kind, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(again) is CLASSES[kind] and type(AutoConfig.from_pretrained(tmp_path)) is model.config_class
+    x = ids(2, 19)
+    assert torch.equal(again(x).logits, model(x).logits)
+    assert (again.config.segment_size, again.core.memory_tokens) == (S, M)
+    assert torch.equal(again.generate(x, max_new_tokens=5), model.generate(x, max_new_tokens=5))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"segment_size": 0}, "segment_size is 0; it must be a whole number from 1 up"),
+        ({"memory_tokens": -1}, "memory_tokens is -1"),
+        ({"memory_tokens": 2.5}, "memory_tokens is 2.5"),
+        ({"bptt": -1}, "bptt is -1"),
+        ({"segment_size": 62}, "need 66 positions; the backbone has 64"),
+        ({"memry": 3}, "has no setting 'memry'"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(kind, settings, said):
+    with pytest.raises(RmtlibError, match=said) as error:
+        CLASSES[kind].from_backbone(backbone(), **({"memory_tokens": M, "segment_size": S} | settings))
+    assert "\n" not in str(error.value)
+
+
+def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):
+    with torch.no_grad():
+        model.core.memory_MD.fill_(float("inf"))
+    for call in (lambda: model(ids(1, 20)), lambda: model.generate(ids(1, 20), max_new_tokens=2)):
+        with pytest.raises(RmtlibError, match="the memory is not finite"):
+            call()
+
+
+@pytest.mark.parametrize(("token", "what"), [(V, "input_ids"), (-1, "input_ids"), (V, "labels")])
+def test_ids_outside_the_vocabulary_are_refused(model, token, what):
+    x, wrong = ids(1, 9), ids(1, 9)
+    wrong[0, 4] = token
+    with pytest.raises(RmtlibError, match=f"{what} hold id {token}; the vocabulary has 0 to {V - 1}"):
+        model(x, labels=wrong) if what == "labels" else model(wrong)
+    if what == "input_ids":
+        with pytest.raises(RmtlibError, match=f"hold id {token}"):
+            model.generate(wrong, max_new_tokens=2)
