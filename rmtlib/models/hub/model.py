@@ -280,18 +280,20 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
             rows = batch_size * max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
             model_kwargs["past_key_values"] = self._new_cache(model_kwargs.pop("state", None), rows)
 
-    @staticmethod
     def _expand_inputs_for_generation(
-        expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **model_kwargs: Any
-    ) -> tuple[Tensor | None, dict[str, Any]]:
-        state = model_kwargs.pop("state", None)
-        input_ids, model_kwargs = GenerationMixin._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
-        )
+        self, expand_size: int = 1, *args: Any, state: State | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size, *args, **kwargs)
         if state is not None:
             rows = torch.arange(len(input_ids) // expand_size, device=state[0].device)
             model_kwargs["state"] = select(state, rows.repeat_interleave(expand_size))
         return input_ids, model_kwargs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        start = {"state": model_kwargs.get("state")}  # without a cache all tokens are read anew, from the same state
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs) | start
 
     # Embeddings.
 

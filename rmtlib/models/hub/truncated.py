@@ -24,7 +24,7 @@ def truncated_loss(
 ) -> tuple[Tensor, State]:
     """The summed loss of the segments, with the gradient of BPTT-k, and the state after the last, detached."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    gradients = [torch.zeros_like(p) for p in parameters]
+    gradients: list[Tensor | None] = [None] * len(parameters)
     total = torch.zeros((), device=start[0].device)
     outputs, inputs = {-1: start}, {}
 
@@ -42,9 +42,9 @@ def truncated_loss(
                 retain_graph=True,
                 allow_unused=True,
             )
-        for gradient, new in zip(gradients, found, strict=False):
+        for i, new in enumerate(found[: len(parameters)]):
             if new is not None:
-                gradient += new
+                gradients[i] = new if gradients[i] is None else gradients[i] + new
         return list(found[len(parameters) :])
 
     for s, segment in enumerate(segments):
@@ -68,11 +68,11 @@ class _Handed(torch.autograd.Function):
     """A loss whose gradients are already there."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> Any:
-        return None, None, *(factor * gradient for gradient in ctx.gradients)
+        return None, None, *(None if gradient is None else factor * gradient for gradient in ctx.gradients)
