@@ -297,7 +297,7 @@ def test_generation_ends_at_end_of_text_max_length_and_stop_strings(model, token
     assert ended[0, 10:].tolist() == new[: new.index(new[3]) + 1]
 
 
-def test_a_streamer_gets_every_token(model, tokenizer):
+def test_a_streamer_gets_every_token(model):
     class Streamer(transformers.generation.BaseStreamer):
         tokens: list = []
 
@@ -310,6 +310,13 @@ def test_a_streamer_gets_every_token(model, tokenizer):
     streamer, x = Streamer(), ids(1, 5)
     made = model.generate(x, max_new_tokens=9, streamer=streamer)
     assert streamer.tokens == [*made[0].tolist(), "end"]
+
+
+def test_a_misspelt_argument_is_refused(model):
+    with pytest.raises(TypeError, match="label"):
+        model(ids(1, 4), label=ids(1, 4))
+    with pytest.raises(ValueError, match="max_new_tokns"):
+        model.generate(ids(1, 4), max_new_tokns=3)
 
 
 def test_text_generation_pipeline(model, tokenizer):

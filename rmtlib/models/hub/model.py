@@ -268,6 +268,11 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
 
     # Generation.
 
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What `forward` takes of all that `generate` carries along."""
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        return {name: x for name, x in inputs.items() if name in inspect.signature(self.forward).parameters}
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
