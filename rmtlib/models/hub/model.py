@@ -23,6 +23,7 @@ from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.hub.cache import MemoryCache, check_state
 from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig
 from rmtlib.models.hub.inputs import at_tokens, kept, target_rows, token_rows
+from rmtlib.models.hub.loading import load
 from rmtlib.models.hub.truncated import truncated_loss
 from rmtlib.models.interface import State, select
 from rmtlib.models.reading import segment_loss
@@ -112,6 +113,14 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
         if getattr(source, "generation_config", None) is not None:
             model.generation_config = copy.deepcopy(source.generation_config)
         return model.eval()  # as `from_pretrained` does
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
+        """As Hugging Face's, from safetensors alone, and strict: see `rmtlib.models.hub.loading.load`."""
+        original = super().from_pretrained
+        if pretrained_model_name_or_path is None:  # a config and weights in memory
+            return original(None, *arguments, **options)
+        return load(cls, original, str(pretrained_model_name_or_path), *arguments, **options)
 
     # The package's own interface.
 
