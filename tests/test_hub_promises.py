@@ -367,6 +367,17 @@ def test_a_saved_folder_loads_by_name(model, kind, tmp_path):
     assert torch.equal(again.generate(x, max_new_tokens=5), model.generate(x, max_new_tokens=5))
 
 
+def test_a_saved_folder_has_a_model_card(model, kind, tmp_path):
+    model.config.record = {"run": "abc123"}
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for fact in (f"# {CLASSES[kind].__name__}", f"| Memory tokens | {M} |", f"{S} tokens", "| Record: run | abc123 |"):
+        assert fact in card
+    (tmp_path / "README.md").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 @pytest.fixture
 def saved(model, tmp_path):
     model.save_pretrained(tmp_path)
@@ -459,13 +470,25 @@ def test_smollm2_says_what_it_downloads_and_from_where(kind, monkeypatch, tmp_pa
         ({"memory_tokens": 2.5}, "memory_tokens is 2.5"),
         ({"bptt": -1}, "bptt is -1"),
         ({"segment_size": 62}, "need 66 positions; the backbone has 64"),
-        ({"memry": 3}, "has no setting 'memry'"),
+        ({"memry": 3}, "no setting is called 'memry'"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(kind, settings, said):
     with pytest.raises(RmtlibError, match=said) as error:
         CLASSES[kind].from_backbone(backbone(), **({"memory_tokens": M, "segment_size": S} | settings))
     assert "\n" not in str(error.value)
+
+
+def test_a_config_with_impossible_values_is_refused(saved, kind):
+    config = json.loads((saved / "config.json").read_text())
+    for change, said in (
+        ({"segment_size": 0}, "segment_size is 0"),
+        ({"backbone": config["backbone"] | {"norm_eps": float("nan")}}, "norm_eps is nan; it must be a finite number"),
+        ({"backbone": config["backbone"] | {"n_heads": 3}}, "backbone: d_model 32 is not a multiple of n_heads 3"),
+        ({"backbone": config["backbone"] | {"heads": 3}}, "backbone: unknown setting 'heads'"),
+    ):
+        (saved / "config.json").write_text(json.dumps(config | change))
+        refused(lambda: CLASSES[kind].from_pretrained(saved), said)
 
 
 def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):

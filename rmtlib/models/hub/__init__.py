@@ -1,4 +1,4 @@
-"""Models with memory as Hugging Face models. Importing this makes their saved folders load by `AutoModelForCausalLM`."""
+"""Models with memory as Hugging Face models. Importing this registers them with `AutoModelForCausalLM`."""
 
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -1,5 +1,6 @@
 """The configs of the Hugging Face models: what a saved folder's config.json holds."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -21,6 +22,7 @@ class MemoryConfig(PretrainedConfig):
         backbone: the fields of a `DecoderConfig`.
         memory_tokens: M.
         segment_size: S, in tokens.
+        backbone_name: what the backbone was loaded from, for the model card.
         bptt: through how many earlier segments the gradient of a loss goes; None: through all.
         return_logits: whether a call with labels also returns logits; None: in evaluation it does, in training not.
     """
@@ -34,6 +36,7 @@ class MemoryConfig(PretrainedConfig):
         memory_tokens: int = 16,
         segment_size: int = 512,
         *,
+        backbone_name: str | None = None,
         bptt: int | None = None,
         return_logits: bool | None = None,
         **kwargs: Any,
@@ -41,6 +44,7 @@ class MemoryConfig(PretrainedConfig):
         self.backbone = dict(asdict(GPT2) if backbone is None else backbone)
         self.memory_tokens = memory_tokens
         self.segment_size = segment_size
+        self.backbone_name = backbone_name
         self.bptt = bptt
         self.return_logits = return_logits
         for name, least in (("memory_tokens", self.smallest_memory), ("segment_size", 1), ("bptt", 0)):
@@ -127,6 +131,15 @@ class ARMTHubConfig(MemoryConfig):
     def delta_rule(self) -> DeltaRule:
         """The update. Raises RmtlibError if the config has none."""
         return from_fields(DeltaRule, "rule", self.rule)
+
+
+def check_settings(config_class: type, settings: Mapping[str, Any]) -> None:
+    """Raises RmtlibError if one of these is no setting of the config class: Hugging Face would take any name."""
+    classes = (cls for cls in config_class.__mro__ if issubclass(cls, MemoryConfig))
+    known = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
+    known -= {"self", "kwargs", "backbone", "backbone_name"}
+    if unknown := sorted(set(settings) - known):
+        raise RmtlibError(f"no setting is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
 
 
 def check_count(name: str, value: Any, least: int, *, optional: bool = False) -> None:

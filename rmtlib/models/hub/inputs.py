@@ -65,3 +65,13 @@ def at_tokens(values_BND: Tensor | Sequence[Tensor], kept_BT: Tensor) -> Tensor:
     for b, keep_T in enumerate(kept_BT):
         out_BTD[b, keep_T] = values_BND[b][: int(keep_T.sum())]
     return out_BTD
+
+
+def last_columns(values_BTD: Tensor, kept_BT: Tensor, count: int) -> Tensor:
+    """The last `count` columns, 0 for all; the very last one is that of each row's last token."""
+    if not count:
+        return values_BTD
+    after_BT = kept_BT.long() * torch.arange(1, kept_BT.shape[1] + 1, device=kept_BT.device)
+    rows_B = torch.arange(len(values_BTD), device=values_BTD.device)
+    ends_BD = values_BTD[rows_B, after_BT.argmax(1).to(values_BTD.device)]
+    return torch.cat([values_BTD[:, -count:-1], ends_BD[:, None]], dim=1)

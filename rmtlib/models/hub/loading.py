@@ -1,4 +1,4 @@
-"""Loading a saved model strictly: a folder that is not wholly this model is an error, in one line that says what is wrong.
+"""Loading a saved model strictly: a folder that is not wholly this model is an error, in one line.
 
 Hugging Face's own loading only warns, and leaves memory that is missing in a file uninitialised.
 """
@@ -31,8 +31,10 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
     wants_info = options.pop("output_loading_info", False)
     strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
 
-    options |= strict
-    model, info = from_pretrained(what, lambda where, **of_hub: original(where, *arguments, **(options | of_hub)), where)
+    def read(where: str, **of_hub: Any) -> Any:
+        return original(where, *arguments, **(options | strict | of_hub))
+
+    model, info = from_pretrained(what, read, where, **of_hub)
     check_tensors(what, info)
     return (model, info) if wants_info else model
 
@@ -44,7 +46,9 @@ def check_kind(cls: Any, what: str, where: str, config: dict[str, Any]) -> None:
         return
     if kind is None:
         raise RmtlibError(f"{what}: no config.json with a model_type is there; give a folder that save_pretrained made")
-    remedy = "use AutoModelForCausalLM" if kind.startswith("rmtlib-") else f"use {cls.__name__}.from_backbone({where!r})"
+    remedy = f"use {cls.__name__}.from_backbone({where!r})"
+    if kind.startswith("rmtlib-"):
+        remedy = "use AutoModelForCausalLM"
     raise RmtlibError(f"{what} is a {kind!r}, not a saved {wanted!r}; {remedy}")
 
 
@@ -57,7 +61,7 @@ def check_tensors(what: str, info: dict[str, Any]) -> None:
         name, others = found[0], f" and {len(found) - 1} more" * (len(found) > 1)
         if trouble == "mismatched":
             name, saved, wanted = name
-            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: a damaged folder?")
+            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: is it damaged?")
         raise RmtlibError(f"{what}: {trouble} tensor {name}{others}: the file is of another model, or damaged")
     if info["error_msgs"]:
         raise RmtlibError(f"{what}: {str(info['error_msgs'][0]).splitlines()[0]}")

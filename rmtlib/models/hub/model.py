@@ -4,7 +4,6 @@ Shapes: B batch, T tokens of the whole input, n new tokens, S segment size, D wi
 """
 
 import copy
-import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rmtlib.errors import RmtlibError
@@ -21,11 +20,13 @@ from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.hub.cache import MemoryCache, check_state
-from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig
-from rmtlib.models.hub.inputs import at_tokens, kept, target_rows, token_rows
+from rmtlib.models.hub.card import write_card
+from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig, check_settings
+from rmtlib.models.hub.generation import MemoryGeneration
+from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
 from rmtlib.models.hub.truncated import truncated_loss
-from rmtlib.models.interface import State, select
+from rmtlib.models.interface import State
 from rmtlib.models.reading import segment_loss
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import Segment, cut
@@ -45,7 +46,7 @@ class MemoryOutput(ModelOutput):
     state: State | None = None
 
 
-class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
+class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
     """A causal language model that reads its input in segments and carries memory from one to the next.
 
     Base of `RMTForCausalLM` and `ARMTForCausalLM`. Beside Hugging Face's interface it has the package's own
@@ -53,10 +54,10 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
     """
 
     config: MemoryConfig
+    config_class: Any
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
-    _is_stateful = True  # generation cannot take tokens back
     _supports_sdpa = True
 
     def __init__(self, config: Any, decoder: Decoder | None = None):
@@ -101,13 +102,13 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
             RmtlibError: an architecture that `Decoder` does not hold, an unknown setting, or a segment that does not
                 fit the backbone's positions.
         """
-        known = _settings(cls.config_class)
-        if unknown := sorted(set(settings) - known):
-            raise RmtlibError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        check_settings(cls.config_class, settings)
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
         decoder = decoder_from_hf(source)
-        special = {key: source.config.to_dict().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        config = cls.config_class(asdict(decoder.config), memory_tokens, segment_size, **settings, **special)
+        known = source.config.to_dict()
+        settings |= {key: known.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        settings["backbone_name"] = backbone if isinstance(backbone, str) else source.config._name_or_path or None
+        config = cls.config_class(asdict(decoder.config), memory_tokens, segment_size, **settings)
         model = cls(config, decoder)
         model.core.to(decoder.tokens.weight)
         if getattr(source, "generation_config", None) is not None:
@@ -121,6 +122,11 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
         if pretrained_model_name_or_path is None:  # a config and weights in memory
             return original(None, *arguments, **options)
         return load(cls, original, str(pretrained_model_name_or_path), *arguments, **options)
+
+    def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> None:
+        """As Hugging Face's, with a model card in README.md unless the folder has one."""
+        write_card(self, save_directory)
+        super().save_pretrained(save_directory, *arguments, **options)
 
     # The package's own interface.
 
@@ -203,7 +209,7 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
         total, logits = None, None
         if with_logits:
             hidden_BTD, total, state = self._outputs(segments, state)
-            logits = self.logits(_last(at_tokens(hidden_BTD, keep_BT.to(self.device)), keep_BT, logits_to_keep))
+            logits = self.logits(last_columns(at_tokens(hidden_BTD, keep_BT.to(self.device)), keep_BT, logits_to_keep))
         else:
             total, state = self._loss(segments, state)
         if not self.training:
@@ -230,13 +236,14 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
         if cache is None or not cache.columns or input_ids.shape[1] > 1:
             token_rows(input_ids, keep_Bn, self.config.vocab_size)  # for its checks: these are not generated tokens
         input_ids, keep_Bn = input_ids.to(self.device), keep_Bn.to(self.device)
-        cache = self._new_cache(state, len(input_ids)) if cache is None else cache
+        cache = self.new_cache(state, len(input_ids)) if cache is None else cache
         hidden_BnD = cache.read(input_ids, keep_Bn)
         return MemoryOutput(
-            logits=self.logits(_last(hidden_BnD, keep_Bn, logits_to_keep)), past_key_values=cache, state=None
+            logits=self.logits(last_columns(hidden_BnD, keep_Bn, logits_to_keep)), past_key_values=cache, state=None
         )
 
-    def _new_cache(self, state: State | None, rows: int) -> MemoryCache:
+    def new_cache(self, state: State | None, rows: int) -> MemoryCache:
+        """A cache that has read nothing, with memory from a state of so many rows or the initial one."""
         state = self.initial_state(rows) if state is None else state
         return MemoryCache(self.core, self.config.segment_size, state, rows, checked=not self.training)
 
@@ -275,47 +282,13 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
 
-    # Generation.
-
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What `forward` takes of all that `generate` carries along."""
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
-        return {name: x for name, x in inputs.items() if name in inspect.signature(self.forward).parameters}
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch_size: int, max_cache_length: int
-    ) -> None:
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, max_cache_length)
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
-            rows = batch_size * max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
-            model_kwargs["past_key_values"] = self._new_cache(model_kwargs.pop("state", None), rows)
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, *args: Any, state: State | None = None, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Any]]:
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size, *args, **kwargs)
-        if state is not None:
-            rows = torch.arange(len(input_ids) // expand_size, device=state[0].device)
-            model_kwargs["state"] = select(state, rows.repeat_interleave(expand_size))
-        return input_ids, model_kwargs
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        start = {"state": model_kwargs.get("state")}  # without a cache all tokens are read anew, from the same state
-        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs) | start
-
     # Embeddings.
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The table of token embeddings."""
         return self.core.decoder.tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         """Replace the table; its size becomes the vocabulary's."""
         decoder = self.core.decoder
         decoder.tokens = value
@@ -326,7 +299,8 @@ class MemoryForCausalLM(PreTrainedModel, GenerationMixin):
         decoder = self.core.decoder
         if decoder.head is not None:
             return decoder.head
-        head = nn.Linear(*reversed(decoder.tokens.weight.shape), bias=False, device="meta")
+        V, D = decoder.tokens.weight.shape
+        head = nn.Linear(D, V, bias=False, device="meta")
         head.weight = decoder.tokens.weight
         return head
 
@@ -371,19 +345,3 @@ class ARMTForCausalLM(MemoryForCausalLM):
         """An `ARMT` around this decoder."""
         settings = (config.memory_tokens, config.d_memory, config.delta_rule())
         return ARMT(decoder, *settings, normalised=config.normalised)
-
-
-def _last(values_BTD: Tensor, kept_BT: Tensor, count: int) -> Tensor:
-    """The last `count` columns, 0 for all; the very last one is that of each row's last token."""
-    if not count:
-        return values_BTD
-    last_B = (kept_BT.long() * torch.arange(1, kept_BT.shape[1] + 1, device=kept_BT.device)).argmax(1)
-    ends_B1D = values_BTD[torch.arange(len(values_BTD), device=values_BTD.device), last_B.to(values_BTD.device)][:, None]
-    return torch.cat([values_BTD[:, -count:-1], ends_B1D], dim=1)
-
-
-def _settings(config_class: Any) -> set[str]:
-    """The settings that a config class has beside those of the backbone."""
-    names = {name for cls in config_class.__mro__ if issubclass(cls, MemoryConfig)
-             for name in inspect.signature(cls.__init__).parameters}  # fmt: skip
-    return names - {"self", "backbone", "kwargs", "memory_tokens", "segment_size"}

@@ -42,9 +42,8 @@ def truncated_loss(
                 retain_graph=True,
                 allow_unused=True,
             )
-        for i, new in enumerate(found[: len(parameters)]):
-            if new is not None:
-                gradients[i] = new if gradients[i] is None else gradients[i] + new
+        for i, (old, new) in enumerate(zip(gradients, found, strict=False)):
+            gradients[i] = old if new is None else new if old is None else old + new
         return list(found[len(parameters) :])
 
     for s, segment in enumerate(segments):
