@@ -201,6 +201,17 @@ def test_a_batch_without_labels_of_its_own_gives_zero_and_no_nan(model):
     assert loss == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_the_readmes_example_runs(tokenizer, root, tmp_path, monkeypatch):
+    (block,) = (part for part in (root / "README.md").read_text().split("```") if "RMTForCausalLM.from_b" in part)
+    backbone().save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    monkeypatch.chdir(tmp_path)
+    example = block.removeprefix("python").replace("512", str(S)).replace("* 1000", "* 3")
+    found: dict = {}
+    exec(example, found)
+    assert found["loss"] > 0 and found["continued"].shape == (1, found["input_ids"].shape[1] + 20)
+
+
 # Embeddings
 
 
