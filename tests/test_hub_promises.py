@@ -13,7 +13,7 @@ from test_rmt import teacher_forced
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 
-from rmtlib import ARMTForCausalLM, RMTForCausalLM
+from rmtlib import ARMTForCausalLM, ARMTHubConfig, RMTForCausalLM
 from rmtlib.data import mirrors
 from rmtlib.errors import RmtlibError
 
@@ -74,9 +74,9 @@ class Texts(torch.utils.data.Dataset):
 
 
 def trainer(model, folder, compute_metrics=None, tokenizer=None, **settings) -> Trainer:
-    defaults = dict(max_steps=2, per_device_train_batch_size=2, learning_rate=1e-2, report_to=[], logging_steps=1)
+    settings = dict(max_steps=2, per_device_train_batch_size=2, learning_rate=1e-2, save_strategy="no") | settings
     arguments = TrainingArguments(
-        str(folder), use_cpu=True, disable_tqdm=True, save_strategy="no", **(defaults | settings)
+        str(folder), use_cpu=True, disable_tqdm=True, report_to=[], logging_steps=1, **settings
     )
     return Trainer(
         model, arguments, train_dataset=Texts(), eval_dataset=Texts(4), compute_metrics=compute_metrics,
@@ -117,6 +117,14 @@ def test_trainer_trains_memory_and_backbone(model, kind, tmp_path, tokenizer):
     assert done.training_loss > 0
     changed = {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
     assert {f"{kind}.memory_MD", f"{kind}.decoder.tokens.weight"} <= changed
+
+
+def test_a_trainer_that_was_stopped_resumes(kind, tmp_path):
+    whole, resumed = make(kind), make(kind)
+    for model, start in ((whole, None), (resumed, str(tmp_path / "checkpoint-1"))):
+        trainer(model, tmp_path, save_strategy="steps", save_steps=1).train(resume_from_checkpoint=start)
+    for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_trainer_gives_logits_and_labels_to_compute_metrics(model, tmp_path):
@@ -194,6 +202,22 @@ def test_logits_come_with_a_loss_only_if_they_are_wanted(model):
     assert model(x, labels=x).logits is None
 
 
+def test_reading_several_segments_at_once_changes_nothing(monkeypatch):
+    """ARMT's wavefront over layers and segments, in training and in evaluation."""
+    torch.manual_seed(0)
+    backbone = dict(vocab_size=V, d_model=D, n_layers=4, n_heads=2)
+    model, x = ARMTForCausalLM(ARMTHubConfig(backbone, M, S, d_memory=4)).double(), ids(2, 4 * S + 3)
+    torch.nn.init.normal_(model.armt.value_LDD, std=0.1)
+    found = []
+    for wavefront in (True, False):
+        monkeypatch.setattr(model.armt, "prefers_wavefront", lambda *_, prefers=wavefront: prefers)
+        out = model.eval()(x, labels=x)
+        loss = model.train()(x, labels=x).loss
+        found.append([out.loss, loss, out.logits, *out.state, *gradients(model, loss).values()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_a_batch_without_labels_of_its_own_gives_zero_and_no_nan(model):
     x = ids(2, 10)
     loss = model.train()(x, labels=torch.full_like(x, -100)).loss
@@ -240,6 +264,7 @@ def test_the_config_answers_what_hugging_face_asks(model):
 # Generation
 
 
+@torch.no_grad()
 def beam_search(model, prompt: torch.Tensor, beams: int, new: int) -> list[int]:
     """The plain way: every candidate's whole text is read anew; no end of text, equal lengths."""
     candidates = [(0.0, prompt)]
@@ -508,6 +533,10 @@ def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):
     for call in (lambda: model(ids(1, 20)), lambda: model.generate(ids(1, 20), max_new_tokens=2)):
         with pytest.raises(RmtlibError, match="the memory is not finite"):
             call()
+
+
+def test_truncated_bptt_with_label_smoothing_is_refused(kind, tmp_path):
+    refused(trainer(make(kind, bptt=1), tmp_path, label_smoothing_factor=0.1).train, "bptt 1 needs the loss")
 
 
 @pytest.mark.parametrize(("token", "what"), [(V, "input_ids"), (-1, "input_ids"), (V, "labels")])

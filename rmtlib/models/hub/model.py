@@ -4,13 +4,11 @@ Shapes: B batch, T tokens of the whole input, n new tokens, S segment size, D wi
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -25,11 +23,10 @@ from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig, 
 from rmtlib.models.hub.generation import MemoryGeneration
 from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
-from rmtlib.models.hub.truncated import truncated_loss
+from rmtlib.models.hub.reading import read_loss, read_outputs
 from rmtlib.models.interface import State
-from rmtlib.models.reading import segment_loss
 from rmtlib.models.rmt import RMT
-from rmtlib.segments import Segment, cut
+from rmtlib.segments import cut
 
 
 @dataclass
@@ -207,11 +204,18 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
             return_logits = self.config.return_logits
         with_logits = labels is None or (not self.training if return_logits is None else return_logits)
         total, logits = None, None
+        trained = self.training and torch.is_grad_enabled()
+        recompute, bptt = trained and self.gradient_checkpointing, self.config.bptt if trained else None
         if with_logits:
-            hidden_BTD, total, state = self._outputs(segments, state)
+            if bptt is not None:
+                raise RmtlibError(
+                    f"bptt {bptt} needs the loss that the model computes from labels, without logits: "
+                    "no label smoothing or loss of your own, return_logits left alone"
+                )
+            hidden_BTD, total, state = read_outputs(self.core, segments, state, recompute)
             logits = self.logits(last_columns(at_tokens(hidden_BTD, keep_BT.to(self.device)), keep_BT, logits_to_keep))
         else:
-            total, state = self._loss(segments, state)
+            total, state = read_loss(self.core, segments, state, recompute, bptt)
         if not self.training:
             check_state(state)
         loss = None
@@ -246,41 +250,6 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
         """A cache that has read nothing, with memory from a state of so many rows or the initial one."""
         state = self.initial_state(rows) if state is None else state
         return MemoryCache(self.core, self.config.segment_size, state, rows, checked=not self.training)
-
-    def _outputs(self, segments: Sequence[Segment], state: State) -> tuple[Tensor, Tensor, State]:
-        """Outputs at all positions, the summed loss of those with labels, and the next state."""
-        if self.config.bptt is not None and self.training and torch.is_grad_enabled():
-            raise RmtlibError(
-                f"bptt {self.config.bptt} needs the loss that the model computes from labels, without logits: "
-                "no label smoothing or loss of your own, return_logits left alone"
-            )
-        parts, losses = [], []
-        for segment in segments:
-            hidden_BSD, state = self._run(self.core.step, segment.input_ids_BS, state, segment.lengths_B)
-            labelled_BS = segment.labels_BS >= 0
-            losses.append(self.nll(hidden_BSD[labelled_BS], segment.labels_BS[labelled_BS]).sum())
-            parts.append(hidden_BSD)
-        return torch.cat(parts, dim=1), torch.stack(losses).sum(), state
-
-    def _loss(self, segments: Sequence[Segment], state: State) -> tuple[Tensor, State]:
-        """The summed loss, with only the labelled rows projected to the vocabulary, and the next state."""
-        k = self.config.bptt
-        if k is not None and k < len(segments) - 1 and self.training and torch.is_grad_enabled():
-            return truncated_loss(self.core, self._segment_loss, segments, state, k)
-        losses = []
-        for segment in segments:
-            loss, state = self._segment_loss(segment, state)
-            losses.append(loss)
-        return torch.stack(losses).sum(), state
-
-    def _segment_loss(self, segment: Segment, state: State) -> tuple[Tensor, State]:
-        return self._run(segment_loss, self.core, segment, state)
-
-    def _run(self, function: Any, *arguments: Any) -> Any:
-        """Call it; with gradient checkpointing, keep its arguments alone and call it again in the backward pass."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
-        return function(*arguments)
 
     # Embeddings.
 
