@@ -505,7 +505,7 @@ def test_smollm2_says_what_it_downloads_and_from_where(kind, monkeypatch, tmp_pa
         ({"memory_tokens": -1}, "memory_tokens is -1"),
         ({"memory_tokens": 2.5}, "memory_tokens is 2.5"),
         ({"bptt": -1}, "bptt is -1"),
-        ({"segment_size": 62}, "need 66 positions; the backbone has 64"),
+        ({"segment_size": 63}, "positions; the backbone has 64"),
         ({"memry": 3}, "no setting is called 'memry'"),
     ],
 )
@@ -537,6 +537,12 @@ def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):
 
 def test_truncated_bptt_with_label_smoothing_is_refused(kind, tmp_path):
     refused(trainer(make(kind, bptt=1), tmp_path, label_smoothing_factor=0.1).train, "bptt 1 needs the loss")
+
+
+def test_a_state_or_cache_of_another_batch_is_refused(model):
+    out = model(ids(3, 5), use_cache=True)
+    refused(lambda: model(ids(2, 5), state=out.past_key_values.state()), "the state has 3 rows, the input 2")
+    refused(lambda: model(ids(2, 5), past_key_values=out.past_key_values), "the cache has 3 rows, the input 2")
 
 
 @pytest.mark.parametrize(("token", "what"), [(V, "input_ids"), (-1, "input_ids"), (V, "labels")])

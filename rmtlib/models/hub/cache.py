@@ -46,7 +46,9 @@ class MemoryCache(Cache):
 
     def read(self, input_ids_Bn: Tensor, kept_Bn: Tensor) -> Tensor:
         """Read new tokens of each row, those that are kept; returns their outputs (B, n, D), 0 at padding."""
-        counts = kept_Bn.sum(1).tolist()
+        counts, rows = kept_Bn.sum(1).tolist(), sum(len(group.rows) for group in self.groups)
+        if len(counts) != rows:
+            raise RmtlibError(f"the cache has {rows} rows, the input {len(counts)}; use the cache of the same batch")
         groups: list[Group] = []
         hidden: dict[int, Tensor] = {}
         for group in self.groups:

@@ -24,7 +24,7 @@ from rmtlib.models.hub.generation import MemoryGeneration
 from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
 from rmtlib.models.hub.reading import read_loss, read_outputs
-from rmtlib.models.interface import State
+from rmtlib.models.interface import State, batch_size
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import cut
 
@@ -34,7 +34,7 @@ class MemoryOutput(ModelOutput):
     """What a call returns.
 
     `loss`: mean nats a label, if there are labels. `logits`: (B, T, V), 0 at padding. `past_key_values`: a
-    `MemoryCache`, if `use_cache`. `state`: the memory after the last segment.
+    `MemoryCache`, if `use_cache`. `state`: the memory after the last segment; with `use_cache` the cache tells it.
     """
 
     loss: Tensor | None = None
@@ -52,6 +52,7 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
 
     config: MemoryConfig
     config_class: Any
+    memory_blocks: int  # how often the memory tokens stand in a segment
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
@@ -60,11 +61,11 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
     def __init__(self, config: Any, decoder: Decoder | None = None):
         super().__init__(config)
         decoder = decoder or Decoder(config.decoder_config())
-        positions, needed = decoder.config.max_positions, config.segment_size + 2 * config.memory_tokens
-        if decoder.config.positions == "learned" and needed > positions:
+        has, needed = decoder.config.max_positions, config.segment_size + self.memory_blocks * config.memory_tokens
+        if decoder.config.positions == "learned" and needed > has:
             raise RmtlibError(
-                f"segment_size {config.segment_size} and twice memory_tokens {config.memory_tokens} need {needed} "
-                f"positions; the backbone has {positions}. Use a shorter segment"
+                f"segment_size {config.segment_size} and {self.memory_blocks} x {config.memory_tokens} memory_tokens "
+                f"need {needed} positions; the backbone has {has}. Use a shorter segment"
             )
         setattr(self, self.base_model_prefix, self.around(decoder, config))
         self.gradient_checkpointing = False
@@ -199,7 +200,7 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
         rows = token_rows(input_ids, keep_BT, self.config.vocab_size)
         targets = None if labels is None else target_rows(labels, keep_BT, self.config.vocab_size)
         segments = [segment.to(self.device) for segment in cut(rows, targets, self.config.segment_size)]
-        state = self.initial_state(len(rows)) if state is None else state
+        state = self._start(state, len(rows))
         if return_logits is None:
             return_logits = self.config.return_logits
         with_logits = labels is None or (not self.training if return_logits is None else return_logits)
@@ -242,14 +243,20 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
         input_ids, keep_Bn = input_ids.to(self.device), keep_Bn.to(self.device)
         cache = self.new_cache(state, len(input_ids)) if cache is None else cache
         hidden_BnD = cache.read(input_ids, keep_Bn)
-        return MemoryOutput(
-            logits=self.logits(last_columns(hidden_BnD, keep_Bn, logits_to_keep)), past_key_values=cache, state=None
-        )
+        logits = self.logits(last_columns(hidden_BnD, keep_Bn, logits_to_keep))
+        return MemoryOutput(logits=logits, past_key_values=cache)
 
     def new_cache(self, state: State | None, rows: int) -> MemoryCache:
         """A cache that has read nothing, with memory from a state of so many rows or the initial one."""
-        state = self.initial_state(rows) if state is None else state
-        return MemoryCache(self.core, self.config.segment_size, state, rows, checked=not self.training)
+        start = self._start(state, rows)
+        return MemoryCache(self.core, self.config.segment_size, start, rows, checked=not self.training)
+
+    def _start(self, state: State | None, rows: int) -> State:
+        if state is None:
+            return self.initial_state(rows)
+        if (given := batch_size(state)) != rows:
+            raise RmtlibError(f"the state has {given} rows, the input {rows}; choose rows with interface.select")
+        return state
 
     # Embeddings.
 
@@ -295,6 +302,7 @@ class RMTForCausalLM(MemoryForCausalLM):
     """
 
     config_class = RMTHubConfig
+    memory_blocks = 2
     base_model_prefix = "rmt"
 
     @classmethod
@@ -307,6 +315,7 @@ class ARMTForCausalLM(MemoryForCausalLM):
     """A causal language model with associative memory in every layer. It is used as `RMTForCausalLM` is."""
 
     config_class = ARMTHubConfig
+    memory_blocks = 1
     base_model_prefix = "armt"
 
     @classmethod
