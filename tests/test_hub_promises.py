@@ -3,6 +3,7 @@
 import copy
 import json
 import string
+import weakref
 
 import pytest
 import tokenizers
@@ -56,6 +57,11 @@ def kind(request) -> str:
 @pytest.fixture
 def model(kind):
     return make(kind)
+
+
+def memory_name(model: torch.nn.Module) -> str:
+    """The name of the parameter that holds the memory tokens."""
+    return next(name for name, p in model.named_parameters() if "memory" in name and p.shape == (M, D))
 
 
 def ids(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -116,7 +122,7 @@ def test_trainer_trains_memory_and_backbone(model, kind, tmp_path, tokenizer):
     done = trainer(model, tmp_path, tokenizer=tokenizer, max_steps=6).train()
     assert done.training_loss > 0
     changed = {name for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
-    assert {f"{kind}.memory_MD", f"{kind}.decoder.tokens.weight"} <= changed
+    assert {memory_name(model), f"{kind}.decoder.tokens.weight"} <= changed
 
 
 def test_a_trainer_that_was_stopped_resumes(kind, tmp_path):
@@ -138,6 +144,14 @@ def test_trainer_gives_logits_and_labels_to_compute_metrics(model, tmp_path):
     assert "eval_accuracy" in found and seen["logits"].shape == (4, 3 * S, V)
     loss = F.cross_entropy(seen["logits"][:, :-1].flatten(0, 1), seen["labels"][:, 1:].flatten())
     assert found["eval_loss"] == pytest.approx(float(loss), abs=1e-4)
+
+
+def test_a_padded_batch_has_the_mean_loss_of_all_its_labels(model, tokenizer):
+    texts = ["abcdefghijklmnopqrst", "abc", "uvwxyz0123456"]
+    batch = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)([tokenizer(text) for text in texts])
+    alone = [tokenizer(text, return_tensors="pt").input_ids for text in texts]
+    total = sum(model(x, labels=x).loss * (x.shape[1] - 1) for x in alone)
+    torch.testing.assert_close(model(**batch).loss, total / sum(x.shape[1] - 1 for x in alone))
 
 
 def test_label_smoothing_shifts_the_labels(model, tmp_path):
@@ -181,6 +195,36 @@ def test_truncated_bptt_is_exactly_so_many_segments(kind, k, checkpointing):
         (model.nll(hidden[:, : targets.shape[1]].flatten(0, 1), targets.flatten()).sum() / count).backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert_same_gradients(found, expected)
+
+
+class Held:
+    """A tensor that waits for the backward pass."""
+
+    def __init__(self, x: torch.Tensor):
+        self.x = x.detach()  # an output that a node keeps would keep the node
+
+
+def held_floats(model: torch.nn.Module, segments: int) -> int:
+    """The most floats that wait for the backward pass at the same time."""
+    live: weakref.WeakSet = weakref.WeakSet()
+    most, x = 0, ids(1, segments * S)
+
+    def pack(tensor):
+        nonlocal most
+        live.add(held := Held(tensor))
+        most = max(most, sum(each.x.numel() for each in live))
+        return held
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.x):
+        model.train()(x, labels=x)
+    return most
+
+
+def test_what_training_holds_is_bounded_by_truncation_and_lowered_by_checkpointing(kind):
+    full, truncated, recomputed = make(kind), make(kind, bptt=1), make(kind)
+    recomputed.gradient_checkpointing_enable()
+    growth = [(held_floats(model, 8) - held_floats(model, 4)) / 4 for model in (full, truncated, recomputed)]
+    assert growth[1] == 0 and growth[2] <= 3 * (full.state_size() + 2 * S) < growth[0]
 
 
 def test_gradient_accumulation_is_one_large_batch(kind, tmp_path):
@@ -436,11 +480,11 @@ def test_every_missing_tensor_is_an_error_by_name(saved, kind):
         refused(lambda: CLASSES[kind].from_pretrained(saved), "missing tensor", name)
 
 
-def test_unexpected_and_misshapen_tensors_are_errors_by_name(saved, kind):
+def test_unexpected_and_misshapen_tensors_are_errors_by_name(saved, kind, model):
     tensors = load_file(saved / "model.safetensors")
     save_file(tensors | {"stray": torch.zeros(1)}, saved / "model.safetensors", {"format": "pt"})
     refused(lambda: CLASSES[kind].from_pretrained(saved), "unexpected tensor stray")
-    name = f"{kind}.memory_MD"
+    name = memory_name(model)
     save_file(tensors | {name: torch.zeros(M + 1, D)}, saved / "model.safetensors", {"format": "pt"})
     refused(lambda: AutoModelForCausalLM.from_pretrained(saved), f"{name} has shape ({M + 1}, {D}), not ({M}, {D})")
     (saved / "model.safetensors").write_bytes(b"not a file of tensors")
@@ -529,7 +573,7 @@ def test_a_config_with_impossible_values_is_refused(saved, kind):
 
 def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):
     with torch.no_grad():
-        model.core.memory_MD.fill_(float("inf"))
+        model.get_parameter(memory_name(model)).fill_(float("inf"))
     for call in (lambda: model(ids(1, 20)), lambda: model.generate(ids(1, 20), max_new_tokens=2)):
         with pytest.raises(RmtlibError, match="the memory is not finite"):
             call()

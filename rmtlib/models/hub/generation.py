@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationMixin
 
+from rmtlib.errors import RmtlibError
 from rmtlib.models.interface import State, select
 
 
@@ -33,6 +34,8 @@ class MemoryGeneration(GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, batch_size: int, *rest: Any
     ) -> Any:
+        if generation_config.output_hidden_states or generation_config.output_attentions:
+            raise RmtlibError("a model with memory returns no hidden states or attentions; ask for scores or logits")
         model: Any = self
         generic: Any = super()
         generic._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, *rest)

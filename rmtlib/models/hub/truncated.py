@@ -56,9 +56,9 @@ def truncated_loss(
                 at_state = back(outputs[earlier], at_state, inputs[earlier])
             if s <= k:
                 back(start, at_state, None)
-        if s >= k:
+        if s >= k:  # no later loss reaches these
             inputs.pop(s - k)
-            outputs.pop(s - k - 1)
+            outputs.pop(s - max(k, 1))
     last = outputs[len(segments) - 1]
     return _Handed.apply(total, gradients, *parameters), type(last)(*(x.detach() for x in last))
 
