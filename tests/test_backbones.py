@@ -228,3 +228,24 @@ def test_more_positions_than_the_backbone_has_are_refused():
     assert decoder.config.position_limit == 64
     with pytest.raises(ValueError, match="65 positions .* exceed the backbone's 64"):
         decoder(torch.zeros(1, 65, 32))
+
+
+def test_it_trains_with_the_backbones_gradient_checkpointing_as_without_and_in_bfloat16():
+    model = around(RMT, wrap(other("olmo2")))
+    model.decoder.model.gradient_checkpointing_enable()
+    assert model.train().decoder.training
+
+    def gradients():
+        outputs, _ = read(model, [(ids(2, seed=s), None) for s in range(2)])
+        return torch.autograd.grad(model.logits(outputs[1]).sum(), [model.memory_MD, model.decoder.tokens.weight])
+
+    checkpointed = gradients()
+    model.decoder.model.gradient_checkpointing_disable()
+    for a, b in zip(checkpointed, gradients(), strict=True):
+        torch.testing.assert_close(a, b)
+    model.bfloat16()
+    assert all(x.isfinite().all() and x.dtype == torch.bfloat16 for x in gradients())
+    layered = around(ARMT, wrap(other("olmo2")), d_memory=4).train()
+    layered.decoder.model.gradient_checkpointing_enable()
+    with pytest.raises(RmtlibError, match="memory in each layer does not go with the backbone's own gradient"):
+        layered.step(ids(1), layered.initial_state(1))
