@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rmtlib.models.names import MAP_NAMES
 from rmtlib.settings import at_least
@@ -68,6 +68,37 @@ class DecoderConfig:
         """Most positions of a segment, memory included; None: no bound."""
         table = self.max_positions if self.positions == "learned" else None
         return min((limit for limit in (table, self.window) if limit is not None), default=None)
+
+
+@dataclass(frozen=True)
+class HFDecoderConfig:
+    """What it takes to build a `models.hf_decoder.HFDecoder` without its weights, as plain values for a JSON file.
+
+    Attributes:
+        hf: the backbone's own config, of its `to_dict`.
+        max_positions: most positions of a segment, memory included; None: no bound.
+        attention: transformers' `attn_implementation`.
+        adapters: the configs of PEFT adapters inside the backbone, by name, of their `to_dict`.
+        keeps_keys: whether keys and values of earlier positions continue a segment. If not (Mamba and hybrids, which
+            keep a state instead), all its positions are run again for each token.
+        tied: whether the output projection is the embedding table.
+    """
+
+    hf: dict[str, Any]
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    max_positions: int | None
+    attention: str = "sdpa"
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keeps_keys: bool = True
+    tied: bool = False
+
+    @property
+    def position_limit(self) -> int | None:
+        """Most positions of a segment, memory included; None: no bound."""
+        return self.max_positions
 
 
 @dataclass(frozen=True)

@@ -12,48 +12,19 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.config import DecoderConfig
+from rmtlib.models.config import DecoderConfig, HFDecoderConfig
 from rmtlib.models.decoder import Decoder, KeyValues
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.interface import take_rows
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class HFDecoderConfig:
-    """What it takes to build an `HFDecoder` without its weights, as plain values for a JSON file.
-
-    Attributes:
-        hf: the backbone's own config, of its `to_dict`.
-        max_positions: most positions of a segment, memory included; None: no bound.
-        attention: transformers' `attn_implementation`.
-        adapters: the configs of PEFT adapters inside the backbone, by name, of their `to_dict`.
-        keeps_keys: whether keys and values of earlier positions continue a segment. If not (Mamba and hybrids, which
-            keep a state instead), all its positions are run again for each token.
-    """
-
-    hf: dict[str, Any]
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    max_positions: int | None
-    attention: str = "sdpa"
-    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    keeps_keys: bool = True
-
-    @property
-    def position_limit(self) -> int | None:
-        """Most positions of a segment, memory included; None: no bound."""
-        return self.max_positions
 
 
 class HFDecoder(nn.Module):
@@ -90,6 +61,7 @@ class HFDecoder(nn.Module):
             max_positions=getattr(c, "max_position_embeddings", None),
             attention=model.config._attn_implementation or "eager",
             adapters=adapters or {},
+            tied=self.head.weight is self.tokens.weight,
             keeps_keys=not model._is_stateful and "past_key_values" in arguments,
         )
         if getattr(c, "hidden_size", self.config.d_model) != self.config.d_model:
