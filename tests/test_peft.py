@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import asdict
 
+import peft
 import pytest
 import torch
 from test_backbones import other
@@ -13,14 +14,12 @@ from torch import Tensor
 from rmtlib.errors import RmtlibError
 from rmtlib.models.adapters import MEMORY
 from rmtlib.models.armt import ARMT
-from rmtlib.models.hf_decoder import HFDecoder, decoder_from_config, wrap
+from rmtlib.models.hf_decoder import HFDecoder, backbone_from_config, backbone_from_hf
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.hub import RMTForCausalLM
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.models.stacked import stackable
-
-peft = pytest.importorskip("peft")
 
 S, M = 7, 3
 TARGETS = {"gpt2": ["c_attn", "c_proj"], "neox-parallel": ["query_key_value", "dense"], "qwen2": ["q_proj", "v_proj"]}
@@ -47,7 +46,7 @@ def wrapped(kind: str, memory_tokens: int = M) -> RMTForCausalLM:
 
 
 def around_bloom() -> RMT:
-    decoder = wrap(other("bloom"))
+    decoder = backbone_from_hf(other("bloom"))
     torch.manual_seed(2)
     return RMT(decoder, M).eval()
 
@@ -194,7 +193,7 @@ def test_the_wavefront_is_right_with_adapters_inside(name):
 
 def test_adapters_first_then_memory_around_the_adapted_backbone():
     backbone = peft.get_peft_model(hf_model("llama-tied"), lora("q_proj", "v_proj", task_type="CAUSAL_LM"))
-    decoder = wrap(backbone)
+    decoder = backbone_from_hf(backbone)
     assert isinstance(decoder, HFDecoder)
     model = RMT(decoder, M).eval()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -204,12 +203,12 @@ def test_adapters_first_then_memory_around_the_adapted_backbone():
     x = ids(2, 11)
     with torch.no_grad():
         torch.testing.assert_close(decoder.logits(decoder(decoder.embed(x))[0]), backbone(x).logits, rtol=0, atol=1e-5)
-        again = RMT(decoder_from_config(json.loads(json.dumps(asdict(decoder.config)))), M).eval()
+        again = RMT(backbone_from_config(json.loads(json.dumps(asdict(decoder.config)))), M).eval()
         again.load_state_dict(model.state_dict())
         assert torch.equal(scores(again, x), scores(model, x))
     virtual = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     with pytest.raises(RmtlibError, match="an adapter of virtual tokens is no part of a backbone"):
-        wrap(peft.get_peft_model(hf_model("gpt2"), virtual))
+        backbone_from_hf(peft.get_peft_model(hf_model("gpt2"), virtual))
 
 
 def test_adapters_go_into_hugging_faces_own_module_too(tmp_path):

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from rmtlib.models import delta_rule
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import DeltaRule
-from rmtlib.models.decoder import Decoder
 from rmtlib.models.delta_rule import NU, Association, Written
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.layered import LayeredModel, join_layers
 from rmtlib.models.stacked import linear
 
@@ -49,7 +49,7 @@ class ARMT(LayeredModel):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Backbone,
         memory_tokens: int,
         d_memory: int = 64,
         rule: DeltaRule | None = None,

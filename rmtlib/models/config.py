@@ -15,7 +15,7 @@ def _check_dropout(dropout: float) -> None:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds.
+    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in others.
 
     `init_std`: standard deviation of all new weights; 0.02 is that of Hugging Face's GPT-NeoX. None: as GPT-2's at its
     width of 768 and in proportion to 1/sqrt(width) at others, residual outputs scaled down by the depth.

@@ -1,8 +1,8 @@
 """Any causal language model of transformers as a decoder: Hugging Face's own module behind `Decoder`'s calls.
 
-For architectures that the lean `Decoder` does not hold. It is slower: all positions of the last layer are computed, a
-mask is made even for plain causal attention, and segments cannot be read as a wavefront. Memory enters as
-`inputs_embeds`; ARMT and PRMT reach the layers by hooks.
+For architectures that the lean `Decoder` does not hold. It is slower: the last layer computes all positions, not those
+alone that are wanted, and segments are not read as a wavefront. Memory enters as `inputs_embeds`; ARMT and PRMT reach
+the layers by hooks.
 
 Shapes: B batch, T new positions, P earlier ones, D width, V vocabulary, N chosen rows, Q positions that are wanted.
 """
@@ -10,7 +10,7 @@ Shapes: B batch, T new positions, P earlier ones, D width, V vocabulary, N chose
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -319,7 +319,10 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def wrap(model: Any, attn_implementation: str | None = None) -> Decoder | HFDecoder:
+Backbone = Decoder | HFDecoder
+
+
+def backbone_from_hf(model: Any, attn_implementation: str | None = None) -> Backbone:
     """The lean decoder with this model's weights if it holds them exactly, else the model itself.
 
     Args:
@@ -353,7 +356,7 @@ def wrap(model: Any, attn_implementation: str | None = None) -> Decoder | HFDeco
     return decoder
 
 
-def decoder_from_config(settings: dict[str, Any]) -> Decoder | HFDecoder:
+def backbone_from_config(settings: Mapping[str, Any]) -> Backbone:
     """With new weights, from ``dataclasses.asdict(decoder.config)`` of either kind."""
     if "hf" in settings:
         return HFDecoder.from_config(HFDecoderConfig(**settings))
