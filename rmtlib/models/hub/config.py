@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.config import DecoderConfig, DeltaRule
+from rmtlib.models.config import DecoderConfig, DeltaRule, HFDecoderConfig
 from rmtlib.models.rmt import MemoryMask
 
 GPT2 = DecoderConfig(vocab_size=50_257, d_model=768, n_layers=12, n_heads=12)
@@ -53,9 +53,9 @@ class MemoryConfig(PretrainedConfig):
         self.decoder_config()
         super().__init__(**kwargs)
 
-    def decoder_config(self) -> DecoderConfig:
+    def decoder_config(self) -> DecoderConfig | HFDecoderConfig:
         """The backbone's shape. Raises RmtlibError if the config has none."""
-        return from_fields(DecoderConfig, "backbone", self.backbone)
+        return from_fields(HFDecoderConfig if "hf" in self.backbone else DecoderConfig, "backbone", self.backbone)
 
     # What Hugging Face's code asks of a config.
 

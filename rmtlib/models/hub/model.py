@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rmtlib.errors import RmtlibError
+from rmtlib.models.adapters import AdaptsMemory
 from rmtlib.models.armt import ARMT
 from rmtlib.models.backbones import load_hf
-from rmtlib.models.decoder import Decoder
-from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.hf_decoder import Backbone, backbone_from_config, backbone_from_hf
 from rmtlib.models.hub.cache import MemoryCache, check_state
 from rmtlib.models.hub.card import write_card
 from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig, check_settings
@@ -43,7 +43,7 @@ class MemoryOutput(ModelOutput):
     state: State | None = None
 
 
-class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
+class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
     """A causal language model that reads its input in segments and carries memory from one to the next.
 
     Base of `RMTForCausalLM` and `ARMTForCausalLM`. Beside Hugging Face's interface it has the package's own
@@ -58,11 +58,11 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
     accepts_loss_kwargs = True
     _supports_sdpa = True
 
-    def __init__(self, config: Any, decoder: Decoder | None = None):
+    def __init__(self, config: Any, decoder: Backbone | None = None):
         super().__init__(config)
-        decoder = decoder or Decoder(config.decoder_config())
-        has, needed = decoder.config.max_positions, config.segment_size + self.memory_blocks * config.memory_tokens
-        if decoder.config.positions == "learned" and needed > has:
+        decoder = decoder or backbone_from_config(config.backbone)
+        has, needed = decoder.config.position_limit, config.segment_size + self.memory_blocks * config.memory_tokens
+        if has is not None and needed > has:
             raise RmtlibError(
                 f"segment_size {config.segment_size} and {self.memory_blocks} x {config.memory_tokens} memory_tokens "
                 f"need {needed} positions; the backbone has {has}. Use a shorter segment"
@@ -70,9 +70,13 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
         setattr(self, self.base_model_prefix, self.around(decoder, config))
         self.gradient_checkpointing = False
         self.post_init()
+        for name, part in self.named_modules():  # an `HFDecoder`'s own tied weights
+            if isinstance(part, PreTrainedModel) and part is not self:
+                tied = {f"{name}.{k}": f"{name}.{v}" for k, v in part.all_tied_weights_keys.items()}
+                self.all_tied_weights_keys |= tied
 
     @classmethod
-    def around(cls, decoder: Decoder, config: Any) -> Any:
+    def around(cls, decoder: Backbone, config: Any) -> Any:
         """The model with memory around this decoder."""
         raise NotImplementedError
 
@@ -88,7 +92,7 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
     def from_backbone(
         cls, backbone: str | PreTrainedModel, *, memory_tokens: int = 16, segment_size: int = 512, **settings: Any
     ) -> Any:
-        """Put new memory around a pretrained GPT-2, GPT-NeoX or Llama model.
+        """Put new memory around a pretrained causal language model, of any type; see `backbone_from_hf`.
 
         Args:
             backbone: the model, or its name: on the Hugging Face hub, a local folder, or "smollm2".
@@ -97,12 +101,12 @@ class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
             settings: others of the config class, e.g. `bptt`, `memory_mask` (RMT), `d_memory` (ARMT).
 
         Raises:
-            RmtlibError: an architecture that `Decoder` does not hold, an unknown setting, or a segment that does not
+            RmtlibError: a model that cannot be a backbone, an unknown setting, or a segment that does not
                 fit the backbone's positions.
         """
         check_settings(cls.config_class, settings)
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
-        decoder = decoder_from_hf(source)
+        decoder = backbone_from_hf(source)
         known = source.config.to_dict()
         settings |= {key: known.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         settings["backbone_name"] = backbone if isinstance(backbone, str) else source.config._name_or_path or None
@@ -306,7 +310,7 @@ class RMTForCausalLM(MemoryForCausalLM):
     base_model_prefix = "rmt"
 
     @classmethod
-    def around(cls, decoder: Decoder, config: RMTHubConfig) -> RMT:
+    def around(cls, decoder: Backbone, config: RMTHubConfig) -> RMT:
         """An `RMT` around this decoder."""
         return RMT(decoder, config.memory_tokens, config.memory_mask)
 
@@ -319,7 +323,7 @@ class ARMTForCausalLM(MemoryForCausalLM):
     base_model_prefix = "armt"
 
     @classmethod
-    def around(cls, decoder: Decoder, config: ARMTHubConfig) -> ARMT:
+    def around(cls, decoder: Backbone, config: ARMTHubConfig) -> ARMT:
         """An `ARMT` around this decoder."""
         settings = (config.memory_tokens, config.d_memory, config.delta_rule())
         return ARMT(decoder, *settings, normalised=config.normalised)
