@@ -90,7 +90,13 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str | PreTrainedModel, *, memory_tokens: int = 16, segment_size: int = 512, **settings: Any
+        cls,
+        backbone: str | PreTrainedModel,
+        *,
+        memory_tokens: int = 16,
+        segment_size: int = 512,
+        attn_implementation: str | None = None,
+        **settings: Any,
     ) -> Any:
         """Put new memory around a pretrained causal language model, of any type; see `backbone_from_hf`.
 
@@ -98,6 +104,7 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
             backbone: the model, or its name: on the Hugging Face hub, a local folder, or "smollm2".
             memory_tokens: M.
             segment_size: S, in tokens.
+            attn_implementation: as Hugging Face's; see `backbone_from_hf`. None: what the backbone has.
             settings: others of the config class, e.g. `bptt`, `memory_mask` (RMT), `d_memory` (ARMT).
 
         Raises:
@@ -106,7 +113,7 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         """
         check_settings(cls.config_class, settings)
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
-        decoder = backbone_from_hf(source)
+        decoder = backbone_from_hf(source, attn_implementation)
         known = source.config.to_dict()
         settings |= {key: known.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         settings["backbone_name"] = backbone if isinstance(backbone, str) else source.config._name_or_path or None
