@@ -116,8 +116,9 @@ class DeltaRule:
 
     Attributes:
         update: "sequential" as in equations (1)-(3), "batched" as in the released code.
-        gamma: "paper": equation (2), of any size and sign; "released": clipped to [0, 1], with EPS added to z.phi(k)
-            once something is stored; "off": gamma = 1, the uncorrected rule of Figure 4a.
+        gamma: "paper": equation (2), of either sign, but at least -1 (see `models.delta_rule`); "released": clipped to
+            [0, 1], with EPS added to z.phi(k) once something is stored; "off": gamma = 1, the uncorrected rule of
+            Figure 4a.
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
     """
 
