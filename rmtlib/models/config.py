@@ -116,15 +116,17 @@ class DeltaRule:
 
     Attributes:
         update: "sequential" as in equations (1)-(3), "batched" as in the released code.
-        gamma: "paper": equation (2), of either sign, but at least -1 (see `models.delta_rule`); "released": clipped to
-            [0, 1], with EPS added to z.phi(k) once something is stored; "off": gamma = 1, the uncorrected rule of
-            Figure 4a.
+        gamma: "paper": equation (2), of any size and sign; "released": clipped to [0, 1], with EPS added to z.phi(k)
+            once something is stored; "off": gamma = 1, the uncorrected rule of Figure 4a.
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
+        bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
+            streams. A model's default is True. The rows of memory capacity have the equations as they stand.
     """
 
     update: Literal["sequential", "batched"] = "sequential"
     gamma: Literal["paper", "released", "off"] = "paper"
     detach_gamma: bool = True
+    bounded: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.update not in ("sequential", "batched"):
@@ -149,7 +151,7 @@ class ARMTConfig:
     backbone: DecoderConfig
     memory_tokens: int
     d_memory: int = 64
-    rule: DeltaRule = DeltaRule()
+    rule: DeltaRule = DeltaRule(bounded=True)
     normalised: bool = False
 
 
