@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from rmtlib.models.decoder import Decoder
     from rmtlib.models.hf_weights import decoder_from_hf
-    from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
+    from rmtlib.models.hub import ARMTForCausalLM, ARMTHubConfig, RMTForCausalLM, RMTHubConfig
     from rmtlib.models.mamba import Mamba, mamba_from_hf
     from rmtlib.models.prmt import PRMT
     from rmtlib.models.registry import build
@@ -28,6 +28,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ARMT": "rmtlib.models.armt",
     "ARMTConfig": "rmtlib.models.config",
+    "ARMTForCausalLM": "rmtlib.models.hub",
+    "ARMTHubConfig": "rmtlib.models.hub",
     "PRMT": "rmtlib.models.prmt",
     "PRMTConfig": "rmtlib.models.config",
     "DeltaRule": "rmtlib.models.config",
@@ -50,6 +52,8 @@ _HOMES = {
 __all__ = [
     "ARMT",
     "ARMTConfig",
+    "ARMTForCausalLM",
+    "ARMTHubConfig",
     "PRMT",
     "PRMTConfig",
     "RMT",

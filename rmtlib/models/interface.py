@@ -85,6 +85,11 @@ def batch_axis(field: str) -> int:
     return field.rsplit("_", 1)[1].index("B")
 
 
+def batch_size(state: State) -> int:
+    """B of a state."""
+    return state[0].shape[batch_axis(state._fields[0])]
+
+
 def detach(state: State) -> State:
     """The same state, cut from its graph: no gradient passes to earlier segments."""
     return type(state)(*(x.detach() for x in state))
