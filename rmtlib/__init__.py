@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         TransformerXLConfig,
     )
     from rmtlib.models.decoder import Decoder
+    from rmtlib.models.hf_decoder import backbone_from_hf
     from rmtlib.models.hf_weights import decoder_from_hf
     from rmtlib.models.hub import ARMTForCausalLM, ARMTHubConfig, RMTForCausalLM, RMTHubConfig
     from rmtlib.models.mamba import Mamba, mamba_from_hf
@@ -35,6 +36,7 @@ _HOMES = {
     "DeltaRule": "rmtlib.models.config",
     "Decoder": "rmtlib.models.decoder",
     "DecoderConfig": "rmtlib.models.config",
+    "backbone_from_hf": "rmtlib.models.hf_decoder",
     "decoder_from_hf": "rmtlib.models.hf_weights",
     "Mamba": "rmtlib.models.mamba",
     "MambaConfig": "rmtlib.models.config",
@@ -68,6 +70,7 @@ __all__ = [
     "RMTState",
     "TransformerXL",
     "TransformerXLConfig",
+    "backbone_from_hf",
     "build",
     "decoder_from_hf",
     "mamba_from_hf",

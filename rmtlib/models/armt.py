@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from rmtlib.models import delta_rule
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import DeltaRule
-from rmtlib.models.decoder import Decoder
 from rmtlib.models.delta_rule import NU, Association, Written
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.layered import LayeredModel, join_layers
 from rmtlib.models.stacked import linear
 
@@ -49,7 +49,7 @@ class ARMT(LayeredModel):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Backbone,
         memory_tokens: int,
         d_memory: int = 64,
         rule: DeltaRule | None = None,
@@ -61,7 +61,7 @@ class ARMT(LayeredModel):
             raise ValueError(f"d_memory is {d_memory}; it must be 1 or more")
         self.rule, self.normalised = rule or DeltaRule(bounded=True), normalised
         L, D = decoder.config.n_layers, decoder.config.d_model
-        self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.tokens.weight.detach().std())
+        self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.embedding_scale())
         bound = D**-0.5  # as nn.Linear draws its weights
         self.query_LED = nn.Parameter(torch.empty(L, d_memory, D).uniform_(-bound, bound))
         self.key_LED = nn.Parameter(torch.empty(L, d_memory, D).uniform_(-bound, bound))

@@ -124,6 +124,6 @@ def check_finite(state: State, tokens: int | None = None) -> None:
     if broken:
         after = "" if tokens is None else f" after {tokens:,} tokens"
         raise RmtlibError(
-            f"the memory is not finite{after} ({', '.join(broken)}): it has overflowed, and nothing read from it holds. "
+            f"the memory is not finite{after} ({', '.join(broken)}): it has overflowed. "
             "Start anew from initial_state and read in float32; for an ARMT take DeltaRule(gamma='released')"
         )

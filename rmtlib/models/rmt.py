@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks
-from rmtlib.models.decoder import Decoder, OpenSegment
+from rmtlib.models.decoder import OpenSegment
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.interface import LanguageModel
 
 MemoryMask = Literal["causal", "bidirectional"]
@@ -26,7 +28,7 @@ class RMTState(NamedTuple):
     memory_BMD: Tensor
 
 
-class RMT(LanguageModel):
+class RMT(HasMemory, LanguageModel):
     """RMT around a decoder, with an explicit state: ``hidden, state = model.step(input_ids, state)``.
 
     The same memory vectors enter at both ends of the segment; the outputs at the right end are the next
@@ -42,7 +44,7 @@ class RMT(LanguageModel):
     The initial memory is a parameter of M distinct vectors drawn at the scale of the token embeddings.
     """
 
-    def __init__(self, decoder: Decoder, memory_tokens: int, memory_mask: MemoryMask = "causal"):
+    def __init__(self, decoder: Backbone, memory_tokens: int, memory_mask: MemoryMask = "causal"):
         super().__init__()
         if memory_tokens < 0:
             raise ValueError(f"memory_tokens is {memory_tokens}; it must be 0 or more")
@@ -50,7 +52,7 @@ class RMT(LanguageModel):
             raise ValueError(f"memory_mask is {memory_mask!r}; it must be 'causal' or 'bidirectional'")
         self.decoder = decoder
         self.memory_mask = memory_mask
-        scale = decoder.tokens.weight.detach().std()
+        scale = decoder.embedding_scale()
         self.memory_MD = nn.Parameter(torch.randn(memory_tokens, decoder.config.d_model) * scale)
 
     @property

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rmtlib.errors import RmtlibError
+from rmtlib.models.adapters import AdaptsMemory
 from rmtlib.models.armt import ARMT
 from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder
@@ -43,7 +44,7 @@ class MemoryOutput(ModelOutput):
     state: State | None = None
 
 
-class MemoryForCausalLM(MemoryGeneration, PreTrainedModel):
+class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
     """A causal language model that reads its input in segments and carries memory from one to the next.
 
     Base of `RMTForCausalLM` and `ARMTForCausalLM`. Beside Hugging Face's interface it has the package's own
