@@ -280,6 +280,20 @@ def test_the_readmes_example_runs(tokenizer, root, tmp_path, monkeypatch):
     assert found["loss"] > 0 and found["continued"].shape == (1, found["input_ids"].shape[1] + 20)
 
 
+def test_peft_wraps_trains_and_generates(model, tmp_path):
+    peft = pytest.importorskip("peft")
+    x = ids(2, 20)
+    expected, before = model.generate(x, max_new_tokens=9), model(x).logits
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    assert torch.equal(adapted.generate(input_ids=x, max_new_tokens=9), expected)
+    smooth = trainer(adapted, tmp_path, label_smoothing_factor=0.1, gradient_checkpointing=True)
+    loss = smooth.compute_loss(adapted, {"input_ids": x, "labels": x})
+    shifted = F.cross_entropy(before[:, :-1].flatten(0, 1), x[:, 1:].flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(loss, shifted)
+    smooth.train()
+    assert not torch.equal(adapted(x).logits, before)
+
+
 # Embeddings
 
 
@@ -398,6 +412,7 @@ def test_a_streamer_gets_every_token(model):
 def test_a_misspelt_argument_is_refused(model):
     with pytest.raises(TypeError, match="label"):
         model(ids(1, 4), label=ids(1, 4))
+    assert model(ids(1, 4), inputs_embeds=None, output_attentions=None).logits.shape == (1, 4, V)  # as PEFT calls
     with pytest.raises(ValueError, match="max_new_tokns"):
         model.generate(ids(1, 4), max_new_tokns=3)
 

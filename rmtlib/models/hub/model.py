@@ -170,7 +170,8 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         logits_to_keep: int = 0,
         return_logits: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
+        **others: Any,
     ) -> MemoryOutput | tuple:
         """Read whole sequences, segment by segment.
 
@@ -188,15 +189,19 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
                 says, else in evaluation only. Without labels they always are.
             num_items_in_batch: the loss is the sum over labels divided by this (Trainer's gradient accumulation).
             return_dict: False for a tuple.
+            others: what models of other kinds take, e.g. `inputs_embeds`; all None, as PEFT passes them.
 
         Raises:
+            TypeError: an unknown argument.
             RmtlibError: an input that is no batch of token ids, or, in evaluation, memory that is not finite.
         """
+        if unknown := [name for name, value in others.items() if value is not None]:
+            raise TypeError(f"{type(self).__name__}.forward() got an unexpected keyword argument {unknown[0]!r}")
         if past_key_values is not None or use_cache:
             if labels is not None:
                 raise RmtlibError("labels do not go with past_key_values; give the state of an earlier call instead")
             output = self._continue(input_ids, attention_mask, state, past_key_values, logits_to_keep)
-            return output if return_dict else output.to_tuple()
+            return output.to_tuple() if return_dict is False else output
         keep_BT = kept(input_ids, attention_mask)
         rows = token_rows(input_ids, keep_BT, self.config.vocab_size)
         targets = None if labels is None else target_rows(labels, keep_BT, self.config.vocab_size)
@@ -225,7 +230,7 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
             count = sum(len(segment.labelled().targets_K) for segment in segments)
             loss = total / (max(count, 1) if num_items_in_batch is None else num_items_in_batch)
         output = MemoryOutput(loss=loss, logits=logits, state=state)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def _continue(
         self,
@@ -271,18 +276,13 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         decoder.tokens = value
         decoder.config = replace(decoder.config, vocab_size=value.num_embeddings)
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The projection to the vocabulary. Where it is tied, a layer that shares the table's weight."""
+    def get_output_embeddings(self) -> nn.Module:
+        """The projection to the vocabulary; if it is tied, the table of embeddings, which is all there is."""
         decoder = self.core.decoder
-        if decoder.head is not None:
-            return decoder.head
-        V, D = decoder.tokens.weight.shape
-        head = nn.Linear(D, V, bias=False, device="meta")
-        head.weight = decoder.tokens.weight
-        return head
+        return decoder.tokens if decoder.head is None else decoder.head
 
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        """Replace the projection; where it is tied, the table's weight."""
+    def set_output_embeddings(self, value: Any) -> None:
+        """Replace the projection; if it is tied, the table's weight."""
         decoder = self.core.decoder
         if decoder.head is not None:
             decoder.head = value
