@@ -20,6 +20,7 @@ class DecoderConfig:
     `init_std`: standard deviation of all new weights; 0.02 is that of Hugging Face's GPT-NeoX. None: as GPT-2's at its
     width of 768 and in proportion to 1/sqrt(width) at others, residual outputs scaled down by the depth.
     `names`: the family whose names the linear maps have (`models.names`); "llama" has query, key and value apart.
+    `rope_llama3`: Llama 3's scaling of rotary positions: factor, low and high frequency factor, positions before it.
     `window`: the backbone's sliding attention window. The decoder has none, so that longer segments are refused.
     """
 
@@ -47,11 +48,14 @@ class DecoderConfig:
     qkv_bias: bool | None = field(default=None, metadata={"since": 3})  # None: as `bias`
     qk_norm: bool = field(default=False, metadata={"since": 3})  # RMS norm of each head's query and key (Qwen3)
     window: int | None = field(default=None, metadata={"since": 3})
+    rope_llama3: tuple[float, ...] | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions")
         at_least(self, 1, "head_width", "window")
         _check_dropout(self.dropout)
+        if self.rope_llama3 is not None and len(self.rope_llama3) != 4:
+            raise ValueError(f"rope_llama3 is {self.rope_llama3!r}; it must be four numbers")
         if self.names not in MAP_NAMES:
             raise ValueError(f"names is {self.names!r}; it must be one of {', '.join(MAP_NAMES)}")
         if self.head_width is None and self.d_model % self.n_heads:
