@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "tutorial.ipynb"
-SMALL = {"STEPS": 40, "LORA_STEPS": 10, "CHAPTERS": 20}
+SMALL = {"BACKBONE_STEPS": 20, "STEPS": 20, "LORA_STEPS": 10, "CHAPTERS": 20}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def tutorial():
 
 def test_training_and_the_adapter_lower_the_loss(tutorial):
     losses, adapted = tutorial["losses"], tutorial["lora_losses"]
-    assert len(losses) == SMALL["STEPS"] and losses[-1] < losses[0] / 2
+    assert len(losses) == SMALL["STEPS"] and losses[-1] < losses[0]
     assert len(adapted) == SMALL["LORA_STEPS"] and adapted[-1] < adapted[0]
 
 
@@ -40,8 +40,10 @@ def test_without_its_adapter_the_model_is_the_one_before(tutorial):
 def test_the_book_is_read_in_constant_memory(tutorial):
     memory = tutorial["state"]
     assert sum(x.numel() for x in memory) == tutorial["model"].state_size()
-    assert len(tutorial["peaks"]) == SMALL["CHAPTERS"] * 3 and tutorial["peaks"][-1] < 1.1 * tutorial["peaks"][0]
-    assert tutorial["with_memory"].shape == tutorial["reset"].shape == (SMALL["CHAPTERS"] * 3, tutorial["S"] - 1)
+    words = SMALL["CHAPTERS"] * 5 * 6
+    assert len(tutorial["peaks"]) == -(-(words - 1) // tutorial["S"])
+    assert tutorial["peaks"][-1] < 1.1 * tutorial["peaks"][0]
+    assert tutorial["with_memory"].shape == tutorial["reset"].shape == (words - 1,)
 
 
 def test_it_writes_as_many_words_as_asked(tutorial):
