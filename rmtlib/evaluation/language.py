@@ -11,7 +11,7 @@ import torch
 
 from rmtlib.data.streams import Stream, evaluation_segments
 from rmtlib.errors import Stopped
-from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.interface import RecurrentModel, check_finite
 
 
 class Likelihood(NamedTuple):
@@ -50,6 +50,7 @@ def likelihood(
 
     Raises:
         Stopped: `should_stop` said so; nothing is kept.
+        RmtlibError: the state has overflowed.
     """
     columns = min(columns, len(stream))
     state = model.initial_state(columns)
@@ -63,4 +64,5 @@ def likelihood(
         hidden_BND, state = model.step(segment.input_ids_BS, state, rows_BN=labelled.rows_BN)
         nats += model.nll(labelled.select(hidden_BND), labelled.targets_K).double().sum()
         tokens += len(labelled.targets_K)
+    check_finite(state, tokens)
     return Likelihood(nats.item(), tokens)

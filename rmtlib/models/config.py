@@ -171,11 +171,14 @@ class DeltaRule:
         gamma: "paper": equation (2), of any size and sign; "released": clipped to [0, 1], with EPS added to z.phi(k)
             once something is stored; "off": gamma = 1, the uncorrected rule of Figure 4a.
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
+        bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
+            streams. A model's default is True. The rows of memory capacity have the equations as they stand.
     """
 
     update: Literal["sequential", "batched"] = "sequential"
     gamma: Literal["paper", "released", "off"] = "paper"
     detach_gamma: bool = True
+    bounded: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.update not in ("sequential", "batched"):
@@ -200,7 +203,7 @@ class ARMTConfig:
     backbone: DecoderConfig
     memory_tokens: int
     d_memory: int = 64
-    rule: DeltaRule = DeltaRule()
+    rule: DeltaRule = DeltaRule(bounded=True)
     normalised: bool = False
 
 

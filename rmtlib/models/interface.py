@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.errors import RmtlibError
+
 State = Any
 """A NamedTuple of tensors, each named by its shape."""
 
@@ -127,3 +129,21 @@ def join(states: Sequence[State]) -> State:
         return states[0]
     axes = [batch_axis(field) for field in states[0]._fields]
     return type(states[0])(*(torch.cat(xs, dim=axis) for axis, *xs in zip(axes, *states, strict=True)))
+
+
+def check_finite(state: State, tokens: int | None = None) -> None:
+    """Refuse a state that has overflowed: call it at the end of a long reading, as it waits for a GPU.
+
+    Args:
+        tokens: how many were read, for the message.
+
+    Raises:
+        RmtlibError: an entry is infinite or not a number.
+    """
+    broken = [field for field, x in zip(state._fields, state, strict=True) if not bool(x.isfinite().all())]
+    if broken:
+        after = "" if tokens is None else f" after {tokens:,} tokens"
+        raise RmtlibError(
+            f"the memory is not finite{after} ({', '.join(broken)}): it has overflowed. "
+            "Start anew from initial_state and read in float32; for an ARMT take DeltaRule(gamma='released')"
+        )

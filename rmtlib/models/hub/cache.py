@@ -16,7 +16,7 @@ from transformers import Cache
 from rmtlib.errors import RmtlibError
 from rmtlib.models.generation import SegmentReader
 from rmtlib.models.hub.inputs import at_tokens
-from rmtlib.models.interface import State, join, select
+from rmtlib.models.interface import State, check_finite, join, select
 
 
 class Group(NamedTuple):
@@ -78,7 +78,7 @@ class MemoryCache(Cache):
     def _close(self, segment: Any) -> State:
         state = self.model.close_segment(segment)
         if self.checked:
-            check_state(state)
+            check_finite(state)
         return state
 
     def state(self) -> State:
@@ -118,16 +118,6 @@ class MemoryCache(Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Refused: memory that was written cannot be unwritten."""
         raise RmtlibError("a model with memory cannot take tokens back; generate without an assistant model")
-
-
-def check_state(state: State) -> None:
-    """Raises RmtlibError if a number of the state is infinite or none. Makes the host wait for the device."""
-    for name, x in zip(state._fields, state, strict=True):
-        if not bool(x.isfinite().all()):
-            raise RmtlibError(
-                f"the memory is not finite any more ({name.rsplit('_', 1)[0]}): the weights or the update overflow; "
-                "train with a lower learning rate or clipped gradients, or start from a fresh state"
-            )
 
 
 def _take(group: Group, which: Sequence[int]) -> Group:

@@ -120,7 +120,7 @@ class ARMTHubConfig(MemoryConfig):
         **kwargs: Any,
     ):
         self.d_memory = d_memory
-        rule = DeltaRule() if rule is None else rule
+        rule = DeltaRule(bounded=True) if rule is None else rule
         self.rule = asdict(rule) if isinstance(rule, DeltaRule) else dict(rule)
         self.normalised = normalised
         check_count("d_memory", d_memory, 1)

@@ -17,14 +17,14 @@ from rmtlib.models.adapters import AdaptsMemory
 from rmtlib.models.armt import ARMT
 from rmtlib.models.backbones import load_hf
 from rmtlib.models.hf_decoder import Backbone, backbone_from_config, backbone_from_hf
-from rmtlib.models.hub.cache import MemoryCache, check_state
+from rmtlib.models.hub.cache import MemoryCache
 from rmtlib.models.hub.card import write_card
 from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig, check_settings
 from rmtlib.models.hub.generation import MemoryGeneration
 from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
 from rmtlib.models.hub.reading import read_loss, read_outputs
-from rmtlib.models.interface import State, batch_size
+from rmtlib.models.interface import State, batch_size, check_finite
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import cut
 
@@ -234,7 +234,7 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         else:
             total, state = read_loss(self.core, segments, state, recompute, bptt)
         if not self.training:
-            check_state(state)
+            check_finite(state)
         loss = None
         if labels is not None:
             count = sum(len(segment.labelled().targets_K) for segment in segments)
