@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rmtlib.data import sources
+from rmtlib.data.subwords import load_bpe
 from rmtlib.data.text import GPT2Tokenizer, HFTokenizer, Tokenizer
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder
@@ -38,7 +39,13 @@ def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
 
 
 def load_tokenizer(name: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
-    """The tokeniser "gpt2" (from checked files) or that of a backbone, and where its files come from."""
+    """A tokeniser, and where its files come from.
+
+    Args:
+        name: "gpt2" (from checked files), "bpe-<entries>-<text>" (learned, see `data.subwords`), or a backbone's.
+    """
+    if name.startswith("bpe-"):
+        return load_bpe(name)
     if name == "gpt2":
         return GPT2Tokenizer.load(), [sources.provenance(file) for file in ("gpt2-encoder", "gpt2-bpe")]
     from transformers import AutoTokenizer
