@@ -10,6 +10,7 @@ windows of 15 segments instead gives every point another fifteenth of the text.)
 Shapes: B batch, S segment length, D width, N segments of the text, H histories, n segments of a window.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class Histories:
     @property
     def tokens(self) -> int:
         return self.targets[1] - self.targets[0]
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Of a text of `size` UTF-8 bytes: the same measure for every tokeniser."""
+    return nats / size / math.log(2)
 
 
 def window_nats(model: RecurrentModel, ids_BnS: Tensor, labels_BnS: Tensor, context: int = 1) -> Tensor:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from rmtlib.data.streams import Stream
+from rmtlib.data.streams import SPLITS, Stream
 from rmtlib.data.subwords import load_subwords
 from rmtlib.errors import RmtlibError
-from rmtlib.evaluation.history import Histories, by_history, text_segments, window_nats
+from rmtlib.evaluation.history import Histories, bits_per_byte, by_history, text_segments, window_nats
 from rmtlib.evaluation.ngrams import NGram
 from rmtlib.experiments.segments.settings import NGramParams, Params, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
@@ -101,7 +101,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     def validate(trained: Any, stage: int) -> float:
         """Minus the nats a token."""
         n, total, count = config.stages[stage].segments, 0.0, 0
-        for ids_BnS, labels_BnS in held_out.split(params.evaluation_batch):
+        for ids_BnS, labels_BnS in zip(*(x.split(params.evaluation_batch) for x in held_out), strict=True):
             here = ids_BnS[:, :n].to(device), labels_BnS[:, :n].to(device)
             total += window_nats(trained, *here, params.context).sum().item()
             count += labels_BnS[:, :n].numel()
@@ -147,3 +147,49 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         precision=config.precision,
         notes=trainer.state.notes,
     )
+
+
+def count(params: NGramParams, folder: "RunFolder") -> Result:
+    """Count the n-grams of the training text; score what the others are tested on. History makes no difference."""
+    folder.progress("counting", 0, 1)
+    text = open_text(params)
+    vocabulary, (training, validation, test) = len(text.token_bytes_V), (text.splits[s] for s in SPLITS)
+    segments, _ = text_segments(test, params.segment_size, params.histories, "test")
+    targets = ((params.histories - 1) * params.segment_size, len(segments) * params.segment_size)
+    model = NGram.fit(training.ids, params.order, vocabulary)
+    nats = float(model.nll(test.ids[: targets[1]], test.before)[targets[0] :].sum())
+    found = Histories([nats] * params.histories, None, nats, targets)
+    return Result(
+        metrics={
+            **_metrics(found, text.bytes_of(test, targets)),
+            "train_segments": params.train_segments,
+            "segment_size": params.segment_size,
+            "validation": float(model.nll(validation.ids, validation.before).mean()),
+            "state_size": 0,
+        },
+        curves={"loss": [], "validation": []},
+        data=text.provenance,
+        tokens=len(training) + found.tokens,
+        precision="float64",
+        notes=[],
+    )
+
+
+def _metrics(found: Histories, size: int) -> dict[str, Any]:
+    """What is measured of the test text, which has `size` bytes; segment h+1 is read after h others."""
+    swapped = found.swapped or [None] * len(found.nats)
+    points = [
+        {"segment": h, "nats": nats, "bits_per_byte": bits_per_byte(nats, size)}
+        | ({} if other is None else {"swapped_nats": other, "swapped_bits_per_byte": bits_per_byte(other, size)})
+        for h, (nats, other) in enumerate(zip(found.nats, swapped, strict=True), start=1)
+    ]
+    off = {"nats": found.off, "bits_per_byte": bits_per_byte(found.off, size)}
+    return {"segments": points, "memory_off": off, "tokens": found.tokens, "bytes": size}
+
+
+def _validation_windows(params: Params, stream: Stream) -> list[Tensor]:
+    """Windows of the longest stage that follow each other: inputs and targets, each (W, n, S)."""
+    n, S = params.train_segments, params.train.segment_size
+    inputs_NS, labels_NS = text_segments(stream, S, n, "validation")
+    windows = min(params.validation_windows, len(inputs_NS) // n)
+    return [torch.from_numpy(x[: windows * n].reshape(windows, n, S)) for x in (inputs_NS, labels_NS)]

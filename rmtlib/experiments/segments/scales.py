@@ -1,0 +1,126 @@
+"""The settings of every row of lm-segments at every scale."""
+
+from dataclasses import replace
+from typing import Any
+
+from rmtlib.experiments.segments.rows import NGRAM
+from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params
+from rmtlib.models.config import DecoderConfig
+from rmtlib.training.curriculum import Stage, TrainConfig
+
+ORDER = int(NGRAM.removeprefix("ngram-"))
+WINDOW = 8  # segments that `backbone-window` reads at once: as many as the others are trained on
+BPE = "bpe-4096-wikitext-2-raw"
+ALL: dict[str, int | None] = {"train": None, "validation": None, "test": None}
+
+
+def _model(row: str, backbone: DecoderConfig | str, memory: int, d_memory: int, released: bool = False) -> ModelConfig:
+    """RMT's and ARMT's memory tokens are as many; ARMT's key features are normalised where the code is not the paper's."""
+    if row == "rmt":
+        return ModelConfig("rmt", backbone, memory)
+    if row == "armt":
+        return ModelConfig("armt", backbone, memory, d_memory, normalised=not released)
+    return ModelConfig("backbone", backbone)
+
+
+def _smoke(row: str, seed: int) -> Params:
+    decoder = DecoderConfig(vocab_size=300, d_model=32, n_layers=2, n_heads=2, positions="rotary")
+    return Params(
+        text="synthetic",
+        tokenizer="bpe-300-synthetic",
+        tokens={"train": 4_000, "validation": 400, "test": 400},
+        model=_model(row, decoder, 2, 4),
+        train=TrainConfig(
+            stages=(Stage(1, 6, 3e-3), Stage(3, 6, 3e-3)), segment_size=8, batch_size=4, seed=seed, evaluate_every=3
+        ),
+        context=3 if row == "backbone-window" else 1,
+        histories=6,
+        validation_windows=8,
+        evaluation_batch=16,
+    )
+
+
+def _medium(row: str, seed: int) -> Params:
+    decoder = DecoderConfig(vocab_size=4096, d_model=256, n_layers=4, n_heads=4, positions="rotary")
+    return Params(
+        text="wikitext-2-raw",
+        tokenizer=BPE,
+        tokens={"train": None, "validation": 40_960, "test": 65_536},
+        model=_model(row, decoder, 16, 32),
+        train=TrainConfig(
+            stages=(Stage(1, 2000, 2e-3), Stage(2, 500, 1e-3), Stage(4, 250, 1e-3), Stage(8, 250, 1e-3)),
+            segment_size=128,
+            batch_size=8,
+            seed=seed,
+            horizon=1.0,
+            beta2=0.99,
+            precision="bf16",
+            evaluate_every=125,
+            patience=100,
+        ),
+        context=WINDOW if row == "backbone-window" else 1,
+        histories=15,
+        validation_windows=40,
+        evaluation_batch=32,
+    )
+
+
+def _small(row: str, seed: int) -> Params:
+    medium = _medium(row, seed)
+    return medium
+
+
+def _paper(row: str, seed: int) -> Params:
+    """The released script's settings, with the curriculum that the paper's text has."""
+    return Params(
+        text="wikitext-103-words",
+        tokenizer="gpt2",
+        tokens=ALL,
+        model=_model(row, "gpt2", 16, 96, released=True),
+        train=TrainConfig(
+            stages=tuple(Stage(n, 36_000, 1e-4) for n in (1, 2, 4, 8)),
+            segment_size=128,
+            batch_size=32,
+            seed=seed,
+            warmup=1000 / 36_000,
+            horizon=1.0,
+            weight_decay=0.01,
+            clip_norm=5.0,
+            precision="bf16",
+            recompute=True,
+            evaluate_every=250,
+            patience=15,
+            log_every=50,
+        ),
+        context=WINDOW if row == "backbone-window" else 1,
+        histories=15,
+        validation_windows=100,
+        evaluation_batch=64,
+    )
+
+
+def _gpu(row: str, seed: int) -> Params:
+    paper = _paper(row, seed)
+    return paper
+
+
+_SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}
+
+
+def settings(row: str, scale: str, seed: int) -> Params:
+    """All that a run depends on."""
+    return _SCALES[scale](row, seed)
+
+
+def ngram_settings(scale: str) -> NGramParams:
+    """The n-gram of the same text, tested on the same part of it."""
+    p = settings("backbone", scale, 0)
+    return NGramParams(p.text, p.tokenizer, p.tokens, p.train.segment_size, p.train_segments, p.histories, ORDER)
+
+
+def files(scale: str) -> list[str]:
+    """The names in `data.catalogue` of the files that the text of a scale is read from."""
+    from rmtlib.data.sources import SOURCES
+
+    text = settings("backbone", scale, 0).text
+    return [name for name in SOURCES if text.startswith("wikitext") and name.startswith(text.removesuffix("-words"))]
