@@ -33,12 +33,14 @@ class Histories:
         swapped: (H), the same if the memory is that of another place of the text; None for a model without memory.
         off: the same with the memory emptied before every target.
         targets: their first token in the stream, and the one after their last.
+        read: tokens that were read for all of this.
     """
 
     nats: list[float]
     swapped: list[float] | None
     off: float
     targets: tuple[int, int]
+    read: int
 
     @property
     def tokens(self) -> int:
@@ -131,11 +133,13 @@ def by_history(
         progress(done + 1, len(batches))
     beyond = [own_H[-1].item()] * (histories - reach)
     targets = range(histories - 1, N)
+    passes = sum(map(len, batches)) * reach * (2 if remembers else 1) + len(targets)
     return Histories(
         nats=own_H.tolist() + beyond,
         swapped=swapped_H.tolist() if remembers else None,
         off=_memory_off(model, inputs_NS[targets], labels_NS[targets], batch, device),
         targets=(targets[0] * segment_size, N * segment_size),
+        read=passes * segment_size,
     )
 
 

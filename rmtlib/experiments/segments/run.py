@@ -52,6 +52,10 @@ class Window(NamedTuple):
 def open_text(params: Params | NGramParams) -> Text:
     """The text in the tokeniser's pieces, each split cut to the tokens that the run uses."""
     tokenizer, notes = load_tokenizer(params.tokenizer)
+    if isinstance(params, Params) and tokenizer.vocab_size > (most := params.model.shape[2]):
+        raise RmtlibError(
+            f"tokeniser {params.tokenizer!r} has {tokenizer.vocab_size} entries, the model {most}: use one that fits"
+        )
     text = load_subwords(params.text, tokenizer, notes)
     splits = {split: stream.head(params.tokens[split]) for split, stream in text.splits.items()}
     return Text(splits, text.token_bytes, text.provenance)
@@ -143,7 +147,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
             "validation": [[stage, step, -score] for stage, step, score in trainer.curve("validation")],
         },
         data=text.provenance + weights,
-        tokens=trainer.state.tokens + found.tokens,
+        tokens=trainer.state.tokens + found.read,
         precision=config.precision,
         notes=trainer.state.notes,
     )
@@ -158,7 +162,7 @@ def count(params: NGramParams, folder: "RunFolder") -> Result:
     targets = ((params.histories - 1) * params.segment_size, len(segments) * params.segment_size)
     model = NGram.fit(training.ids, params.order, vocabulary)
     nats = float(model.nll(test.ids[: targets[1]], test.before)[targets[0] :].sum())
-    found = Histories([nats] * params.histories, None, nats, targets)
+    found = Histories([nats] * params.histories, None, nats, targets, read=len(test))
     return Result(
         metrics={
             **_metrics(found, text.bytes_of(test, targets)),
@@ -169,7 +173,7 @@ def count(params: NGramParams, folder: "RunFolder") -> Result:
         },
         curves={"loss": [], "validation": []},
         data=text.provenance,
-        tokens=len(training) + found.tokens,
+        tokens=len(training) + found.read,
         precision="float64",
         notes=[],
     )

@@ -16,9 +16,9 @@ SHAPES = {  # of pretrained backbones, for what can be said without them: layers
     "gpt2": (12, 768, 50_257),
     "smollm2": (30, 576, 49_152),
 }
-SPLIT_TOKENS = {  # about, for the cost: a token of the tokenisers used here has four bytes
-    "synthetic": {"train": 35_000, "validation": 5_000, "test": 5_000},
-    "wikitext-2-raw": {"train": 2_700_000, "validation": 290_000, "test": 320_000},
+SPLIT_TOKENS = {  # in the pieces of the tokenisers used here; of the last text about
+    "synthetic": {"train": 83_343, "validation": 10_684, "test": 11_052},
+    "wikitext-2-raw": {"train": 3_095_885, "validation": 324_041, "test": 369_448},
     "wikitext-103-words": {"train": 120_000_000, "validation": 250_000, "test": 290_000},
 }
 
