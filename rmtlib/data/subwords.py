@@ -31,7 +31,7 @@ from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.books import load_books, synthetic_text
 from rmtlib.data.sources import cache_folder, fetch, file_hash, provenance
 from rmtlib.data.streams import SPLITS, Stream, words_of
-from rmtlib.data.text import Tokenizer, letters_of
+from rmtlib.data.text import ByteTokenizer, letters_of
 from rmtlib.errors import RmtlibError
 from rmtlib.files import write_atomically
 
@@ -91,7 +91,7 @@ class LearnedBPE:
 
     def byte_lengths(self) -> np.ndarray:
         """(V,) UTF-8 bytes of each piece; the end of a text has none."""
-        return letters_of([self._fast.id_to_token(i) for i in range(self.vocab_size)], self.eos_id)
+        return letters_of([str(self._fast.id_to_token(i)) for i in range(self.vocab_size)], self.eos_id)
 
 
 def load_bpe(name: str) -> tuple[LearnedBPE, list[dict[str, Any]]]:
@@ -102,7 +102,9 @@ def load_bpe(name: str) -> tuple[LearnedBPE, list[dict[str, Any]]]:
     """
     size, _, text = name.removeprefix("bpe-").partition("-")
     if not name.startswith("bpe-") or not size.isdigit() or text not in TEXTS:
-        raise RmtlibError(f"unknown tokeniser {name!r}: one that is learned is bpe-<entries>-<one of {', '.join(TEXTS)}>")
+        raise RmtlibError(
+            f"unknown tokeniser {name!r}: one that is learned is bpe-<entries>-<one of {', '.join(TEXTS)}>"
+        )
     content, notes = read_text(text, "train")
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     path = cache_folder() / "tokenizers" / f"{name}-{key}.json"
@@ -140,7 +142,7 @@ def learn_bpe(text: str, entries: int) -> str:
 
 
 def load_subwords(
-    text: str, tokenizer: Tokenizer, notes: list[dict[str, Any]], splits: Iterable[str] = SPLITS
+    text: str, tokenizer: ByteTokenizer, notes: list[dict[str, Any]], splits: Iterable[str] = SPLITS
 ) -> Subwords:
     """A text in the tokeniser's pieces; tokenised once on this machine.
 
@@ -155,7 +157,8 @@ def load_subwords(
     wanted = tuple(splits)
     key = hashlib.sha256(json.dumps([tokenizer.name, [note.get("sha256") for note in notes]]).encode())
     texts = {split: read_text(text, split) for split in wanted}
-    streams, sizes, found = {}, {}, {}
+    streams, sizes = {}, {}
+    found: dict[str, dict[str, Any]] = {}
     lengths = tokenizer.byte_lengths()
     for split, (content, origins) in texts.items():
         mine = key.copy()
@@ -170,7 +173,7 @@ def load_subwords(
     )  # fmt: skip
 
 
-def _tokenise(content: str, tokenizer: Tokenizer, lengths: np.ndarray) -> dict[str, np.ndarray]:
+def _tokenise(content: str, tokenizer: ByteTokenizer, lengths: np.ndarray) -> dict[str, np.ndarray]:
     ids = tokenizer.encode(content)
     size = len(content.encode())
     if int(lengths[ids].sum()) != size or tokenizer.decode(ids.tolist()) != content:

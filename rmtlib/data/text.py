@@ -31,6 +31,14 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
 
 
+class ByteTokenizer(Tokenizer, Protocol):
+    """A tokeniser whose pieces are bytes: of any text it gives the same text back."""
+
+    def byte_lengths(self) -> np.ndarray:
+        """(V,) UTF-8 bytes of each piece; what stands for no text has none."""
+        ...
+
+
 class WordTokenizer:
     """Lower-case words and single punctuation marks; what is not in the vocabulary becomes ``<unk>``.
 
@@ -125,7 +133,7 @@ class HFTokenizer:
         return self._tokenizer.decode([i for i in ids if i != self.eos_id])
 
     def byte_lengths(self) -> np.ndarray:
-        """(V,) UTF-8 bytes of each piece of a byte-level tokeniser; what stands for no text has none."""
+        """(V,) UTF-8 bytes of each piece, if they are byte-level; what stands for no text has none."""
         return letters_of(self._tokenizer.convert_ids_to_tokens(range(self.vocab_size)), self.eos_id)
 
 

@@ -81,8 +81,8 @@ def text_segments(stream: Stream, segment_size: int, needed: int, what: str) -> 
     N = len(stream) // segment_size
     if N < needed:
         raise RmtlibError(
-            f"the {what} text of {len(stream):,} tokens has {N} segments of {segment_size}, fewer than {needed}: use more "
-            "of it, or shorter segments"
+            f"the {what} text of {len(stream):,} tokens has {N} segments of {segment_size}, fewer than {needed}: use "
+            "more of it, or shorter segments"
         )
     length = N * segment_size
     return stream.inputs(0, length).reshape(N, -1), stream.ids[:length].astype(np.int64).reshape(N, -1)

@@ -7,7 +7,7 @@ import torch
 
 from rmtlib.data import sources
 from rmtlib.data.subwords import load_bpe
-from rmtlib.data.text import GPT2Tokenizer, HFTokenizer, Tokenizer
+from rmtlib.data.text import ByteTokenizer, GPT2Tokenizer, HFTokenizer
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.hf_weights import decoder_from_hf
@@ -38,7 +38,7 @@ def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
     return decoder_from_hf(model), note
 
 
-def load_tokenizer(name: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
+def load_tokenizer(name: str) -> tuple[ByteTokenizer, list[dict[str, Any]]]:
     """A tokeniser, and where its files come from.
 
     Args:

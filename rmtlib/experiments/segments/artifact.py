@@ -15,7 +15,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.segments.rows import NGRAM, ROWS
 from rmtlib.experiments.segments.rules import numbers
 from rmtlib.experiments.segments.scales import files, ngram_settings, settings
-from rmtlib.experiments.segments.settings import NGramParams, Params, cost, read_params
+from rmtlib.experiments.segments.settings import NGramParams, cost, read_params
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
 from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
@@ -97,8 +97,8 @@ class LMSegments(Artifact):
                 first, within = (fmean(run[name] for run in runs) for name in ("segment 1", "within"))
                 last = fmean(run[f"segment {max(_segments(run))}"] for run in runs)
                 lines.append(
-                    f"{row.label}: {first:.3f} bits per byte on the first segment, {within:.3f} on the others of training, "
-                    f"{last:.3f} on segment {max(_segments(runs[0]))}, over {len(runs)} seed(s)"
+                    f"{row.label}: {first:.3f} bits per byte on the first segment, {within:.3f} on the others of "
+                    f"training, {last:.3f} on segment {max(_segments(runs[0]))}, over {len(runs)} seed(s)"
                 )
         return lines
 

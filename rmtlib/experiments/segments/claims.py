@@ -23,7 +23,8 @@ CLAIMS = (
         "memory-helps",
         "The memory of RMT carries language from segment to segment.",
         "taken for granted in ARMT, Figure 6",
-        f"On segments 2 to 8 RMT has fewer bits per byte than the backbone that reads one segment at a time. Gate: {GATE}.",
+        f"On segments 2 to 8 RMT has fewer bits per byte than the backbone that reads one segment at a time. "
+        f"Gate: {GATE}.",
         RULES["memory-helps"],
     ),
     primary(
@@ -31,8 +32,8 @@ CLAIMS = (
         "no-better-beyond",
         "Trained on 8 segments, the models struggle to extrapolate on longer sequences.",
         "ARMT, appendix K, and Figure 6",
-        "Of ARMT and of RMT: segments 9 to 15 gain over segment 8 less than a tenth of what segment 8 gains over segment "
-        f"1. Gates: {GATE}; segment 8 gains something.",
+        "Of ARMT and of RMT: segments 9 to 15 gain over segment 8 less than a tenth of what segment 8 gains over "
+        f"segment 1. Gates: {GATE}; segment 8 gains something.",
         RULES["no-better-beyond"],
     ),
     Claim(

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {"backbone": Style(GREY, "D"), "rmt": RED, "armt": BLUE, "backbone-window": GREEN, NGRAM: Style("#8a6d1d", "v")}
+STYLES = {
+    "backbone": Style(GREY, "D"),
+    "rmt": RED,
+    "armt": BLUE,
+    "backbone-window": GREEN,
+    NGRAM: Style("#8a6d1d", "v"),
+}
 BITS, OFF, GAIN, SWAPPED = "bits per byte", "bits per byte, memory off", "gain of history", "gain, swapped memory"
 
 

@@ -17,11 +17,13 @@ from rmtlib.evaluation.ngrams import NGram
 from rmtlib.experiments.segments.settings import NGramParams, Params, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.registry import build, size_of
+from rmtlib.runs.pretrained import pretrained_decoder
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.training import default_device, train
 from rmtlib.seeds import generator
 from rmtlib.training.curriculum import TrainConfig
+from rmtlib.training.pretrain_config import PretrainConfig
 from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import autocast
 
@@ -61,13 +63,20 @@ def open_text(params: Params | NGramParams) -> Text:
     return Text(splits, text.token_bytes, text.provenance)
 
 
-def build_model(params: Params) -> tuple[Any, list[dict[str, Any]]]:
-    """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
-    model, seed = params.model, params.train.seed
-    if isinstance(model.backbone, str):
+def build_model(params: Params, folder: "RunFolder") -> tuple[Any, list[dict[str, Any]]]:
+    """The model before training, and where its decoder's weights come from; what is new depends on the seed alone.
+
+    A decoder that has to be trained first is, if no run has done so on this machine.
+    """
+    model, decoder, notes = params.model, None, []
+    if isinstance(model.backbone, PretrainConfig):
+        pretrained = pretrained_decoder(model.backbone, folder.progress, folder.should_stop)
+        decoder, notes = pretrained.decoder, [pretrained.provenance]
+    elif isinstance(model.backbone, str):
         decoder, note = load_backbone(model.backbone)
-        return build(model.of(decoder.config), seed=seed, decoder=decoder), [note]
-    return build(model.of(model.backbone), seed=seed), []
+        notes = [note]
+    shape = model.decoder or decoder.config  # type: ignore[union-attr]
+    return build(model.of(shape), seed=params.train.seed, decoder=decoder), notes
 
 
 def model_size(params: Params) -> dict[str, int]:
@@ -75,17 +84,17 @@ def model_size(params: Params) -> dict[str, int]:
 
     Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
     """
-    model = params.model
-    if isinstance(model.backbone, str):
-        return {"state_size": model.state_size}
-    return size_of(model.of(model.backbone))
+    decoder = params.model.decoder
+    return size_of(params.model.of(decoder)) if decoder else {"state_size": params.model.state_size}
 
 
 def window(stream: Stream, config: TrainConfig, stage: int, index: int) -> Window:
     """Training sample `index`: as many segments as the stage has, from a place drawn from the seed."""
     length = config.stages[stage].segments * config.segment_size
     if len(stream) < length:
-        raise RmtlibError(f"the training text of {len(stream):,} tokens is shorter than a window of {length:,}: use more")
+        raise RmtlibError(
+            f"the training text of {len(stream):,} tokens is shorter than a window of {length:,}: use more"
+        )
     start = int(generator(config.seed, "train", "window", index).integers(len(stream) - length + 1))
     return Window(stream.inputs(start, start + length), stream.ids[start : start + length].astype(np.int64))
 
@@ -99,7 +108,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     test = text.splits["test"]
     text_segments(test, S, params.histories, "test")  # said before training if it is too short
     held_out = _validation_windows(params, text.splits["validation"])
-    model, weights = build_model(params)
+    model, weights = build_model(params, folder)
     model.to(device)
 
     def validate(trained: Any, stage: int) -> float:

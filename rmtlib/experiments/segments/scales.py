@@ -1,20 +1,24 @@
 """The settings of every row of lm-segments at every scale."""
 
 from dataclasses import replace
-from typing import Any
 
 from rmtlib.experiments.segments.rows import NGRAM
 from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.pretrain_config import PretrainConfig
+from rmtlib.training.stream_config import StreamConfig
 
 ORDER = int(NGRAM.removeprefix("ngram-"))
 WINDOW = 8  # segments that `backbone-window` reads at once: as many as the others are trained on
-BPE = "bpe-4096-wikitext-2-raw"
+TEXT, BPE = "wikitext-2-raw", "bpe-4096-wikitext-2-raw"
+PRETRAIN_SEED = 100
 ALL: dict[str, int | None] = {"train": None, "validation": None, "test": None}
 
 
-def _model(row: str, backbone: DecoderConfig | str, memory: int, d_memory: int, released: bool = False) -> ModelConfig:
+def _model(
+    row: str, backbone: DecoderConfig | PretrainConfig | str, memory: int, d_memory: int, released: bool = False
+) -> ModelConfig:
     """RMT's and ARMT's memory tokens are as many; ARMT's key features are normalised where the code is not the paper's."""
     if row == "rmt":
         return ModelConfig("rmt", backbone, memory)
@@ -40,22 +44,35 @@ def _smoke(row: str, seed: int) -> Params:
     )
 
 
+def _small(row: str, seed: int) -> Params:
+    """A little training of a narrow decoder: shows the shape of the figure in about ten minutes on two cores."""
+    medium = _medium(row, seed)
+    return replace(
+        medium,
+        tokens={"train": None, "validation": 16_384, "test": 16_384},
+        model=_model(row, _decoder(width=128, steps=600), 8, 16),
+        train=replace(
+            medium.train, stages=(Stage(2, 60, 1e-3), Stage(4, 40, 1e-3), Stage(8, 40, 1e-3)), evaluate_every=20
+        ),
+        validation_windows=16,
+    )
+
+
 def _medium(row: str, seed: int) -> Params:
-    decoder = DecoderConfig(vocab_size=4096, d_model=256, n_layers=4, n_heads=4, positions="rotary")
     return Params(
-        text="wikitext-2-raw",
+        text=TEXT,
         tokenizer=BPE,
         tokens={"train": None, "validation": 40_960, "test": 65_536},
-        model=_model(row, decoder, 16, 32),
+        model=_model(row, _decoder(width=256, steps=1500), 16, 32),
         train=TrainConfig(
-            stages=(Stage(1, 2000, 2e-3), Stage(2, 500, 1e-3), Stage(4, 250, 1e-3), Stage(8, 250, 1e-3)),
+            stages=(Stage(2, 200, 1e-3), Stage(4, 200, 1e-3), Stage(8, 300, 1e-3)),
             segment_size=128,
             batch_size=8,
             seed=seed,
             horizon=1.0,
             beta2=0.99,
             precision="bf16",
-            evaluate_every=125,
+            evaluate_every=50,
             patience=100,
         ),
         context=WINDOW if row == "backbone-window" else 1,
@@ -65,9 +82,27 @@ def _medium(row: str, seed: int) -> Params:
     )
 
 
-def _small(row: str, seed: int) -> Params:
-    medium = _medium(row, seed)
-    return medium
+def _decoder(width: int, steps: int) -> PretrainConfig:
+    """The backbone of all rows and seeds, first trained on the same text: the released script starts from such a GPT-2."""
+    return PretrainConfig(
+        text=TEXT,
+        tokenizer=BPE,
+        decoder=DecoderConfig(4096, width, n_layers=4, n_heads=4, positions="rotary"),
+        train=StreamConfig(
+            steps=steps,
+            segment_size=256,
+            batch_size=16,
+            lr=2e-3,
+            seed=PRETRAIN_SEED,
+            warmup=100,
+            clip_norm=1.0,
+            precision="bf16",
+            evaluate_every=250,
+            log_every=50,
+            order="rotated",
+        ),
+        validation_tokens=40_960,
+    )
 
 
 def _paper(row: str, seed: int) -> Params:

@@ -11,6 +11,7 @@ from rmtlib.runs.cost import PROCESS_BYTES, activations, training_passes, transf
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least, from_dict
 from rmtlib.training.curriculum import TrainConfig
+from rmtlib.training.pretrain_config import PretrainConfig
 
 SHAPES = {  # of pretrained backbones, for what can be said without them: layers, width, vocabulary
     "gpt2": (12, 768, 50_257),
@@ -28,7 +29,7 @@ class ModelConfig:
     """A decoder with RMT's or ARMT's memory, or with none. `d_memory`, `rule` and `normalised` are ARMT's."""
 
     kind: Literal["backbone", "rmt", "armt"]
-    backbone: DecoderConfig | str  # a new decoder, or the name of a pretrained one
+    backbone: DecoderConfig | PretrainConfig | str  # a new decoder, one trained here first, or the name of one
     memory_tokens: int = 0
     d_memory: int = 0
     rule: DeltaRule | None = None
@@ -36,7 +37,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if (self.memory_tokens > 0) != (self.kind != "backbone"):
-            raise ValueError(f"memory_tokens is {self.memory_tokens}; a {self.kind} has to have 0 or some, by its kind")
+            raise ValueError(f"memory_tokens is {self.memory_tokens}; a backbone has none, RMT and ARMT have some")
+        if isinstance(self.backbone, str) and self.backbone not in SHAPES:
+            raise ValueError(f"backbone is {self.backbone!r}; it must be one of {', '.join(SHAPES)}, or settings")
 
     def of(self, backbone: DecoderConfig) -> RMTConfig | ARMTConfig:
         """The config that `models.registry` builds around such a decoder."""
@@ -46,17 +49,23 @@ class ModelConfig:
         return RMTConfig(backbone, self.memory_tokens)
 
     @property
+    def decoder(self) -> DecoderConfig | None:
+        """The backbone's config; None if its weights would have to be here to know it."""
+        b = self.backbone
+        return b.decoder if isinstance(b, PretrainConfig) else None if isinstance(b, str) else b
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Layers, width and vocabulary."""
-        b = self.backbone
-        return SHAPES[b] if isinstance(b, str) else (b.n_layers, b.d_model, b.vocab_size)
+        d = self.decoder
+        return (d.n_layers, d.d_model, d.vocab_size) if d else SHAPES[str(self.backbone)]
 
     @property
     def parameters(self) -> int:
         """Weights; of a pretrained backbone, to a few per cent."""
-        (L, D, V), b = self.shape, self.backbone
+        L, D, V = self.shape
         own = L * (D * D + 2 * D * self.d_memory + D + 1) if self.kind == "armt" else 0
-        body = 12 * L * D * D + V * D if isinstance(b, str) else decoder_weights(b)
+        body = decoder_weights(self.decoder) if self.decoder else 12 * L * D * D + V * D
         return body + own + self.memory_tokens * D
 
     @property
