@@ -19,7 +19,7 @@ def made(kind: str):
     """A model in float64 whose memory matters: ARMT's values start as zeros."""
     model = build(CONFIGS[kind], seed=1).double().eval()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for weight in model.parameters():
             weight += 0.3 * torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(7))
     return model
 

@@ -1,4 +1,4 @@
-"""Figure 6 of ARMT: bits per byte segment by segment (left), and what history is worth (right), a row for each scale."""
+"""Figure 6 of ARMT: bits per byte segment by segment (left), what history is worth (right); a row for each scale."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _has_memory(series: Series) -> bool:
 def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = [
-        "Left: bits per byte against the segment's number, with memory switched off as dotted levels. Right: what history "
-        "gains over none, with swapped memories dotted."
+        "Left: bits per byte against the segment's number, with memory switched off as dotted levels. Right: what "
+        "history gains over none, with swapped memories dotted."
     ]
     for panel in scale_panels(results, BITS):
         for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):

@@ -47,8 +47,8 @@ def by_segment(results: Results, scale: str) -> Table | None:
         for x in sorted({x for points in at.values() for x in points})
     )
     return Table(
-        f"Bits per byte of the same test segments by how many segments are read from the first one of a history to them, "
-        f"{scale} scale: mean ± standard deviation over seeds. Lower is better.{_text_note(rows)}",
+        f"Bits per byte of the same test segments, read as the first, second ... of a row of segments, {scale} scale: mean ± "
+        f"standard deviation over seeds. Lower is better.{_text_note(rows)}",
         ("segment", *rows),
         body,
         prose=("segment",),
@@ -75,8 +75,8 @@ def memories(results: Results, scale: str) -> Table | None:
         ))  # fmt: skip
     return Table(
         f"Whether it is what was stored that helps, {scale} scale: bits per byte of the last segment of training with "
-        "memory and earlier text taken away, with them, and with the memory of another place of the text. State is floats "
-        "carried from segment to segment.",
+        "memory and earlier text taken away, with them, and with the memory of another place of the text. State is "
+        "floats carried from segment to segment.",
         ("row", "state", "off", "own", "swapped"),
         tuple(body),
     )
@@ -90,7 +90,7 @@ def _minus(level: Aggregate, gain: Aggregate) -> Cell:
 
 
 def compare(results: Results) -> Table:
-    """What the paper says of each row beside ours: without history, at the last segment of training, at the last one."""
+    """What the paper says of each row beside ours: without history, at the last segment of training and of all."""
     scales, body = results.series(BITS), []
     for row in results.rows:
         said = str(row.paper.get("said", "not in the paper"))
@@ -101,8 +101,8 @@ def compare(results: Results) -> Table:
         if not ours:
             body.append((row.name, said, "not run", "", "", ""))
     return Table(
-        "Whether ours bears out the paper's words, in bits per byte. Models and text differ below paper scale: compare the "
-        "curves, not their level.",
+        "Whether ours bears out the paper's words, in bits per byte. Models and text differ below paper scale: compare "
+        "the curves, not their level.",
         ("row", "paper", "scale", "no history", "as trained", "longest"),
         tuple(body),
         prose=("paper", "no history", "as trained", "longest"),
@@ -118,8 +118,8 @@ def paper(results: Results) -> Table:
             sizes = (str(model.memory_tokens), str(model.d_memory or ""), f"{model.state_size:,}")
             body.append((row.name, str(row.paper["said"]), row.source, *sizes))
     return Table(
-        "What the paper says; its figure is drawn and prints no numbers. Memory tokens, memory width and state (floats) are "
-        "those of the released script's settings.",
+        "What the paper says; its figure is drawn and prints no numbers. Memory tokens, memory width and state (floats) "
+        "are those of the released script's settings.",
         ("row", "paper", "source", "memory", "width", "state"),
         tuple(body),
         prose=("paper", "source"),
@@ -127,10 +127,10 @@ def paper(results: Results) -> Table:
 
 
 def caption(results: Results) -> str:
-    """What each model gains by the last trained segment and by the longest history, at the largest scale that was run."""
+    """What each model gains by the last segment of training and by the last of all, at the largest scale that was run."""
     for scale, rows in [*results.series(GAIN).items()][-1:]:
         parts = [
-            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g} and {s.last.mean:.3f} by {s.last.x:g}"
+            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, {s.last.mean:.3f} by {s.last.x:g}"
             for row, s in drawn(rows).items()
             if row != "backbone"
         ]

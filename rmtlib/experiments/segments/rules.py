@@ -1,7 +1,7 @@
 """What decides the primary claims of lm-segments: rules as data, declared before the runs (see book/protocol.md).
 
-The paper's Figure 6 prints no numbers, so the worlds that power is simulated in are assumptions. The margins are parts of
-what memory brings, so that they mean the same for every model, text and tokeniser.
+The paper's Figure 6 prints no numbers, so the worlds that power is simulated in are assumptions. The margins are parts
+of what memory brings, so that they mean the same for every model, text and tokeniser.
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,8 +64,8 @@ def curve(record: Mapping[str, Any], key: str = "bits_per_byte") -> dict[int, fl
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """What the rules read of a record, in bits per byte; T is the last segment of training.
 
-    "within": mean of segments 2 to T, and "swapped": with another place's memory. "off": with the memory emptied. "gain":
-    what T gains over the first segment, "gain beyond": what the segments after T gain over T. "gain of the first": what
+    "within": mean of segments 2 to T, and "swapped": with another place's memory. "off": with the memory emptied.
+    "gain": what T gains over the first segment, "gain beyond": what the segments after T gain over T. "gain of the first": what
     one segment of history gains, "gain of the others": what more of it, up to T, gains over that.
     """
     own, swapped, last = curve(record), curve(record, "swapped_bits_per_byte"), record["metrics"]["train_segments"]

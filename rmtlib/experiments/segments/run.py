@@ -1,6 +1,6 @@
 """Train one model on windows of a text, then read the test text after every length of history."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -190,7 +190,7 @@ def count(params: NGramParams, folder: "RunFolder") -> Result:
 
 def _metrics(found: Histories, size: int) -> dict[str, Any]:
     """What is measured of the test text, which has `size` bytes; segment h+1 is read after h others."""
-    swapped = found.swapped or [None] * len(found.nats)
+    swapped: Sequence[float | None] = found.swapped or [None] * len(found.nats)
     points = [
         {"segment": h, "nats": nats, "bits_per_byte": bits_per_byte(nats, size)}
         | ({} if other is None else {"swapped_nats": other, "swapped_bits_per_byte": bits_per_byte(other, size)})

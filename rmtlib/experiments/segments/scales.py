@@ -16,14 +16,12 @@ PRETRAIN_SEED = 100
 ALL: dict[str, int | None] = {"train": None, "validation": None, "test": None}
 
 
-def _model(
-    row: str, backbone: DecoderConfig | PretrainConfig | str, memory: int, d_memory: int, released: bool = False
-) -> ModelConfig:
-    """RMT's and ARMT's memory tokens are as many; ARMT's key features are normalised where the code is not the paper's."""
+def _model(row: str, backbone: DecoderConfig | PretrainConfig | str, memory: int, d_memory: int) -> ModelConfig:
+    """RMT and ARMT have equally many memory tokens; of a small ARMT key features are normalised (not as released)."""
     if row == "rmt":
         return ModelConfig("rmt", backbone, memory)
     if row == "armt":
-        return ModelConfig("armt", backbone, memory, d_memory, normalised=not released)
+        return ModelConfig("armt", backbone, memory, d_memory, normalised=not isinstance(backbone, str))
     return ModelConfig("backbone", backbone)
 
 
@@ -62,10 +60,10 @@ def _medium(row: str, seed: int) -> Params:
     return Params(
         text=TEXT,
         tokenizer=BPE,
-        tokens={"train": None, "validation": 40_960, "test": 65_536},
+        tokens={"train": None, "validation": 40_960, "test": 49_152},
         model=_model(row, _decoder(width=256, steps=1500), 16, 32),
         train=TrainConfig(
-            stages=(Stage(2, 200, 1e-3), Stage(4, 200, 1e-3), Stage(8, 300, 1e-3)),
+            stages=(Stage(2, 150, 1e-3), Stage(4, 150, 1e-3), Stage(8, 300, 1e-3)),
             segment_size=128,
             batch_size=8,
             seed=seed,
@@ -83,7 +81,7 @@ def _medium(row: str, seed: int) -> Params:
 
 
 def _decoder(width: int, steps: int) -> PretrainConfig:
-    """The backbone of all rows and seeds, first trained on the same text: the released script starts from such a GPT-2."""
+    """The backbone of all rows and seeds, first trained on the same text, as the GPT-2 of the released script is."""
     return PretrainConfig(
         text=TEXT,
         tokenizer=BPE,
@@ -111,7 +109,7 @@ def _paper(row: str, seed: int) -> Params:
         text="wikitext-103-words",
         tokenizer="gpt2",
         tokens=ALL,
-        model=_model(row, "gpt2", 16, 96, released=True),
+        model=_model(row, "gpt2", 16, 96),
         train=TrainConfig(
             stages=tuple(Stage(n, 36_000, 1e-4) for n in (1, 2, 4, 8)),
             segment_size=128,
