@@ -7,7 +7,6 @@ from typing import Any
 
 from rmtlib.experiments.segments.claims import CLAIMS
 from rmtlib.experiments.segments.figure import BITS, GAIN, OFF, STYLES, SWAPPED, alt, drawn, figure
-from rmtlib.experiments.segments.rows import LABELS
 from rmtlib.experiments.segments.rules import arms, curve
 from rmtlib.experiments.segments.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, Series
@@ -47,7 +46,7 @@ def by_segment(results: Results, scale: str) -> Table | None:
         for x in sorted({x for points in at.values() for x in points})
     )
     return Table(
-        f"Bits per byte of the same test segments, read as the first, second ... of a row of segments, {scale} scale: mean ± "
+        f"Bits per byte of the same test segments, read as the first, the second ... of a row, {scale} scale: mean ± "
         f"standard deviation over seeds. Lower is better.{_text_note(rows)}",
         ("segment", *rows),
         body,
@@ -118,8 +117,8 @@ def paper(results: Results) -> Table:
             sizes = (str(model.memory_tokens), str(model.d_memory or ""), f"{model.state_size:,}")
             body.append((row.name, str(row.paper["said"]), row.source, *sizes))
     return Table(
-        "What the paper says; its figure is drawn and prints no numbers. Memory tokens, memory width and state (floats) "
-        "are those of the released script's settings.",
+        "What the paper says; its figure is drawn and prints no numbers. Memory tokens, memory width and state "
+        "(floats) are those of the released script's settings.",
         ("row", "paper", "source", "memory", "width", "state"),
         tuple(body),
         prose=("paper", "source"),
@@ -127,10 +126,10 @@ def paper(results: Results) -> Table:
 
 
 def caption(results: Results) -> str:
-    """What each model gains by the last segment of training and by the last of all, at the largest scale that was run."""
+    """What each model gains by the last segment of training and by the last of all, at the largest scale run."""
     for scale, rows in [*results.series(GAIN).items()][-1:]:
         parts = [
-            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, {s.last.mean:.3f} by {s.last.x:g}"
+            f"{row} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, {s.last.mean:.3f} by {s.last.x:g}"
             for row, s in drawn(rows).items()
             if row != "backbone"
         ]

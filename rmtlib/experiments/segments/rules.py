@@ -65,8 +65,8 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """What the rules read of a record, in bits per byte; T is the last segment of training.
 
     "within": mean of segments 2 to T, and "swapped": with another place's memory. "off": with the memory emptied.
-    "gain": what T gains over the first segment, "gain beyond": what the segments after T gain over T. "gain of the first": what
-    one segment of history gains, "gain of the others": what more of it, up to T, gains over that.
+    "gain": what T gains over the first segment, "gain beyond": what the segments after T gain over T. "gain of the
+    first": what one segment of history gains, "gain of the others": what more of it, up to T, gains over that.
     """
     own, swapped, last = curve(record), curve(record, "swapped_bits_per_byte"), record["metrics"]["train_segments"]
     trained, beyond = range(2, last + 1), [segment for segment in own if segment > last]

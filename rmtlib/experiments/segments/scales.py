@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rmtlib.experiments.segments.rows import NGRAM
 from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params
+from rmtlib.experiments.small_decoder import SMALL_DECODERS
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 from rmtlib.training.pretrain_config import PretrainConfig
@@ -12,7 +13,6 @@ from rmtlib.training.stream_config import StreamConfig
 ORDER = int(NGRAM.removeprefix("ngram-"))
 WINDOW = 8  # segments that `backbone-window` reads at once: as many as the others are trained on
 TEXT, BPE = "wikitext-2-raw", "bpe-4096-wikitext-2-raw"
-PRETRAIN_SEED = 100
 ALL: dict[str, int | None] = {"train": None, "validation": None, "test": None}
 
 
@@ -26,10 +26,10 @@ def _model(row: str, backbone: DecoderConfig | PretrainConfig | str, memory: int
 
 
 def _smoke(row: str, seed: int) -> Params:
-    decoder = DecoderConfig(vocab_size=300, d_model=32, n_layers=2, n_heads=2, positions="rotary")
+    decoder = SMALL_DECODERS["smoke"]
     return Params(
-        text="synthetic",
-        tokenizer="bpe-300-synthetic",
+        text=decoder.text,
+        tokenizer=decoder.tokenizer,
         tokens={"train": 4_000, "validation": 400, "test": 400},
         model=_model(row, decoder, 2, 4),
         train=TrainConfig(
@@ -43,14 +43,15 @@ def _smoke(row: str, seed: int) -> Params:
 
 
 def _small(row: str, seed: int) -> Params:
-    """A little training of a narrow decoder: shows the shape of the figure in about ten minutes on two cores."""
-    medium = _medium(row, seed)
+    """From the small decoder, about a minute a run on a CPU core: shows how the figure is made, and little else."""
+    medium, decoder = _medium(row, seed), SMALL_DECODERS["small"]
     return replace(
         medium,
+        tokenizer=decoder.tokenizer,
         tokens={"train": None, "validation": 16_384, "test": 16_384},
-        model=_model(row, _decoder(width=128, steps=600), 8, 16),
+        model=_model(row, decoder, 8, 16),
         train=replace(
-            medium.train, stages=(Stage(2, 60, 1e-3), Stage(4, 40, 1e-3), Stage(8, 40, 1e-3)), evaluate_every=20
+            medium.train, stages=(Stage(2, 40, 1e-3), Stage(4, 40, 1e-3), Stage(8, 40, 1e-3)), evaluate_every=20
         ),
         validation_windows=16,
     )
@@ -61,7 +62,7 @@ def _medium(row: str, seed: int) -> Params:
         text=TEXT,
         tokenizer=BPE,
         tokens={"train": None, "validation": 40_960, "test": 49_152},
-        model=_model(row, _decoder(width=256, steps=1500), 16, 32),
+        model=_model(row, _decoder(), 16, 32),
         train=TrainConfig(
             stages=(Stage(2, 150, 1e-3), Stage(4, 150, 1e-3), Stage(8, 300, 1e-3)),
             segment_size=128,
@@ -80,18 +81,18 @@ def _medium(row: str, seed: int) -> Params:
     )
 
 
-def _decoder(width: int, steps: int) -> PretrainConfig:
+def _decoder() -> PretrainConfig:
     """The backbone of all rows and seeds, first trained on the same text, as the GPT-2 of the released script is."""
     return PretrainConfig(
         text=TEXT,
         tokenizer=BPE,
-        decoder=DecoderConfig(4096, width, n_layers=4, n_heads=4, positions="rotary"),
+        decoder=DecoderConfig(4096, d_model=256, n_layers=4, n_heads=4, positions="rotary", norm="rms", bias=False),
         train=StreamConfig(
-            steps=steps,
+            steps=1500,
             segment_size=256,
             batch_size=16,
             lr=2e-3,
-            seed=PRETRAIN_SEED,
+            seed=0,
             warmup=100,
             clip_norm=1.0,
             precision="bf16",
