@@ -14,7 +14,7 @@ from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.segments.rows import NGRAM, ROWS
 from rmtlib.experiments.segments.rules import numbers
-from rmtlib.experiments.segments.scales import files, ngram_settings, settings
+from rmtlib.experiments.segments.scales import ngram_settings, settings
 from rmtlib.experiments.segments.settings import NGramParams, cost, read_params
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
@@ -24,6 +24,8 @@ from rmtlib.settings import to_params
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
     from rmtlib.runs.folder import RunFolder
+
+WIKITEXT_103 = "wikitext-103"
 
 
 class LMSegments(Artifact):
@@ -47,16 +49,27 @@ class LMSegments(Artifact):
         return 1 if scale in ("smoke", "small") else 3
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
-        """Fetch the text, so that runs that start together do not."""
-        for name in files(scale):
+        """Fetch the text, so that runs that start together do not; `config` then sees what is there."""
+        wanted = [WIKITEXT_103] if scale in ("gpu", "paper") else []
+        if scale == "gpu" or (scale != "smoke" and not wanted):
+            wanted += [name for name in sources.SOURCES if name.startswith("wikitext-2-raw-")]
+        for name in wanted:
             with suppress(RmtlibError):  # the run itself says what is missing
                 sources.fetch(name)
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
-        """The complete config; it does not depend on this machine. Counting takes no chance: its seed is 0."""
+        """The complete config. At the scale `gpu` it depends on whether WikiText-103 is on this machine."""
+        offline = scale == "gpu" and sources.state(WIKITEXT_103) == "absent"
+        return self._config(row, scale, seed, offline)
+
+    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
+        return self._config(row, scale, seed, offline=False)
+
+    def _config(self, row: str, scale: str, seed: int, offline: bool) -> RunConfig:
+        """Counting takes no chance: its seed is 0."""
         if row == NGRAM:
-            return RunConfig(self.name, row, scale, 0, to_params(ngram_settings(scale)))
-        return RunConfig(self.name, row, scale, seed, to_params(settings(row, scale, seed)))
+            return RunConfig(self.name, row, scale, 0, to_params(ngram_settings(scale, offline=offline)))
+        return RunConfig(self.name, row, scale, seed, to_params(settings(row, scale, seed, offline=offline)))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.segments.run import count, execute

@@ -13,7 +13,6 @@ from rmtlib.training.stream_config import StreamConfig
 ORDER = int(NGRAM.removeprefix("ngram-"))
 WINDOW = 8  # segments that `backbone-window` reads at once: as many as the others are trained on
 TEXT, BPE = "wikitext-2-raw", "bpe-4096-wikitext-2-raw"
-ALL: dict[str, int | None] = {"train": None, "validation": None, "test": None}
 
 
 def _model(row: str, backbone: DecoderConfig | PretrainConfig | str, memory: int, d_memory: int) -> ModelConfig:
@@ -109,7 +108,7 @@ def _paper(row: str, seed: int) -> Params:
     return Params(
         text="wikitext-103-words",
         tokenizer="gpt2",
-        tokens=ALL,
+        tokens={"train": None, "validation": None, "test": None},
         model=_model(row, "gpt2", 16, 96),
         train=TrainConfig(
             stages=tuple(Stage(n, 36_000, 1e-4) for n in (1, 2, 4, 8)),
@@ -118,12 +117,10 @@ def _paper(row: str, seed: int) -> Params:
             seed=seed,
             warmup=1000 / 36_000,
             horizon=1.0,
-            weight_decay=0.01,
             clip_norm=5.0,
             precision="bf16",
             recompute=True,
             evaluate_every=250,
-            patience=15,
             log_every=50,
         ),
         context=WINDOW if row == "backbone-window" else 1,
@@ -134,27 +131,34 @@ def _paper(row: str, seed: int) -> Params:
 
 
 def _gpu(row: str, seed: int) -> Params:
+    """The paper's models with far fewer steps: a few minutes a run."""
     paper = _paper(row, seed)
-    return paper
+    stages = (Stage(2, 500, 1e-4), Stage(4, 500, 1e-4), Stage(8, 1500, 1e-4))
+    return replace(paper, train=replace(paper.train, stages=stages, warmup=0.1))
+
+
+def _gpu_offline(row: str, seed: int) -> Params:
+    """If the text of the paper cannot be had: SmolLM2 on WikiText-2, and fewer steps, for so much less text."""
+    gpu = _gpu(row, seed)
+    stages = (Stage(2, 100, 5e-5), Stage(4, 100, 5e-5), Stage(8, 200, 5e-5))
+    return replace(
+        gpu,
+        text=TEXT,
+        tokenizer="smollm2",
+        model=_model(row, "smollm2", 16, 72),
+        train=replace(gpu.train, stages=stages, evaluate_every=50),
+    )
 
 
 _SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}
 
 
-def settings(row: str, scale: str, seed: int) -> Params:
-    """All that a run depends on."""
-    return _SCALES[scale](row, seed)
+def settings(row: str, scale: str, seed: int, *, offline: bool = False) -> Params:
+    """All that a run depends on; `offline` if WikiText-103 cannot be had, which makes a difference at `gpu` alone."""
+    return (_gpu_offline if offline and scale == "gpu" else _SCALES[scale])(row, seed)
 
 
-def ngram_settings(scale: str) -> NGramParams:
+def ngram_settings(scale: str, *, offline: bool = False) -> NGramParams:
     """The n-gram of the same text, tested on the same part of it."""
-    p = settings("backbone", scale, 0)
+    p = settings("backbone", scale, 0, offline=offline)
     return NGramParams(p.text, p.tokenizer, p.tokens, p.train.segment_size, p.train_segments, p.histories, ORDER)
-
-
-def files(scale: str) -> list[str]:
-    """The names in `data.catalogue` of the files that the text of a scale is read from."""
-    from rmtlib.data.sources import SOURCES
-
-    text = settings("backbone", scale, 0).text
-    return [name for name in SOURCES if text.startswith("wikitext") and name.startswith(text.removesuffix("-words"))]
