@@ -153,6 +153,7 @@ def test_a_run_interrupted_in_training_and_testing_equals_one_that_was_not(row, 
     [
         ({"bytes": 1000}, "its nats over its bytes are"),
         ({"tokens": 0}, "tokens of the test are 0"),
+        ({"tokens": 368}, "tokens is 368, the settings give 360"),
         ({"train_segments": 8}, "train_segments is 8, the settings give 3"),
         ({"state_size": 1}, "state_size is 1, the settings give"),
         ({"parameters": 1}, "parameters is 1, the settings give"),
@@ -172,6 +173,7 @@ def test_numbers_that_cannot_be_are_found(change, said, results):
     [
         ({"text": "war-and-peace"}, "text is 'war-and-peace'; it must be one of synthetic, wikitext-2-raw"),
         ({"histories": 0}, "histories is 0; it must be 1 or more"),
+        ({"histories": 2}, "histories is 2, training has 3 segments"),
         ({"context": 2}, "context is 2; a model with memory reads one segment at a time"),
         ({"evaluation_batch": 1}, "evaluation_batch is 1; it must be 2 or more"),
         ({"tokens": {"train": 10}}, "they must count train, validation, test"),

@@ -29,7 +29,7 @@ def record(row: str, seed: int, bits, swapped=None, scale: str = "medium") -> di
             value = swapped(point["segment"])
             point |= {"swapped_nats": nats(value), "swapped_bits_per_byte": value}
     made["metrics"] = {
-        "segments": points, "memory_off": {"nats": nats(bits(1)), "bits_per_byte": bits(1)}, "tokens": 250,
+        "segments": points, "memory_off": {"nats": nats(bits(1)), "bits_per_byte": bits(1)}, "tokens": 114 * 128,
         "bytes": BYTES, "train_segments": LAST, "segment_size": 128, "validation": 3.0,
         "state_size": 4096 * (row in ("rmt", "armt")),
     }  # fmt: skip

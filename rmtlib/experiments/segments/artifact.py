@@ -15,7 +15,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.segments.rows import NGRAM, ROWS
 from rmtlib.experiments.segments.rules import numbers
 from rmtlib.experiments.segments.scales import ngram_settings, settings
-from rmtlib.experiments.segments.settings import NGramParams, cost, read_params
+from rmtlib.experiments.segments.settings import NGramParams, cost, read_params, target_tokens
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
 from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
@@ -92,6 +92,8 @@ class LMSegments(Artifact):
         if not is_number(metrics.get("validation"), 0):
             return f"validation is {metrics.get('validation')!r} nats a token"
         sizes = {"train_segments": params.train_segments}
+        if (expected := target_tokens(params)) is not None:
+            sizes["tokens"] = expected
         if isinstance(params, NGramParams):
             return differs(metrics, sizes | {"segment_size": params.segment_size, "state_size": 0})
         last = [point[-1] for point in curves.get("validation", []) if point[0] == len(params.train.stages)]

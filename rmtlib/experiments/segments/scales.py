@@ -126,7 +126,7 @@ def _paper(row: str, seed: int) -> Params:
         context=WINDOW if row == "backbone-window" else 1,
         histories=15,
         validation_windows=100,
-        evaluation_batch=64,
+        evaluation_batch=32,
     )
 
 

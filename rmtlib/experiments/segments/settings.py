@@ -106,6 +106,11 @@ class Params:
             raise ValueError(f"context is {self.context}; a model with memory reads one segment at a time")
         if any(stage.segments < 1 for stage in self.train.stages):
             raise ValueError("stages has one of 0 segments; a stage needs 1 or more")
+        if not 2 <= self.train_segments <= self.histories:
+            raise ValueError(
+                f"histories is {self.histories}, training has {self.train_segments} segments; it must have 2 or more, "
+                "and the test no fewer"
+            )
 
     @property
     def train_segments(self) -> int:
@@ -141,6 +146,13 @@ def _check_text(text: str, tokens: Mapping[str, int | None]) -> None:
         raise ValueError(f"text is {text!r}; it must be one of {', '.join(SPLIT_TOKENS)}")
     if set(tokens) != set(SPLIT_TOKENS[text]) or any(count is not None and count < 1 for count in tokens.values()):
         raise ValueError(f"tokens are {dict(tokens)}; they must count {', '.join(SPLIT_TOKENS[text])} from 1 up")
+
+
+def target_tokens(params: Params | NGramParams) -> int | None:
+    """Tokens that the test is about; None if it has the whole text, whose length the settings do not say."""
+    size = params.segment_size if isinstance(params, NGramParams) else params.train.segment_size
+    tokens = params.tokens["test"]
+    return None if tokens is None else (tokens // size - params.histories + 1) * size
 
 
 def _used(params: Params | NGramParams) -> dict[str, int]:
