@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from test_history import S, made, stream
 from test_rmt import ids, make
 from test_training import batch, gradients
 
+from rmtlib.evaluation.history import by_history
 from rmtlib.training import bptt
 from rmtlib.training.trainer import autocast
 
@@ -32,3 +34,12 @@ def test_bf16_gradients_are_those_of_float32_up_to_its_precision(recompute):
         rough = gradients(model, lambda: bptt.backward(model, segments, recompute=recompute))
     a, b = torch.cat([g.flatten() for g in exact]), torch.cat([g.flatten() for g in rough])
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt", "backbone"])
+def test_nats_by_history_equal_the_cpu(kind):
+    model = made(kind)
+    expected = by_history(model, stream(), S, 4, batch=5)
+    found = by_history(model.cuda(), stream(), S, 4, batch=5, device="cuda")
+    assert found.nats == pytest.approx(expected.nats, rel=1e-9) and found.off == pytest.approx(expected.off, rel=1e-9)
+    assert found.swapped == pytest.approx(expected.swapped, rel=1e-9)
