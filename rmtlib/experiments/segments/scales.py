@@ -50,7 +50,10 @@ def _small(row: str, seed: int) -> Params:
         tokens={"train": None, "validation": 16_384, "test": 16_384},
         model=_model(row, decoder, 8, 16),
         train=replace(
-            medium.train, stages=(Stage(2, 40, 1e-3), Stage(4, 40, 1e-3), Stage(8, 40, 1e-3)), evaluate_every=20
+            medium.train,
+            stages=(Stage(2, 30, 1e-3), Stage(4, 30, 1e-3), Stage(8, 30, 1e-3)),
+            precision="float32",
+            evaluate_every=15,
         ),
         validation_windows=16,
     )
