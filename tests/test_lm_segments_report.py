@@ -43,14 +43,14 @@ def falling(start: float, gain: float, beyond: float = 0.0):
     return lambda s: start - gain * (s > 1) - beyond * (s > LAST)
 
 
-def study(rmt=0.03, armt=0.03, beyond=-0.01, first=1.6, seeds=3) -> list[dict]:
-    """Records of all rows: what the memories gain over the backbone, and beyond the segments of training."""
+def study(rmt=0.03, armt=0.03, beyond=-0.01, first=1.6, swapped=0.01, seeds=3) -> list[dict]:
+    """Records of all rows: what the memories gain, own and swapped, and beyond the segments of training."""
     found = []
     for seed in range(seeds):
         shift = 0.0006 * seed
         for row, gain in (("rmt", rmt), ("armt", armt)):
             own = falling(first + shift, gain, beyond)
-            found.append(record(row, seed, own, lambda s, own=own: own(s) if s == 1 else first + 0.01))
+            found.append(record(row, seed, own, lambda s, own=own: own(s) if s == 1 else own(1) + swapped))
         found.append(record("backbone", seed, lambda s, shift=shift: FLAT["backbone"] + shift))
         found.append(record("backbone-window", seed, falling(1.6 + shift, 0.1)))
     return [*found, record(NGRAM, 0, lambda s: FLAT[NGRAM])]
@@ -63,8 +63,8 @@ def verdicts(records) -> dict:
 def test_numbers_of_a_record_are_means_and_differences_of_its_curve():
     found = numbers(record("rmt", 0, lambda s: 2.0 - 0.01 * s, lambda s: 2.0))
     assert found["within"] == pytest.approx(1.95) and found["swapped"] == pytest.approx(2.0)
-    assert found["gain"] == pytest.approx(0.07) and found["gain beyond"] == pytest.approx(0.04)
-    assert found["gain of the first"] == pytest.approx(0.01) and found["gain of the others"] == pytest.approx(0.035)
+    assert found["worth"] == pytest.approx(0.08) and found["gain beyond"] == pytest.approx(0.04)
+    assert found["worth of one"] == pytest.approx(0.02) and found["worth of more"] == pytest.approx(0.035)
     assert found["off"] == found["segment 1"] == pytest.approx(1.99)
     assert arms(study())["rmt: within"] == pytest.approx([1.57, 1.5706, 1.5712])
 
@@ -82,9 +82,12 @@ def test_all_claims_hold_if_the_paper_is_right():
     [
         ("alike", study(armt=0.005), "fails"),
         ("alike", study(rmt=0.005), "fails"),
-        ("alike", study(rmt=0.022), "holds"),  # more than half of the other's
+        ("alike", study(rmt=0.02), "holds"),  # they differ by a tenth of what attention gains
+        ("alike", study(rmt=-0.01, armt=-0.01), "undecided"),  # there is nothing to be alike in
+        ("alike", [r for r in study() if r["row"] != "backbone-window"], "not enough runs"),
         ("memory-helps", study(rmt=-0.02), "fails"),
-        ("memory-helps", study(first=3.0), "fails"),
+        ("memory-helps", study(first=1.7), "fails"),
+        ("memory-helps", study(swapped=-0.03), "undecided"),  # any memory does
         ("no-better-beyond", study(beyond=0.02), "fails"),
         ("no-better-beyond", study(armt=-0.01), "undecided"),  # nothing was gained that could be lost
         ("alike", study(seeds=2), "not enough runs"),
@@ -119,7 +122,7 @@ def test_figure_and_tables_have_the_records_numbers(tmp_path):
     assert "rmt (3 runs) 1.601 on segment 1, 1.571 on segment 8, 1.581 on segment 15" in view.alt()
     tables = view.tables()
     assert "8 (last trained)" in tables and "1.571 ± 0.001" in tables
-    assert "1.610 ± 0.000" in tables  # with swapped memory
+    assert "1.611 ± 0.001" in tables  # with swapped memory
 
 
 def test_without_records_the_page_says_so_and_has_the_papers_words():

@@ -51,29 +51,30 @@ def _small(row: str, seed: int) -> Params:
         model=_model(row, decoder, 8, 16),
         train=replace(
             medium.train,
-            stages=(Stage(2, 30, 1e-3), Stage(4, 30, 1e-3), Stage(8, 30, 1e-3)),
+            stages=(Stage(2, 150, 1e-3), Stage(4, 50, 1e-3), Stage(8, 30, 1e-3)),
             precision="float32",
-            evaluate_every=15,
+            evaluate_every=25,
         ),
         validation_windows=16,
     )
 
 
 def _medium(row: str, seed: int) -> Params:
+    """Most updates are on two segments, where they cost least and a memory has to be learned first."""
     return Params(
         text=TEXT,
         tokenizer=BPE,
         tokens={"train": None, "validation": 40_960, "test": 49_152},
         model=_model(row, _decoder(), 16, 32),
         train=TrainConfig(
-            stages=(Stage(2, 150, 1e-3), Stage(4, 150, 1e-3), Stage(8, 300, 1e-3)),
+            stages=(Stage(2, 1200, 1e-3), Stage(4, 400, 1e-3), Stage(8, 300, 1e-3)),
             segment_size=128,
-            batch_size=8,
+            batch_size=4,
             seed=seed,
             horizon=1.0,
             beta2=0.99,
             precision="bf16",
-            evaluate_every=50,
+            evaluate_every=100,
             patience=100,
         ),
         context=WINDOW if row == "backbone-window" else 1,
