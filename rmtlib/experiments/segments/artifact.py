@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 WIKITEXT_103 = "wikitext-103"
+WIKITEXT_2 = tuple(f"wikitext-2-raw-{part}" for part in ("train", "valid", "test"))
+FILES = {
+    "small": ("books-baseten", *WIKITEXT_2),
+    "medium": WIKITEXT_2,
+    "gpu": (WIKITEXT_103, *WIKITEXT_2, "smollm2-135m-instruct"),
+    "paper": (WIKITEXT_103,),
+}
 
 
 class LMSegments(Artifact):
@@ -34,7 +41,7 @@ class LMSegments(Artifact):
     name = "lm-segments"
     title = "Bits per byte on each segment: RMT, ARMT and their backbone"
     settings_note = "A stage's segments are those of a training window."
-    note = "below paper scale trained and tested on WikiText-2"
+    note = "below gpu scale trained and tested on WikiText-2"
     scales = SCALES
     rows = ROWS
 
@@ -50,10 +57,7 @@ class LMSegments(Artifact):
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch the text, so that runs that start together do not; `config` then sees what is there."""
-        wanted = [WIKITEXT_103] if scale in ("gpu", "paper") else []
-        if scale == "gpu" or (scale != "smoke" and not wanted):
-            wanted += [name for name in sources.SOURCES if name.startswith("wikitext-2-raw-")]
-        for name in wanted:
+        for name in FILES.get(scale, ()):
             with suppress(RmtlibError):  # the run itself says what is missing
                 sources.fetch(name)
 
