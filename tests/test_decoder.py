@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.rmt import RMT
+from rmtlib.models.stacked import StackedBlocks, stackable
+from rmtlib.settings import to_params
 
 V, T = 101, 40
 SPECIAL = dict(bos_token_id=0, eos_token_id=0)
@@ -28,31 +30,37 @@ def hf_model(kind: str) -> torch.nn.Module:
         )  # fmt: skip
         model = transformers.GPTNeoXForCausalLM(config)
     else:
-        config = transformers.LlamaConfig(
-            vocab_size=V, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80,
-            num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=kind == "llama-tied",
-            rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, **SPECIAL,
+        more = {"qwen3": {"head_dim": 16}, "mistral": {"sliding_window": T, "head_dim": 8}}.get(kind, {})
+        config = transformers.AutoConfig.for_model(
+            kind.split("-")[0], vocab_size=V, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, intermediate_size=80, max_position_embeddings=64, pad_token_id=None,
+            tie_word_embeddings=kind == "llama-tied",
+            rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, **SPECIAL, **more,
         )  # fmt: skip
-        model = transformers.LlamaForCausalLM(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # new models have zero biases and unit norms, which would hide a swapped one
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return model.eval()
 
 
-KINDS = ["gpt2", "neox-parallel", "neox-sequential", "llama-tied", "llama-untied"]
+KINDS = ["gpt2", "neox-parallel", "neox-sequential", "llama-tied", "llama-untied", "mistral", "qwen2", "qwen3"]
+
+
+def exact_norms(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face computes RMS norms in float32 whatever the model's dtype; here float64 stays float64."""
+    for part in model.modules():
+        if type(part).__name__.endswith("RMSNorm") and part.weight.dtype == torch.float64:
+            monkeypatch.setattr(
+                type(part), "forward", lambda self, x: F.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_logits_equal_hugging_face(kind, dtype, bound, monkeypatch):
-    if dtype == torch.float64:  # Hugging Face computes Llama's norm in float32 whatever the model's dtype
-        monkeypatch.setattr(
-            LlamaRMSNorm,
-            "forward",
-            lambda self, x: torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon),
-        )
     model = hf_model(kind).to(dtype)
+    exact_norms(model, monkeypatch)
     decoder = decoder_from_hf(model).eval()
     ids = torch.randint(0, V, (3, T))
     with torch.no_grad():
@@ -112,7 +120,7 @@ def test_unsupported_backbones_are_named():
             hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9
         )
     )
-    with pytest.raises(RmtlibError, match="'bert' is not supported; use one of gpt2, gpt_neox, llama"):
+    with pytest.raises(RmtlibError, match="'bert' is not supported; use one of gpt2, gpt_neox, llama, mistral,"):
         decoder_from_hf(bert)
     scaled = hf_model("llama-tied")
     scaled.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
@@ -150,3 +158,60 @@ def test_new_weights_are_those_of_gpt2_at_its_width_or_have_one_deviation_as_hug
         assert weight.std().item() == pytest.approx(expected, rel=0.05)
     memory = RMT(neox, 200).memory_MD
     assert memory.std().item() == pytest.approx(0.02, rel=0.05)  # the initial memory is drawn at the embeddings' scale
+
+
+def test_an_attention_window_is_held_up_to_its_size_and_refused_beyond():
+    decoder = decoder_from_hf(hf_model("mistral"))
+    assert decoder.config.position_limit == T
+    decoder(torch.zeros(1, T, 48))
+    with pytest.raises(ValueError, match=f"{T + 1} positions .* exceed the attention window of {T}"):
+        decoder(torch.zeros(1, T + 1, 48))
+
+
+NAMES = {
+    "gpt2": {"c_attn", "c_proj", "c_fc"},
+    "neox-parallel": {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+    "qwen2": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_linear_maps_have_the_backbones_names(kind):
+    linear = {name.rsplit(".", 1)[-1] for name, part in decoder_from_hf(hf_model(kind)).blocks.named_modules()
+              if isinstance(part, torch.nn.Linear)}  # fmt: skip
+    assert linear == NAMES[kind]
+    of_hf = {name.rsplit(".", 1)[-1] for name, _ in hf_model(kind).named_modules()}
+    assert linear <= of_hf
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stacked_blocks_equal_the_blocks_one_by_one(kind):
+    decoder = decoder_from_hf(hf_model(kind)).double().eval()
+    assert stackable(decoder)
+    x = torch.randn(3, 2, 11, 48, dtype=torch.float64)
+    angles = decoder.angles(0, 11, x.device)
+    plain = torch.stack([block(row, angles)[0] for block, row in zip(decoder.blocks, x, strict=True)])
+    stacked = StackedBlocks(decoder)(x, slice(0, 3))
+    torch.testing.assert_close(stacked, plain, rtol=0, atol=1e-10)
+    weights = list(decoder.blocks.parameters())
+    ours, theirs = (torch.autograd.grad(y.square().sum(), weights) for y in (stacked, plain))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_three_maps_equal_the_fused_one_and_old_settings_keep_their_names():
+    shape = DecoderConfig(V, 16, 2, 4, n_kv_heads=2)
+    assert not set(to_params(shape)) & {"names", "head_width", "qkv_bias", "qk_norm", "window", "init_std"}
+    fused, apart = Decoder(shape).double(), Decoder(replace(shape, names="llama")).double()
+    weights = {}
+    for name, x in fused.state_dict().items():
+        for ours, theirs in (("out", "o_proj"), ("up", "up_proj"), ("down", "down_proj")):
+            name = name.replace(f".{ours}.", f".{theirs}.")
+        if ".qkv." in name:
+            parts = x.split([16, 8, 8])
+            weights |= {name.replace("qkv", f"{k}_proj"): part for k, part in zip("qkv", parts, strict=True)}
+        else:
+            weights[name] = x
+    apart.load_state_dict(weights)
+    x = torch.randn(2, 9, 16, dtype=torch.float64)
+    torch.testing.assert_close(apart(x)[0], fused(x)[0], rtol=0, atol=1e-12)

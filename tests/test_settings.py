@@ -15,6 +15,8 @@ from rmtlib.experiments.capacity import run as capacity_run
 from rmtlib.experiments.capacity import settings as capacity
 from rmtlib.experiments.language_modelling import run as language_run
 from rmtlib.experiments.language_modelling import settings as language_modelling
+from rmtlib.experiments.lora import run as lora_run
+from rmtlib.experiments.lora import settings as lora
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.experiments.segments import run as segments_run
 from rmtlib.experiments.segments import settings as segments
@@ -27,12 +29,14 @@ FAMILIES = {
     "lm-segments": segments,
     "enwik8": language_modelling,
     "wikitext-103": language_modelling,
+    "lora-wikitext-2": lora,
 }
 RUNS = {
     babilong: babilong_run,
     capacity: capacity_run,
     segments: segments_run,
     language_modelling: language_run,
+    lora: lora_run,
 }
 WITH_NGRAMS = (language_modelling, segments)
 ARTIFACTS = all_artifacts()
@@ -200,6 +204,8 @@ def test_arithmetic_counts_are_those_of_the_models(name):
             if isinstance(params, tuple(family.NGramParams for family in WITH_NGRAMS)):
                 continue
             key = repr(params.backbone if name == "figure-5" else params.model)
+            if family is lora and params.tuning is not None and params.tuning.lora is not None:
+                pytest.importorskip("peft")
             if key in seen or "parameters" not in (counted := RUNS[family].model_size(params)):
                 continue
             seen.add(key)

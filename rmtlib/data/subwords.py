@@ -68,6 +68,15 @@ class Subwords:
     sizes: dict[str, TextSize]
     token_bytes: np.ndarray
     provenance: list[dict[str, Any]]
+    decode: Callable[[Iterable[int]], str]
+
+    def size(self, split: str, count: int | None = None) -> TextSize:
+        """Tokens, words and bytes of the first `count` tokens of a split; a word that is cut counts, None: of all."""
+        whole = self.sizes[split]
+        if count is None or count >= whole.tokens:
+            return whole
+        ids = self.splits[split].ids[:count]
+        return TextSize(count, count_words(self.decode(ids.tolist())), int(self.token_bytes[ids].sum()))
 
 
 class LearnedBPE:
@@ -171,7 +180,7 @@ def load_subwords(
         sizes[split] = TextSize(*(int(n) for n in arrays["size"]))
         found |= {origin["name"]: origin for origin in origins}
     return Subwords(
-        text, tokenizer.name, tokenizer.vocab_size, streams, sizes, lengths, [*found.values(), *notes]
+        text, tokenizer.name, tokenizer.vocab_size, streams, sizes, lengths, [*found.values(), *notes], tokenizer.decode
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class ARMT(LayeredModel):
             raise ValueError(f"d_memory is {d_memory}; it must be 1 or more")
         self.rule, self.normalised = rule or DeltaRule(), normalised
         L, D = decoder.config.n_layers, decoder.config.d_model
-        self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.tokens.weight.detach().std())
+        self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.embedding_scale())
         bound = D**-0.5  # as nn.Linear draws its weights
         self.query_LED = nn.Parameter(torch.empty(L, d_memory, D).uniform_(-bound, bound))
         self.key_LED = nn.Parameter(torch.empty(L, d_memory, D).uniform_(-bound, bound))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rmtlib.models.names import MAP_NAMES
 from rmtlib.settings import at_least
 
 
@@ -18,6 +19,8 @@ class DecoderConfig:
 
     `init_std`: standard deviation of all new weights; 0.02 is that of Hugging Face's GPT-NeoX. None: as GPT-2's at its
     width of 768 and in proportion to 1/sqrt(width) at others, residual outputs scaled down by the depth.
+    `names`: the family whose names the linear maps have (`models.names`); "llama" has query, key and value apart.
+    `window`: the backbone's sliding attention window. The decoder has none, so that longer segments are refused.
     """
 
     vocab_size: int
@@ -39,18 +42,32 @@ class DecoderConfig:
     conv_taps: int = 0  # causal convolution over this many token embeddings; 0: none
     dropout: float = 0.0
     init_std: float | None = field(default=None, metadata={"since": 2})
+    names: Literal["rmtlib", "llama", "gpt2", "gpt_neox"] = field(default="rmtlib", metadata={"since": 3})
+    head_width: int | None = field(default=None, metadata={"since": 3})  # None: d_model / n_heads
+    qkv_bias: bool | None = field(default=None, metadata={"since": 3})  # None: as `bias`
+    qk_norm: bool = field(default=False, metadata={"since": 3})  # RMS norm of each head's query and key (Qwen3)
+    window: int | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions")
+        at_least(self, 1, "head_width", "window")
         _check_dropout(self.dropout)
-        if self.d_model % self.n_heads:
+        if self.names not in MAP_NAMES:
+            raise ValueError(f"names is {self.names!r}; it must be one of {', '.join(MAP_NAMES)}")
+        if self.head_width is None and self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % (self.n_kv_heads or self.n_heads):
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
 
     @property
     def d_head(self) -> int:
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
+
+    @property
+    def position_limit(self) -> int | None:
+        """Most positions of a segment, memory included; None: no bound."""
+        table = self.max_positions if self.positions == "learned" else None
+        return min((limit for limit in (table, self.window) if limit is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -194,3 +211,20 @@ class MambaConfig:
     @property
     def rank(self) -> int:
         return self.dt_rank or math.ceil(self.d_model / 16)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adaptation (Hu et al. 2021): W x + (alpha / rank) B A dropout(x), with W frozen.
+
+    `targets`: names of the linear maps that get adapters; none: query, key and value, as in the LoRA study.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "rank")
+        _check_dropout(self.dropout)

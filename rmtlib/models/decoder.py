@@ -1,4 +1,4 @@
-"""One lean causal decoder that holds GPT-2, GPT-NeoX and Llama weights.
+"""One lean causal decoder that holds GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3 weights.
 
 A language model for which memory can be written around it: the caller embeds tokens, puts memory
 vectors wherever it wants them, runs the blocks, and projects to the vocabulary only the rows it needs.
@@ -8,6 +8,7 @@ E width of a head, P positions already in the key-value cache, V vocabulary, N c
 are wanted.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from rmtlib.models.config import DecoderConfig
 from rmtlib.models.interface import take_rows
+from rmtlib.models.names import MAP_NAMES
 
 LEFT_OUT = 2**18
 """From how many left out rows times width squared on the last block is faster on the others alone (a CPU, measured)."""
@@ -62,15 +64,31 @@ def rotate(x_BHTE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with a fused query-key-value projection."""
+    """Causal self-attention; query, key and value are one map or three, called as `config.names` says."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
+        self.names = MAP_NAMES[config.names]
         self.heads, self.kv_heads = config.n_heads, config.n_kv_heads or config.n_heads
         self.d_head = config.d_head
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.d_model, (self.heads + 2 * self.kv_heads) * self.d_head, bias=config.bias)
-        self.out = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        widths = [self.heads * self.d_head] + [self.kv_heads * self.d_head] * 2
+        if len(self.names.query_key_value) == 1:
+            widths = [sum(widths)]
+        bias = config.bias if config.qkv_bias is None else config.qkv_bias
+        for name, width in zip(self.names.query_key_value, widths, strict=True):
+            self.add_module(name, nn.Linear(config.d_model, width, bias=bias))
+        self.add_module(self.names.out, nn.Linear(self.heads * self.d_head, config.d_model, bias=config.bias))
+        self.q_norm = nn.RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
+
+    def qkv_maps(self) -> list[nn.Module]:
+        """The fused map, or those of query, key and value."""
+        return [getattr(self, name) for name in self.names.query_key_value]
+
+    def out_map(self) -> nn.Module:
+        """The map from the heads to the width."""
+        return getattr(self, self.names.out)
 
     def forward(
         self,
@@ -80,10 +98,15 @@ class Attention(nn.Module):
         past: tuple[Tensor, Tensor] | None,
         rows_BQ: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        B, T, D = x_BTD.shape
-        # One projection for query, key and value; query and key are rotated together: one call instead of two.
-        qkv_BNTE = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)  # N = H+2G
+        B, T, _ = x_BTD.shape
+        # Query and key are rotated together: one call instead of two. N = H + 2 G
+        parts = [linear(x_BTD) for linear in self.qkv_maps()]
+        qkv_BTO = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        qkv_BNTE = qkv_BTO.view(B, T, self.heads + 2 * self.kv_heads, self.d_head).transpose(1, 2)
         qk_BNTE, v_BGTE = qkv_BNTE.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHTE, k_BGTE = qk_BNTE.split([self.heads, self.kv_heads], dim=1)
+            qk_BNTE = torch.cat([self.q_norm(q_BHTE), self.k_norm(k_BGTE)], dim=1)
         if angles is not None:
             qk_BNTE = rotate(qk_BNTE, angles)
         q_BHTE, k_BGTE = qk_BNTE.split([self.heads, self.kv_heads], dim=1)
@@ -104,7 +127,7 @@ class Attention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.heads != self.kv_heads,
         )
-        return self.out(mixed_BHTE.transpose(1, 2).reshape(B, -1, D)), (k_BGTE, v_BGTE)
+        return self.out_map()(mixed_BHTE.transpose(1, 2).flatten(2)), (k_BGTE, v_BGTE)
 
 
 def _only(rows_BQ: Tensor, q_BHTE: Tensor, mask: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
@@ -118,20 +141,29 @@ def _only(rows_BQ: Tensor, q_BHTE: Tensor, mask: Tensor | None, keys: int) -> tu
 
 
 class FeedForward(nn.Module):
-    """Two-layer perceptron; `swiglu` gates it as Llama does."""
+    """Two-layer perceptron; `swiglu` gates it as Llama does. The maps are called as `config.names` says."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
+        self.names = MAP_NAMES[config.names]
         d_ff = config.d_ff or 4 * config.d_model
         self.activation = config.activation
-        self.up = nn.Linear(config.d_model, d_ff, bias=config.bias)
-        self.gate = nn.Linear(config.d_model, d_ff, bias=config.bias) if config.activation == "swiglu" else None
-        self.down = nn.Linear(d_ff, config.d_model, bias=config.bias)
+        self.add_module(self.names.up, nn.Linear(config.d_model, d_ff, bias=config.bias))
+        if config.activation == "swiglu":
+            self.add_module(self.names.gate, nn.Linear(config.d_model, d_ff, bias=config.bias))
+        self.add_module(self.names.down, nn.Linear(d_ff, config.d_model, bias=config.bias))
+
+    def maps(self) -> tuple[nn.Module, nn.Module | None, nn.Module]:
+        """The maps up, of the gate (if there is one), and down."""
+        up, gate, down = (getattr(self, name, None) for name in (self.names.up, self.names.gate, self.names.down))
+        assert up is not None and down is not None
+        return up, gate, down
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        if self.gate is not None:
-            return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
-        return self.down(F.gelu(self.up(x_BTD), approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+        up, gate, down = self.maps()
+        if gate is not None:
+            return down(F.silu(gate(x_BTD)) * up(x_BTD))
+        return down(F.gelu(up(x_BTD), approximate="tanh" if self.activation == "gelu_tanh" else "none"))
 
 
 class Block(nn.Module):
@@ -213,8 +245,12 @@ class Decoder(nn.Module):
         if isinstance(module, nn.Conv1d):  # starts as the identity: the embeddings alone
             nn.init.zeros_(module.weight)
         if isinstance(module, Block) and self.config.init_std is None:
-            for last in (module.attention.out, module.feed_forward.down):
-                nn.init.normal_(last.weight, std=std / (2 * self.config.n_layers) ** 0.5)
+            for last in (module.attention.out_map(), module.feed_forward.maps()[2]):
+                nn.init.normal_(last.get_parameter("weight"), std=std / (2 * self.config.n_layers) ** 0.5)
+
+    def embedding_scale(self) -> Tensor:
+        """Standard deviation of the embeddings' elements, as memory is drawn."""
+        return self.tokens.weight.detach().std()
 
     def embed(self, input_ids_BS: Tensor) -> Tensor:
         """Token embeddings (B, S, D), with a convolution over the `conv_taps` tokens up to each one added.
@@ -240,13 +276,16 @@ class Decoder(nn.Module):
         return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device)
 
     def add_positions(self, x_BTD: Tensor, first: int = 0) -> Tensor:
-        """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout."""
+        """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout.
+
+        Raises:
+            ValueError: more positions than the backbone's table or attention window has.
+        """
+        last, limit = first + x_BTD.shape[1], self.config.position_limit
+        if limit is not None and last > limit:
+            bound = "attention window" if limit == self.config.window else "table"
+            raise ValueError(f"{last} positions (memory and segment) exceed the {bound} of {limit}")
         if self.position_embedding is not None:
-            last = first + x_BTD.shape[1]
-            if last > self.config.max_positions:
-                raise ValueError(
-                    f"{last} positions (memory and segment) exceed the table of {self.config.max_positions}"
-                )
             x_BTD = x_BTD + self.position_embedding.weight[first:last]
         return self.dropout(x_BTD)
 
@@ -269,14 +308,34 @@ class Decoder(nn.Module):
         Returns:
             The final norm's output (B, T, D), of `rows_BQ` (B, Q, D), and the cache grown by T.
         """
-        first = cache.length if cache is not None else 0
-        x_BTD = self.add_positions(x_BTD, first)
-        angles = self.angles(first, x_BTD.shape[1], x_BTD.device)
+        x_BTD = self.add_positions(x_BTD, cache.length if cache is not None else 0)
+        return self.run(x_BTD, mask=mask, cache=cache, rows_BQ=rows_BQ)
+
+    def run(
+        self,
+        x_BTD: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValues | None = None,
+        rows_BQ: Tensor | None = None,
+        before: Callable[[int, Tensor], Tensor] | None = None,
+        after: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """Blocks and final norm on embeddings that have positions; other arguments and results as `forward`.
+
+        Memory in each layer: `before(layer, x)` gives what the block reads in place of its input x (B, T, D);
+        `after(layer, x)` is given its output, of the last block at `rows_BQ` alone.
+        """
+        angles = self.angles(cache.length if cache is not None else 0, x_BTD.shape[1], x_BTD.device)
         keys, values = [], []
         for layer, block in enumerate(self.blocks):
             past = (cache.keys[layer], cache.values[layer]) if cache is not None else None
             is_last = layer == len(self.blocks) - 1
+            if before is not None:
+                x_BTD = before(layer, x_BTD)
             x_BTD, (k, v) = block(x_BTD, angles, mask, past, rows_BQ if is_last else None)
+            if after is not None:
+                after(layer, x_BTD)
             keys.append(k)
             values.append(v)
         return self.norm(x_BTD), KeyValues(tuple(keys), tuple(values))

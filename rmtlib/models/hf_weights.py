@@ -1,4 +1,7 @@
-"""Copy the weights of a Hugging Face GPT-2, GPT-NeoX or Llama model into a `Decoder`."""
+"""Copy the weights of a Hugging Face GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 or Qwen3 model into a `Decoder`.
+
+The decoder's linear maps keep the backbone's names, e.g. `blocks.0.attention.q_proj`: PEFT's target modules find them.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,7 @@ GELU = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh
 
 
 def decoder_from_hf(model: Any) -> Decoder:
-    """A decoder with the weights, dtype and device of a GPT2LMHeadModel, GPTNeoXForCausalLM or LlamaForCausalLM.
+    """A decoder with the weights, dtype and device of a Hugging Face causal language model, of a type in `_READERS`.
 
     Raises:
         RmtlibError: another architecture, or a setting of it that `Decoder` does not have.
@@ -73,25 +76,17 @@ def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
         activation=_activation(c.activation_function),
         tied=c.tie_word_embeddings,
         dropout=_dropout(c, "resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        names="gpt2",
     )
     out = {
         "tokens.weight": w["transformer.wte.weight"],
         "position_embedding.weight": w["transformer.wpe.weight"],
-        **_pair("norm", w, "transformer.ln_f"),
+        **_renamed(w, "transformer.ln_f", "norm"),
     }
     for i in range(c.n_layer):
-        theirs, ours = f"transformer.h.{i}", f"blocks.{i}"
-        out |= _pair(f"{ours}.attention_norm", w, f"{theirs}.ln_1") | _pair(
-            f"{ours}.feed_forward_norm", w, f"{theirs}.ln_2"
-        )
-        for mine, name in (
-            ("attention.qkv", "attn.c_attn"),
-            ("attention.out", "attn.c_proj"),
-            ("feed_forward.up", "mlp.c_fc"),
-            ("feed_forward.down", "mlp.c_proj"),
-        ):  # GPT-2 stores its linear maps transposed
-            out[f"{ours}.{mine}.weight"] = w[f"{theirs}.{name}.weight"].T
-            out[f"{ours}.{mine}.bias"] = w[f"{theirs}.{name}.bias"]
+        block = _block(w, f"transformer.h.{i}", i, ("ln_1", "ln_2", "attn", "mlp"))
+        # GPT-2 stores its linear maps transposed
+        out |= {name: x.T if x.ndim == 2 else x for name, x in block.items()}
     return _with_head(config, out, w, "lm_head")
 
 
@@ -113,28 +108,27 @@ def _read_neox(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
         parallel_residual=c.use_parallel_residual,
         tied=c.tie_word_embeddings,
         dropout=_dropout(c, "hidden_dropout", "attention_dropout"),
+        names="gpt_neox",
     )
-    out = {"tokens.weight": w["gpt_neox.embed_in.weight"], **_pair("norm", w, "gpt_neox.final_layer_norm")}
+    out = {"tokens.weight": w["gpt_neox.embed_in.weight"], **_renamed(w, "gpt_neox.final_layer_norm", "norm")}
     for i in range(c.num_hidden_layers):
-        theirs, ours = f"gpt_neox.layers.{i}", f"blocks.{i}"
-        out |= _pair(f"{ours}.attention_norm", w, f"{theirs}.input_layernorm")
-        out |= _pair(f"{ours}.feed_forward_norm", w, f"{theirs}.post_attention_layernorm")
-        out |= _pair(f"{ours}.attention.out", w, f"{theirs}.attention.dense")
-        out |= _pair(f"{ours}.feed_forward.up", w, f"{theirs}.mlp.dense_h_to_4h")
-        out |= _pair(f"{ours}.feed_forward.down", w, f"{theirs}.mlp.dense_4h_to_h")
+        block = _block(
+            w, f"gpt_neox.layers.{i}", i, ("input_layernorm", "post_attention_layernorm", "attention", "mlp")
+        )
         for part in ("weight", "bias"):  # rows lie as (head, q | k | v, width); ours as (q | k | v, head, width)
-            rows = w[f"{theirs}.attention.query_key_value.{part}"]
-            heads = rows.view(c.num_attention_heads, 3, config.d_head, *rows.shape[1:])
-            out[f"{ours}.attention.qkv.{part}"] = heads.transpose(0, 1).reshape(rows.shape)
+            name = f"blocks.{i}.attention.query_key_value.{part}"
+            heads = block[name].view(c.num_attention_heads, 3, config.d_head, *block[name].shape[1:])
+            block[name] = heads.transpose(0, 1).reshape(block[name].shape)
+        out |= block
     return _with_head(config, out, w, "embed_out" if "embed_out.weight" in w else "lm_head")
 
 
 def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, Tensor]]:
-    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    if head_dim * c.num_attention_heads != c.hidden_size:
-        raise RmtlibError(f"the backbone's heads of width {head_dim} do not add up to its width {c.hidden_size}")
-    _refuse(c, attention_bias=False, mlp_bias=False, hidden_act="silu", attention_dropout=0.0)
-    theta, _ = _rope(c)
+    """Llama, and what differs from it in a bias (Qwen2), a norm (Qwen3) or the attention window (Mistral)."""
+    _refuse(c, mlp_bias=False, hidden_act="silu", attention_dropout=0.0)
+    if "model.layers.0.self_attn.o_proj.bias" in w:
+        raise RmtlibError("the backbone's attention has a bias on its output, which the lean decoder does not have")
+    theta, share = _rope(c)
     config = DecoderConfig(
         vocab_size=c.vocab_size,
         d_model=c.hidden_size,
@@ -144,6 +138,7 @@ def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, 
         d_ff=c.intermediate_size,
         max_positions=c.max_position_embeddings,
         positions="rotary",
+        rotary_fraction=share,
         rope_theta=theta,
         norm="rms",
         norm_eps=c.rms_norm_eps,
@@ -151,21 +146,29 @@ def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, 
         bias=False,
         tied=c.tie_word_embeddings,
         dropout=0.0,
+        names="llama",
+        head_width=getattr(c, "head_dim", None),
+        qkv_bias="model.layers.0.self_attn.q_proj.bias" in w,
+        qk_norm="model.layers.0.self_attn.q_norm.weight" in w,
+        window=getattr(c, "sliding_window", None),
     )
     out = {"tokens.weight": w["model.embed_tokens.weight"], "norm.weight": w["model.norm.weight"]}
     for i in range(c.num_hidden_layers):
-        theirs, ours = f"model.layers.{i}", f"blocks.{i}"
-        out[f"{ours}.attention_norm.weight"] = w[f"{theirs}.input_layernorm.weight"]
-        out[f"{ours}.feed_forward_norm.weight"] = w[f"{theirs}.post_attention_layernorm.weight"]
-        out[f"{ours}.attention.qkv.weight"] = torch.cat([w[f"{theirs}.self_attn.{x}_proj.weight"] for x in "qkv"])
-        out[f"{ours}.attention.out.weight"] = w[f"{theirs}.self_attn.o_proj.weight"]
-        for name in ("up", "gate", "down"):
-            out[f"{ours}.feed_forward.{name}.weight"] = w[f"{theirs}.mlp.{name}_proj.weight"]
+        names = ("input_layernorm", "post_attention_layernorm", "self_attn", "mlp")
+        out |= _block(w, f"model.layers.{i}", i, names)
     return _with_head(config, out, w, "lm_head")
 
 
-def _pair(ours: str, w: dict[str, Tensor], theirs: str) -> dict[str, Tensor]:
-    return {f"{ours}.{part}": w[f"{theirs}.{part}"] for part in ("weight", "bias")}
+def _block(w: dict[str, Tensor], theirs: str, i: int, names: tuple[str, str, str, str]) -> dict[str, Tensor]:
+    """The weights of block i; `names`: what its two norms, attention and feed-forward layer are called."""
+    out: dict[str, Tensor] = {}
+    for name, ours in zip(names, ("attention_norm", "feed_forward_norm", "attention", "feed_forward"), strict=True):
+        out |= _renamed(w, f"{theirs}.{name}", f"blocks.{i}.{ours}")
+    return out
+
+
+def _renamed(w: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
+    return {ours + name.removeprefix(theirs): x for name, x in w.items() if name.startswith(f"{theirs}.")}
 
 
 def _with_head(
@@ -180,4 +183,7 @@ _READERS: dict[str, Callable[[Any, dict[str, Tensor]], tuple[DecoderConfig, dict
     "gpt2": _read_gpt2,
     "gpt_neox": _read_neox,
     "llama": _read_llama,
+    "mistral": _read_llama,
+    "qwen2": _read_llama,
+    "qwen3": _read_llama,
 }

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from rmtlib.errors import RmtlibError
+from rmtlib.models.adapters import AdaptsMemory
 from rmtlib.models.backbones import load_hf
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate, greedy, sampler
@@ -50,7 +51,7 @@ class RMTOutput(ModelOutput):
     state: RMTState | None = None
 
 
-class RMTForCausalLM(PreTrainedModel):
+class RMTForCausalLM(AdaptsMemory, PreTrainedModel):
     """A causal language model with recurrent memory.
 
     Example::

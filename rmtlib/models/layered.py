@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks, stack
 from rmtlib.models.decoder import Decoder, KeyValues, OpenSegment
 from rmtlib.models.interface import LanguageModel
-from rmtlib.models.stacked import StackedBlocks
+from rmtlib.models.stacked import StackedBlocks, stackable
 
 State = Any
 """A NamedTuple of tensors, each with the layers first: (L, B, ...)."""
@@ -41,7 +42,7 @@ def join_layers(parts: list[State]) -> State:
     return parts[0] if len(parts) == 1 else type(parts[0])(*(torch.cat(xs) for xs in zip(*parts, strict=True)))
 
 
-class LayeredModel(LanguageModel):
+class LayeredModel(HasMemory, LanguageModel):
     """A decoder whose layers each have a memory of their own; see the module's text.
 
     Layout of a segment: [read block, if the model has one | text | write block | padding].
@@ -112,23 +113,22 @@ class LayeredModel(LanguageModel):
 
         The output is that of the text rows, (B, S, D) or at `rows_BN` (B, N, D).
         """
-        write_memory, of_layer = write_memory or self.write_memory, stack([blocks])
+        write, of_layer, depth = write_memory or self.write_memory, stack([blocks]), self.decoder.config.n_layers
         rows_BQ = None if rows_BN is None else blocks.chosen(rows_BN)
-        angles = self.decoder.angles(cache.length if cache else 0, x_BTD.shape[1], x_BTD.device)
-        written, keys, values = [], [], []
-        for i, block in enumerate(self.decoder.blocks):
+        written: list[Any] = []
+
+        def before(i: int, x_BTD: Tensor) -> Tensor:
             layer = slice(i, i + 1)
-            memory = layers_of(state, layer)
-            past = (cache.keys[i], cache.values[i]) if cache else None
-            is_last = i == len(self.decoder.blocks) - 1
-            x_BTD = self.read_memory(x_BTD[None], memory, layer, of_layer)[0]
-            x_BTD, (k, v) = block(x_BTD, angles, None, past, rows_BQ if is_last else None)
-            text_BND, written_BMD = blocks.split(x_BTD, rows_BN if is_last else None)
+            return self.read_memory(x_BTD[None], layers_of(state, layer), layer, of_layer)[0]
+
+        def after(i: int, x_BTD: Tensor) -> None:
+            layer = slice(i, i + 1)
             if blocks.write:
-                written.append(write_memory(written_BMD[None], memory, layer, of_layer))
-            keys.append(k)
-            values.append(v)
-        return self.decoder.norm(text_BND), written, KeyValues(tuple(keys), tuple(values))
+                _, written_BMD = blocks.split(x_BTD, rows_BN if i == depth - 1 else None)
+                written.append(write(written_BMD[None], layers_of(state, layer), layer, of_layer))
+
+        hidden_BTD, cache = self.decoder.run(x_BTD, cache=cache, rows_BQ=rows_BQ, before=before, after=after)
+        return blocks.split(hidden_BTD, rows_BN)[0], written, cache
 
     def forward_diagonal(
         self, segments: Iterable[tuple[Tensor, Tensor | None]], state: State
@@ -142,6 +142,11 @@ class LayeredModel(LanguageModel):
         Returns:
             Yields the outputs (B, S, D) of each segment in order; the generator's value is the state after the last.
         """
+        if not stackable(self.decoder):  # adapters inside, or Hugging Face's own module
+            for input_ids_BS, lengths_B in segments:
+                hidden_BSD, state = self.step(input_ids_BS, state, lengths_B)
+                yield hidden_BSD
+            return state
         run, source = StackedBlocks(self.decoder), iter(segments)
         cells: deque[Blocks] = deque()  # the segments under way, newest first: one each in layers first .. last-1
         first = last = 0
@@ -179,8 +184,10 @@ class LayeredModel(LanguageModel):
         arithmetic (three layers up, narrow ones: measured, see benchmarks/); on a GPU up to some thousand rows (an
         estimate).
         """
+        if count < 2 or not stackable(self.decoder):
+            return False
         c = self.decoder.config
-        if count < 2 or c.n_layers < 3 or (self.training and c.dropout > 0):
+        if c.n_layers < 3 or (self.training and c.dropout > 0):
             return False
         size = batch * (length + (1 + self.has_read_block) * self.memory_tokens) * c.d_model
         if self.decoder.tokens.weight.device.type == "cpu":

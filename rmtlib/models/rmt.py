@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.decoder import Decoder, OpenSegment
 from rmtlib.models.interface import LanguageModel
@@ -26,7 +27,7 @@ class RMTState(NamedTuple):
     memory_BMD: Tensor
 
 
-class RMT(LanguageModel):
+class RMT(HasMemory, LanguageModel):
     """RMT around a decoder, with an explicit state: ``hidden, state = model.step(input_ids, state)``.
 
     The same memory vectors enter at both ends of the segment; the outputs at the right end are the next
@@ -50,7 +51,7 @@ class RMT(LanguageModel):
             raise ValueError(f"memory_mask is {memory_mask!r}; it must be 'causal' or 'bidirectional'")
         self.decoder = decoder
         self.memory_mask = memory_mask
-        scale = decoder.tokens.weight.detach().std()
+        scale = decoder.embedding_scale()
         self.memory_MD = nn.Parameter(torch.randn(memory_tokens, decoder.config.d_model) * scale)
 
     @property
