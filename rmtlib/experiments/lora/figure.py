@@ -125,7 +125,7 @@ def _draw_gains(ax: Axes, panel: Panel) -> None:
                     ax.scatter(values, [y] * len(values), s=28, marker=sign, color=GREY, linewidth=1, zorder=4)
     ax.axvline(0.0, color=GREY, linewidth=1, linestyle=":")
     ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), [STUDY[name].label for name in names], fontsize=7.5)
+    ax.set_yticks(range(len(names)), names, fontsize=7.5)
     ax.set(xlabel="perplexity below the backbone's, zero-shot, on the same raw text (per cent)")
     ax.set_title("what tuning brings, and what memory adds")
 

@@ -15,7 +15,8 @@ from rmtlib.training.curriculum import Stage, TrainConfig
 from rmtlib.training.pretrain_config import PretrainConfig
 
 CHUNK = 8  # segments of consecutive text; windows of 6 are cut from 6
-LENGTHS = (1, 2, 4)  # of full attention that the ceiling has, in segments
+LENGTHS = (2, 4)  # of full attention that the ceiling has, in segments
+CONTEXTS = {"gpt2": 1024, "smollm2": 2048}  # the longest that the backbones were trained on
 CONSTANT = 1e9  # a horizon so far away that the rate stays
 
 
@@ -116,9 +117,9 @@ SCALE = {
         text="wikitext-2-raw",
         published_text="wikitext-2-words",
         other_text="books",
-        segment=896,
+        segment=448,
         context=1024,
-        budget=5328,
+        budget=10_656,
         chunks=2,
         rates={"lora": 5e-4, "full": 3e-5},
         published_steps=4800,
@@ -135,12 +136,12 @@ SCALE = {
         text="wikitext-2-raw",
         published_text="wikitext-2-words",
         other_text="books",
-        segment=896,
+        segment=448,
         context=1024,
-        budget=26_640,
+        budget=53_280,
         chunks=2,
         rates={"lora": 1e-4, "full": 3e-5},
-        published_steps=24_000,
+        published_steps=24_100,
         published_rate=1e-4,
         validation=250_000,
         test=None,
@@ -224,7 +225,8 @@ def _readings(study: Study, s: Scale) -> tuple[Reading, ...]:
         own = [test("test", study.segments, 1)]
         others = [(f"memory {whose}", whose) for whose in ("off", "shuffled", "other") if study.segments > 1]
         return (*own, *(test(name, study.segments, 1, memory=whose) for name, whose in others))
-    longer = [test(f"window of {n} segments", n, n) for n in LENGTHS if n > 1]
+    context = s.backbone.train.segment_size if isinstance(s.backbone, PretrainConfig) else CONTEXTS[s.backbone]
+    longer = [test(f"window of {n} segments", n, n) for n in LENGTHS if n * s.segment <= context]
     readings = [test("test", 1, 1), *longer]
     if not study.tuning:
         readings += _notebook(s, s.context, s.context)
