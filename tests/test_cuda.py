@@ -3,9 +3,11 @@
 import pytest
 import test_hub_promises as hub
 import torch
+from test_history import S, made, stream
 from test_rmt import ids, make
 from test_training import batch, gradients
 
+from rmtlib.evaluation.history import by_history
 from rmtlib.training import bptt
 from rmtlib.training.trainer import autocast
 
@@ -49,3 +51,12 @@ def test_wrapped_models_read_train_and_generate_as_on_the_cpu(kind):
     assert torch.equal(model.generate(x, **settings).cpu(), made)
     found = hub.gradients(model.train(), model(x, labels=x).loss)
     hub.assert_same_gradients({name: gradient.cpu() for name, gradient in found.items()}, expected)
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt", "backbone"])
+def test_nats_by_history_equal_the_cpu(kind):
+    model = made(kind)
+    expected = by_history(model, stream(), S, 4, batch=5)
+    found = by_history(model.cuda(), stream(), S, 4, batch=5, device="cuda")
+    assert found.nats == pytest.approx(expected.nats, rel=1e-9) and found.off == pytest.approx(expected.off, rel=1e-9)
+    assert found.swapped == pytest.approx(expected.swapped, rel=1e-9)

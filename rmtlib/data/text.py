@@ -31,6 +31,14 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
 
 
+class ByteTokenizer(Tokenizer, Protocol):
+    """A tokeniser whose pieces are bytes: of any text it gives the same text back."""
+
+    def byte_lengths(self) -> np.ndarray:
+        """(V,) UTF-8 bytes of each piece; what stands for no text has none."""
+        ...
+
+
 class WordTokenizer:
     """Lower-case words and single punctuation marks; what is not in the vocabulary becomes ``<unk>``.
 
@@ -101,6 +109,10 @@ class GPT2Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         return self._bpe.decode([i for i in ids if i != self.eos_id])
 
+    def byte_lengths(self) -> np.ndarray:
+        """(V,) UTF-8 bytes of each piece; the end of a text has none."""
+        return np.array([len(self._bpe.decode_single_token_bytes(i)) for i in range(self.eos_id)] + [0])
+
 
 class HFTokenizer:
     """A Hugging Face tokeniser without special tokens around texts; `gen_id` is its first piece of "GEN"."""
@@ -119,6 +131,22 @@ class HFTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i != self.eos_id])
+
+    def byte_lengths(self) -> np.ndarray:
+        """(V,) UTF-8 bytes of each piece, if they are byte-level; what stands for no text has none."""
+        return letters_of(self._tokenizer.convert_ids_to_tokens(range(self.vocab_size)), self.eos_id)
+
+
+def letters_of(pieces: Sequence[str], eos_id: int) -> np.ndarray:
+    """(V,) bytes of pieces that are written in GPT-2's alphabet, a letter a byte (Radford et al. 2019, encoder.py).
+
+    A piece with other letters stands for no text and has none, like the end of a text.
+    """
+    plain = {chr(byte) for byte in (*range(33, 127), *range(161, 173), *range(174, 256))}
+    letters = plain | {chr(256 + i) for i in range(256 - len(plain))}
+    lengths = np.array([len(piece) if set(piece) <= letters else 0 for piece in pieces], dtype=np.int64)
+    lengths[eos_id] = 0
+    return lengths
 
 
 def split_sentences(text: str, *, line_breaks: bool = False) -> list[str]:

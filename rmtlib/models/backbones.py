@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 
 from rmtlib.data import sources
 from rmtlib.data.mirrors import first_line, hub_complaint
-from rmtlib.data.text import GPT2Tokenizer, HFTokenizer, Tokenizer
+from rmtlib.data.subwords import load_bpe
+from rmtlib.data.text import ByteTokenizer, GPT2Tokenizer, HFTokenizer
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.hf_weights import decoder_from_hf
@@ -46,8 +47,14 @@ def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
     return decoder_from_hf(model), note
 
 
-def load_tokenizer(name: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
-    """The tokeniser "gpt2" (from checked files) or that of a backbone, and where its files come from."""
+def load_tokenizer(name: str) -> tuple[ByteTokenizer, list[dict[str, Any]]]:
+    """A tokeniser, and where its files come from.
+
+    Args:
+        name: "gpt2" (from checked files), "bpe-<entries>-<text>" (learned, see `data.subwords`), or a backbone's.
+    """
+    if name.startswith("bpe-"):
+        return load_bpe(name)
     if name == "gpt2":
         return GPT2Tokenizer.load(), [sources.provenance(file) for file in ("gpt2-encoder", "gpt2-bpe")]
     from transformers import AutoTokenizer

@@ -249,3 +249,20 @@ class MambaConfig:
     @property
     def rank(self) -> int:
         return self.dt_rank or math.ceil(self.d_model / 16)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adaptation (Hu et al. 2021): W x + (alpha / rank) B A dropout(x), with W frozen.
+
+    `targets`: names of the linear maps that get adapters; none: query, key and value, as in the LoRA study.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "rank")
+        _check_dropout(self.dropout)

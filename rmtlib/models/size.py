@@ -1,16 +1,35 @@
 """How many weights a model has, by arithmetic: for plans, which import no torch. `registry.size_of` counts them."""
 
 from rmtlib.models.config import DecoderConfig, MambaConfig, TransformerXLConfig
+from rmtlib.models.names import MAP_NAMES
 
 
 def decoder_weights(c: DecoderConfig) -> int:
-    """Of a decoder with as many key heads as heads and an ungated feed-forward layer."""
-    D, d_ff = c.d_model, c.d_ff or 4 * c.d_model
+    """Of a decoder whose biases are all there or none, without norms of queries and keys."""
+    D, d_ff, heads = c.d_model, c.d_ff or 4 * c.d_model, c.n_heads * c.d_head
+    qkv = qkv_width(c)
     norm = 2 * D if c.norm == "layer" else D
-    biases = 5 * D + d_ff if c.bias else 0
-    block = 4 * D * D + 2 * D * d_ff + biases + 2 * norm
+    gated = c.activation == "swiglu"
+    biases = qkv + 2 * D + d_ff * (1 + gated) if c.bias else 0
+    block = D * qkv + heads * D + (2 + gated) * D * d_ff + biases + 2 * norm
     tables = c.vocab_size * D * (1 if c.tied else 2) + (c.max_positions * D if c.positions == "learned" else 0)
     return c.n_layers * block + tables + c.conv_taps * D * D + norm
+
+
+def qkv_width(c: DecoderConfig) -> int:
+    """Outputs of a block's maps to query, key and value together."""
+    return (c.n_heads + 2 * (c.n_kv_heads or c.n_heads)) * c.d_head
+
+
+def lora_weights(c: DecoderConfig, rank: int) -> int:
+    """Of adapters on query, key and value of every block, which are one map or three."""
+    maps = len(MAP_NAMES[c.names].query_key_value)
+    return c.n_layers * rank * (maps * c.d_model + qkv_width(c))
+
+
+def armt_weights(c: DecoderConfig, d_memory: int) -> int:
+    """Of ARMT's layers besides the decoder and the memory tokens."""
+    return c.n_layers * (c.d_model**2 + 2 * c.d_model * d_memory + c.d_model + 1)
 
 
 def transformer_xl_weights(c: TransformerXLConfig) -> int:

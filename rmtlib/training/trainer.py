@@ -170,14 +170,14 @@ class Trainer:
             score = self.validate(self.model, state.stage)
         self.log(validation=score)
         if score >= state.best_score:
-            self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+            self.best = {name: x.detach().clone() for name, x in trained_state(self.model).items()}
         state.evaluations_since_best = 0 if score > state.best_score else state.evaluations_since_best + 1
         state.best_score = max(score, state.best_score)
 
     def _next_stage(self) -> None:
         """Go on from the stage's best weights, with a fresh optimiser, as the released scripts do."""
         if self.best:
-            self.model.load_state_dict(self.best)
+            load_trained(self.model, self.best)
         self.optimizer = self.source.new_optimizer(self.model)
         self.best = {}
         self.state.best_score, self.state.evaluations_since_best = -math.inf, 0
@@ -222,7 +222,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; the previous one stays in force until this one is whole."""
         self.state.metrics_bytes = self.metrics_path.stat().st_size
-        tensors = {f"model.{name}": x for name, x in self.model.state_dict().items()}
+        tensors = {f"model.{name}": x for name, x in trained_state(self.model).items()}
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= {f"extra.{name}": x for name, x in self.source.tensors().items()}
         tensors |= optimizer_tensors(self.optimizer, self.names)
@@ -247,7 +247,7 @@ class Trainer:
         state["micro_batch"] = state["micro_batch"] or self.config.batch_size  # earlier code left it 0 for streams
         self.state = TrainState(**state)
         try:
-            self.model.load_state_dict(_part(tensors, "model."))
+            load_trained(self.model, _part(tensors, "model."))
         except RuntimeError as error:
             raise damaged(self.folder, "its weights are those of another model") from error
         self.best = {name: x.to(self.device) for name, x in _part(tensors, "best.").items()}
@@ -258,6 +258,23 @@ class Trainer:
         except (TypeError, ValueError) as error:
             raise damaged(self.folder, "its stored states are those of another model") from error
         self._cut_log()
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors without its frozen parameters, which a checkpoint does not need."""
+    frozen = _frozen(model)
+    return {name: x for name, x in model.state_dict().items() if name not in frozen}
+
+
+def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `trained_state`. Raises RuntimeError if the tensors are another model's."""
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if wrong := (set(missing) - _frozen(model)) | set(unexpected):
+        raise RuntimeError(f"tensors missing or unexpected: {', '.join(sorted(wrong))}")
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def autocast(device: torch.device, precision: str) -> Any:

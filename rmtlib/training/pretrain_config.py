@@ -1,0 +1,31 @@
+"""A small decoder that is first trained on books, as settings. No torch, so that runs can be planned without it."""
+
+from dataclasses import dataclass
+
+from rmtlib.models.config import DecoderConfig
+from rmtlib.training.stream_config import StreamConfig
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What a pretrained small decoder is: its text, tokeniser and shape, and how it was trained.
+
+    Attributes:
+        text: a text of `data.subwords`; its train split is read, its validation split chooses the weights.
+        tokenizer: a name of `models.backbones.load_tokenizer`.
+        decoder: its vocabulary is the tokeniser's.
+        train: segments are read alone, each as the context of its own tokens: its size is the longest context seen.
+        validation_tokens: read for a validation, from the beginning of the split.
+    """
+
+    text: str
+    tokenizer: str
+    decoder: DecoderConfig
+    train: StreamConfig
+    validation_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.validation_tokens < 1:
+            raise ValueError(f"validation_tokens is {self.validation_tokens}; it must be 1 or more")
+        if self.train.bptt:
+            raise ValueError("train.bptt must be 0: the segments of a decoder without memory stand alone")
