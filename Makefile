@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RMTLIB := $(BIN)/python -m rmtlib.cli
 JUPYTER_BOOK := $(BIN)/python -c 'from jupyter_book.cli.main import main; main()'
 CONSTRAINTS ?= constraints.txt
-ARTIFACTS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+ARTIFACTS := $(filter-out tutorial,$(basename $(notdir $(wildcard notebooks/*.ipynb))))
 GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
@@ -22,7 +22,7 @@ RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--t
              $(if $(FRESH),--fresh)
 PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
 
-.PHONY: help test bench book lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial test bench book lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -34,6 +34,7 @@ help:
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"
 	@echo "    FRESH=1                      delete these runs and start over"
 	@echo "The rest:"
+	@echo "  make tutorial run notebooks/tutorial.ipynb, about a minute, into out/tutorial/"
 	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
 	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update');"
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
@@ -49,6 +50,10 @@ $(ARTIFACTS): $(VENV)/.ready
 	@echo "Drawing from notebooks/$@.ipynb (about 20 seconds)"
 	@$(RMTLIB) notebook $@ $(PARAMETERS) -p OUT 'out/$@' --out 'out/$@/$@.ipynb' >/dev/null
 	@cat 'out/$@/summary.txt'
+
+tutorial: $(VENV)/.ready
+	@$(RMTLIB) notebook tutorial >/dev/null
+	@echo "The executed notebook is out/tutorial/tutorial.ipynb"
 
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)

@@ -24,11 +24,11 @@ from rmtlib.models.delta_rule import Association
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.interface import take_rows
 from rmtlib.models.mamba import Mamba
+from rmtlib.models.reading import read
 from rmtlib.models.rmt import RMT
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.segments import IGNORE, Segment, cut
 from rmtlib.training.bptt import Read, backward, replayed_loss
-from rmtlib.training.reading import read
 
 RELEASED = DeltaRule("batched", "released")
 SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}

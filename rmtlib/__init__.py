@@ -15,8 +15,9 @@ if TYPE_CHECKING:
         TransformerXLConfig,
     )
     from rmtlib.models.decoder import Decoder
+    from rmtlib.models.hf_decoder import backbone_from_hf
     from rmtlib.models.hf_weights import decoder_from_hf
-    from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
+    from rmtlib.models.hub import ARMTForCausalLM, ARMTHubConfig, RMTForCausalLM, RMTHubConfig
     from rmtlib.models.mamba import Mamba, mamba_from_hf
     from rmtlib.models.prmt import PRMT
     from rmtlib.models.registry import build
@@ -28,11 +29,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "ARMT": "rmtlib.models.armt",
     "ARMTConfig": "rmtlib.models.config",
+    "ARMTForCausalLM": "rmtlib.models.hub",
+    "ARMTHubConfig": "rmtlib.models.hub",
     "PRMT": "rmtlib.models.prmt",
     "PRMTConfig": "rmtlib.models.config",
     "DeltaRule": "rmtlib.models.config",
     "Decoder": "rmtlib.models.decoder",
     "DecoderConfig": "rmtlib.models.config",
+    "backbone_from_hf": "rmtlib.models.hf_decoder",
     "decoder_from_hf": "rmtlib.models.hf_weights",
     "Mamba": "rmtlib.models.mamba",
     "MambaConfig": "rmtlib.models.config",
@@ -50,6 +54,8 @@ _HOMES = {
 __all__ = [
     "ARMT",
     "ARMTConfig",
+    "ARMTForCausalLM",
+    "ARMTHubConfig",
     "PRMT",
     "PRMTConfig",
     "RMT",
@@ -64,6 +70,7 @@ __all__ = [
     "RMTState",
     "TransformerXL",
     "TransformerXLConfig",
+    "backbone_from_hf",
     "build",
     "decoder_from_hf",
     "mamba_from_hf",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rmtlib import __version__
 from rmtlib.errors import RmtlibError, Stopped
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _seconds(text: str) -> float | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="rmtlib", description="Train and record the experiments of the recurrent-memory papers.")
+    parser.add_argument("--version", action="version", version=f"rmtlib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str, *, as_json: bool = True) -> Any:
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--scale",
             metavar="S",
-            help="smoke, small, medium, gpu or paper, whichever it has; pilot: its trials "
+            help="smoke, small, medium, gpu or paper, whichever it has, or pilot if it has trials "
             "(default: gpu with a GPU, else small)",
         )
         command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")

@@ -28,7 +28,7 @@ TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A variable of the cell tagged `parameters`: type ("int | None"; None where nothing tells), default."""
+    """A variable of the cell tagged `parameters`: type ("int | None"; None if nothing tells), default."""
 
     name: str
     type: str | None
@@ -38,7 +38,7 @@ class Parameter:
 def read_parameters(path: Path) -> dict[str, Parameter]:
     """The parameters of a notebook, by name.
 
-    The type is the annotation's (`SEEDS: int | None = None`), else the default's or None; where the default
+    The type is the annotation's (`SEEDS: int | None = None`), else the default's or None; if the default
     is None too, any Python literal is right, and what is none is text.
 
     Raises:

@@ -47,13 +47,13 @@ class Segment(NamedTuple):
 
     `labels_BS` holds at each position the token that follows it (also across the segment's border), or IGNORE.
     `lengths_B` counts each sample's real tokens; None if all are full.
-    `found`: see `labelled`.
+    `labelled_at`: see `labelled`.
     """
 
     input_ids_BS: Tensor
     labels_BS: Tensor
     lengths_B: Tensor | None
-    found: Labelled | None = None
+    labelled_at: Labelled | None = None
 
     def to(self, device: torch.device | str) -> "Segment":
         """The same segment on another device. Where its labels stand is looked up before, on the host."""
@@ -63,13 +63,13 @@ class Segment(NamedTuple):
 
         ids_BS, labels_BS = (x.to(device, non_blocking=True) for x in self[:2])
         rows_BN, which_K, targets_K = self.labelled()
-        found = Labelled(move(rows_BN), *(x.to(device, non_blocking=True) for x in (which_K, targets_K)))
-        return Segment(ids_BS, labels_BS, move(self.lengths_B), found)
+        labelled_at = Labelled(move(rows_BN), *(x.to(device, non_blocking=True) for x in (which_K, targets_K)))
+        return Segment(ids_BS, labels_BS, move(self.lengths_B), labelled_at)
 
     def labelled(self) -> Labelled:
         """Where its labels stand."""
-        if self.found is not None:
-            return self.found
+        if self.labelled_at is not None:
+            return self.labelled_at
         labelled_BS = self.labels_BS != IGNORE
         count_B, S = labelled_BS.sum(1), labelled_BS.shape[1]
         N = int(count_B.max())

@@ -13,7 +13,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.models.armt import ARMT
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.generation import generate
-from rmtlib.models.hf_decoder import HFDecoder, decoder_from_config, wrap
+from rmtlib.models.hf_decoder import HFDecoder, backbone_from_config, backbone_from_hf
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
@@ -76,7 +76,7 @@ def read(model, segments, state=None):
 @pytest.mark.parametrize("kind", OTHERS)
 def test_any_causal_model_gives_its_own_logits(kind, caplog):
     model = other(kind)
-    decoder = wrap(model)
+    decoder = backbone_from_hf(model)
     assert isinstance(decoder, HFDecoder) and f"{kind!r} is not supported" in caplog.text
     x = ids(2, 20)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_any_causal_model_gives_its_own_logits(kind, caplog):
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_token_by_token_equals_a_step_and_padding_changes_nothing(kind):
-    model = around(RMT, wrap(other(kind)))
+    model = around(RMT, backbone_from_hf(other(kind)))
     x, lengths = ids(2, 12), torch.tensor([12, 5])
     with torch.no_grad():
         state = model.step(ids(2, 12, seed=3), model.initial_state(2))[1]
@@ -158,7 +158,7 @@ def test_memory_in_each_layer_of_the_module_equals_that_of_the_lean_decoder(kind
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_armt_reads_every_layer_or_says_that_it_cannot(kind):
-    model = around(ARMT, wrap(other(kind)), d_memory=4)
+    model = around(ARMT, backbone_from_hf(other(kind)), d_memory=4)
     (first, _), state = read(model, [(ids(2), None), (ids(2), None)])
     assert state[0].abs().flatten(1).sum(1).gt(0).all()  # every layer has written
     again, _ = model.step(ids(2), state)
@@ -167,7 +167,7 @@ def test_armt_reads_every_layer_or_says_that_it_cannot(kind):
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_mask_of_memory_blocks_is_used_or_refused(kind):
-    causal, both = (around(RMT, wrap(other(kind)), memory_mask=m) for m in ("causal", "bidirectional"))
+    causal, both = (around(RMT, backbone_from_hf(other(kind)), memory_mask=m) for m in ("causal", "bidirectional"))
     x, state = ids(2, 3), causal.initial_state(2)
     if kind in NO_MASK:
         with pytest.raises(RmtlibError, match="takes no mask of one's own; use memory_mask='causal'"):
@@ -182,9 +182,9 @@ def test_a_mask_of_memory_blocks_is_used_or_refused(kind):
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "mixtral", "mamba"])
 def test_it_is_rebuilt_from_a_config_of_plain_values(kind):
-    model = around(RMT, wrap(other(kind)))
+    model = around(RMT, backbone_from_hf(other(kind)))
     config = json.loads(json.dumps(asdict(model.decoder.config)))
-    again = around(RMT, decoder_from_config(config), seed=5)
+    again = around(RMT, backbone_from_config(config), seed=5)
     again.load_state_dict(model.state_dict())
     segments = [(ids(2, seed=s), None) for s in range(2)]
     with torch.no_grad():
@@ -192,39 +192,60 @@ def test_it_is_rebuilt_from_a_config_of_plain_values(kind):
 
 
 def test_the_lean_decoder_is_rebuilt_by_the_same_call():
-    decoder = decoder_from_hf(hf_model("qwen3"))
-    again = decoder_from_config(json.loads(json.dumps(asdict(decoder.config))))
-    assert isinstance(again, Decoder) and again.config == decoder.config
+    for kind in ("qwen3", "llama-3"):
+        decoder = decoder_from_hf(hf_model(kind))
+        again = backbone_from_config(json.loads(json.dumps(asdict(decoder.config))))
+        assert isinstance(again, Decoder)
+        again.load_state_dict(decoder.state_dict())
+        x = torch.randn(1, 9, 48)
+        torch.testing.assert_close(again(x)[0], decoder(x)[0])
 
 
 def test_settings_that_the_lean_decoder_lacks_lead_to_the_module(caplog):
     llama = hf_model("llama-tied")
-    assert isinstance(wrap(llama), Decoder) and not caplog.text
-    assert isinstance(wrap(llama, "eager"), Decoder)
-    config = transformers.LlamaConfig(
-        **SMALL | dict(rope_parameters={
-            "rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        })
-    )  # fmt: skip
-    assert isinstance(wrap(transformers.LlamaForCausalLM(config)), HFDecoder)
-    assert "scales its rotary positions ('llama3')" in caplog.text
+    assert isinstance(backbone_from_hf(llama), Decoder) and not caplog.text
+    assert isinstance(backbone_from_hf(llama, "eager"), Decoder)
+    scaled = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 8.0}
+    config = transformers.LlamaConfig(**SMALL, rope_parameters=scaled)
+    assert isinstance(backbone_from_hf(transformers.LlamaForCausalLM(config)), HFDecoder)
+    assert "scales its rotary positions ('linear')" in caplog.text
     with pytest.raises(RmtlibError, match="attn_implementation 'no such': ") as error:
-        wrap(llama, "no such")
+        backbone_from_hf(llama, "no such")
     assert "\n" not in str(error.value)
 
 
 def test_what_is_no_causal_model_is_refused():
     t5 = transformers.T5Model(transformers.T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=9, d_kv=8))
     with pytest.raises(RmtlibError, match="'t5' is no causal language model"):
-        wrap(t5)
+        backbone_from_hf(t5)
     config = transformers.OPTConfig(**SMALL | OTHERS["opt"] | dict(word_embed_proj_dim=16))
     with pytest.raises(RmtlibError, match="embeddings of width 16 and outputs of 32"):
-        wrap(transformers.OPTForCausalLM(config))
+        backbone_from_hf(transformers.OPTForCausalLM(config))
 
 
 def test_more_positions_than_the_backbone_has_are_refused():
-    decoder = wrap(other("phi"))
+    decoder = backbone_from_hf(other("phi"))
     assert decoder.config.position_limit == 64
     with pytest.raises(ValueError, match="65 positions .* exceed the backbone's 64"):
         decoder(torch.zeros(1, 65, 32))
+
+
+def test_it_trains_with_the_backbones_gradient_checkpointing_as_without_and_in_bfloat16():
+    model = around(RMT, backbone_from_hf(other("olmo2")))
+    model.decoder.model.gradient_checkpointing_enable()
+    assert model.train().decoder.training
+
+    def gradients():
+        outputs, _ = read(model, [(ids(2, seed=s), None) for s in range(2)])
+        return torch.autograd.grad(model.logits(outputs[1]).sum(), [model.memory_MD, model.decoder.tokens.weight])
+
+    checkpointed = gradients()
+    model.decoder.model.gradient_checkpointing_disable()
+    for a, b in zip(checkpointed, gradients(), strict=True):
+        torch.testing.assert_close(a, b)
+    model.bfloat16()
+    assert all(x.isfinite().all() and x.dtype == torch.bfloat16 for x in gradients())
+    layered = around(ARMT, backbone_from_hf(other("olmo2")), d_memory=4).train()
+    layered.decoder.model.gradient_checkpointing_enable()
+    with pytest.raises(RmtlibError, match="memory in each layer does not go with the backbone's own gradient"):
+        layered.step(ids(1), layered.initial_state(1))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmtlib.data.associative import VOCABULARY, PairTask
-from rmtlib.evaluation.capacity import expected_accuracy, pairs_stored, pairs_stored_interval
+from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.question_answering import exact_match, exact_match_by_generation
 from rmtlib.models.armt import ARMT
 from rmtlib.models.decoder import Decoder, DecoderConfig
@@ -22,7 +22,7 @@ from rmtlib.training.bptt import backward
 @given(pairs=st.integers(1, 500), v=st.integers(2, 256), share=st.floats(0, 1))
 def test_the_estimate_inverts_the_expectation(pairs, v, share):
     stored = share * pairs
-    alpha = expected_accuracy(stored, pairs, v)
+    alpha = stored / pairs + (1 - stored / pairs) / v  # the theorem: the others are guessed
     assert pairs_stored(alpha, pairs, v) == pytest.approx(stored, abs=1e-8)
     assert pairs_stored(alpha, pairs, v) == pytest.approx((pairs * v * alpha - pairs) / (v - 1))  # as printed
     assert pairs_stored(1, pairs, v) == pytest.approx(pairs) and pairs_stored(1 / v, pairs, v) == pytest.approx(0)

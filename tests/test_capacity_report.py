@@ -7,7 +7,6 @@ import fakes
 import pytest
 
 from rmtlib.data.associative import PairTask
-from rmtlib.evaluation.capacity import expected_accuracy
 from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.capacity.figure import STYLES
 from rmtlib.experiments.capacity.report import DIGITS
@@ -38,7 +37,8 @@ def runs(row: str, *accuracies) -> list[dict]:
 
 
 def stores(most: float):
-    return lambda pairs: expected_accuracy(min(most, pairs), pairs, 16)
+    """The exact match of a model that stores `most` pairs and guesses the others among 16 values."""
+    return lambda pairs: (share := min(most / pairs, 1)) + (1 - share) / 16
 
 
 def remember(armt=16.0, mamba=9.0, rmt=4.0, prmt=4.0) -> list[dict]:
@@ -74,7 +74,7 @@ def test_main_metrics_are_stored_pairs_and_accuracies():
     assert mean_text(series.points[2], DIGITS["pairs stored"]).startswith("7.5 ± 0.7")
     assert series.at_trained_x.x == 10
     exact = results.series("exact match")["small"]["armt-remember"]
-    assert exact.points[2].mean == pytest.approx(expected_accuracy(7.5, 10, 16), abs=0.01)
+    assert exact.points[2].mean == pytest.approx(stores(7.5)(10), abs=0.01)
     assert VALUES == PairTask("remember").values
 
 

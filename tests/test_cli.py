@@ -77,6 +77,9 @@ def test_a_missing_package_of_an_extra_is_one_line(rmtlib, monkeypatch):
         (["run", "fake", "--seeds", "1.5"], ["--seeds", "whole number"]),
         (["run", "fake", "--tasks", "qa1,qa9"], ["qa9", "qa1, qa2"]),
         (["run", "fake", "--rows", "x*"], ["x*", "qa1, qa2, base"]),
+        (["run", "fake", "--rows", "q"], ["'q'", "'q*' would match qa1, qa2"]),
+        (["run", "fake", "--rows", "ase"], ["'ase'", "did you mean base?"]),
+        (["run", "fake", "--rows", "qa4"], ["'qa4'", "did you mean qa2 or qa1?"]),
         (["run", "fake", "--rows", ","], ["','", "commas"]),
         (["run", "fake", "--rows", "base", "--tasks", "qa1"], ["base", "qa1", "both"]),
         (["run", "fake", "--jobs", "0"], ["--jobs"]),
@@ -149,7 +152,7 @@ def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
 
 
 def test_trials_are_a_scale_of_their_own(rmtlib, monkeypatch):
-    assert "unknown scale 'pilot'" in rmtlib("plan", "fake", "--scale", "pilot")[2]
+    assert "fake has no trials: use one of smoke, small" in rmtlib("plan", "fake", "--scale", "pilot")[2]
     params = {"steps": 5, "sizes": [1]}
     trials = [
         Trial("short", "as before", RunConfig("fake", "qa1", PILOT, 100, params)),

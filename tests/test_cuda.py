@@ -1,10 +1,13 @@
 """What must also hold on a GPU; skipped where there is none."""
 
 import pytest
+import test_hub_promises as hub
 import torch
+from test_history import S, made, stream
 from test_rmt import ids, make
 from test_training import batch, gradients
 
+from rmtlib.evaluation.history import by_history
 from rmtlib.training import bptt
 from rmtlib.training.trainer import autocast
 
@@ -32,3 +35,28 @@ def test_bf16_gradients_are_those_of_float32_up_to_its_precision(recompute):
         rough = gradients(model, lambda: bptt.backward(model, segments, recompute=recompute))
     a, b = torch.cat([g.flatten() for g in exact]), torch.cat([g.flatten() for g in rough])
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt"])
+def test_wrapped_models_read_train_and_generate_as_on_the_cpu(kind):
+    model = hub.make(kind, bptt=1)
+    x, mask = hub.ids(3, 19), torch.ones(3, 19, dtype=torch.long)
+    mask[1, :7] = 0
+    settings = dict(attention_mask=mask, max_new_tokens=9, num_beams=2)
+    logits, made = model(x, attention_mask=mask).logits, model.generate(x, **settings)
+    expected = hub.gradients(model.train(), model(x, labels=x).loss)
+    model.cuda().eval()
+    x, settings["attention_mask"] = x.cuda(), mask.cuda()
+    torch.testing.assert_close(model(x, attention_mask=settings["attention_mask"]).logits.cpu(), logits)
+    assert torch.equal(model.generate(x, **settings).cpu(), made)
+    found = hub.gradients(model.train(), model(x, labels=x).loss)
+    hub.assert_same_gradients({name: gradient.cpu() for name, gradient in found.items()}, expected)
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt", "backbone"])
+def test_nats_by_history_equal_the_cpu(kind):
+    model = made(kind)
+    expected = by_history(model, stream(), S, 4, batch=5)
+    found = by_history(model.cuda(), stream(), S, 4, batch=5, device="cuda")
+    assert found.nats == pytest.approx(expected.nats, rel=1e-9) and found.off == pytest.approx(expected.off, rel=1e-9)
+    assert found.swapped == pytest.approx(expected.swapped, rel=1e-9)

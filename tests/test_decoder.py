@@ -16,6 +16,14 @@ from rmtlib.settings import to_params
 
 V, T = 101, 40
 SPECIAL = dict(bos_token_id=0, eos_token_id=0)
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 def hf_model(kind: str) -> torch.nn.Module:
@@ -35,7 +43,8 @@ def hf_model(kind: str) -> torch.nn.Module:
             kind.split("-")[0], vocab_size=V, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
             num_key_value_heads=2, intermediate_size=80, max_position_embeddings=64, pad_token_id=None,
             tie_word_embeddings=kind == "llama-tied",
-            rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, **SPECIAL, **more,
+            rope_parameters=LLAMA3 if kind == "llama-3" else {"rope_type": "default", "rope_theta": 5000.0},
+            **SPECIAL, **more,
         )  # fmt: skip
         model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # new models have zero biases and unit norms, which would hide a swapped one
@@ -44,7 +53,17 @@ def hf_model(kind: str) -> torch.nn.Module:
     return model.eval()
 
 
-KINDS = ["gpt2", "neox-parallel", "neox-sequential", "llama-tied", "llama-untied", "mistral", "qwen2", "qwen3"]
+KINDS = [
+    "gpt2",
+    "neox-parallel",
+    "neox-sequential",
+    "llama-tied",
+    "llama-untied",
+    "llama-3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+]
 
 
 def exact_norms(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +220,15 @@ def test_stacked_blocks_equal_the_blocks_one_by_one(kind):
 
 def test_three_maps_equal_the_fused_one_and_old_settings_keep_their_names():
     shape = DecoderConfig(V, 16, 2, 4, n_kv_heads=2)
-    assert not set(to_params(shape)) & {"names", "head_width", "qkv_bias", "qk_norm", "window", "init_std"}
+    assert not set(to_params(shape)) & {
+        "names",
+        "head_width",
+        "qkv_bias",
+        "qk_norm",
+        "window",
+        "rope_llama3",
+        "init_std",
+    }
     fused, apart = Decoder(shape).double(), Decoder(replace(shape, names="llama")).double()
     weights = {}
     for name, x in fused.state_dict().items():

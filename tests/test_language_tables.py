@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from rmtlib.data.streams import CORPORA
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103, shrunk
+from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103
 from rmtlib.experiments.language_modelling.figure import apart
 from rmtlib.experiments.language_modelling.report import by_scale, ways_to_train
 from rmtlib.experiments.language_modelling.rows import ENWIK8, TABLES, WIKITEXT_103, table_row
 from rmtlib.experiments.language_modelling.rules import RULES
+from rmtlib.experiments.language_modelling.scales import shrunk
 from rmtlib.experiments.language_modelling.settings import SPLIT_TOKENS, VOCABULARIES, Params, read_params
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of
@@ -217,6 +218,21 @@ def test_an_n_gram_row_is_shown_beside_the_others():
     assert "Kneser-Ney 5-gram" in view.tables() and "ngram-5 2.300" in view.alt()
     training = view.draw().axes[2]
     assert {text.get_text() for text in training.texts} == {"ngram-5", "baseline-seg128"}
+
+
+def test_the_table_says_which_n_grams_a_row_beats():
+    counted = three("enwik8", spread=0.0, ngram_5=2.3, ngram_8=2.1)
+    learned = three("enwik8", baseline_seg128=2.2, trxl_40_seg128=2.05, rmt_5_bptt_2_seg128=2.4)
+    table = by_scale("enwik8", results_of("enwik8", counted + learned), "small")
+    assert {row[0]: row[-1] for row in table.rows} == {
+        "baseline-seg128": "ngram-5",
+        "trxl-40-seg128": "ngram-5, ngram-8",
+        "rmt-5-bptt-2-seg128": "no n-gram",
+        "ngram-5": "",
+        "ngram-8": "",
+    }
+    alone = by_scale("enwik8", results_of("enwik8", learned), "small")
+    assert {row[-1] for row in alone.rows} == {"no n-gram was run"}
 
 
 def test_other_seeds_give_other_models_and_the_same_text(tmp_path):

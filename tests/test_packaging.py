@@ -120,6 +120,27 @@ def test_readme_starts_with_the_two_commands_and_its_files_exist(root):
         assert (root / path).exists() and path in readme
 
 
+def test_the_version_is_the_same_everywhere(project, root, capsys):
+    from rmtlib import __version__
+    from rmtlib.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"rmtlib {__version__}\n"
+    citation = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert project["version"] == __version__ == citation["version"]
+    assert citation["license"] == project["license"]
+    for reference in citation["references"]:
+        assert reference["identifiers"][0]["value"].removeprefix("arXiv:") in (root / "README.md").read_text()
+
+
+def test_types_are_delivered(root):
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    assert (root / "rmtlib/py.typed").exists() and "py.typed" in settings["tool"]["setuptools"]["package-data"][
+        "rmtlib"
+    ]
+
+
 def test_licences_are_there(root):
     assert "Copyright 2026 the rmtlib authors" in (root / "LICENSE").read_text()
     assert "Apache License" in (root / "book/assets/mathjax/LICENSE").read_text()

@@ -2,22 +2,24 @@
 
 import json
 import warnings
+from dataclasses import asdict
 
+import peft
 import pytest
 import torch
+from test_backbones import other
 from test_decoder import V, hf_model
 from torch import Tensor
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.adapters import MEMORY
 from rmtlib.models.armt import ARMT
+from rmtlib.models.hf_decoder import HFDecoder, backbone_from_config, backbone_from_hf
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.hub import RMTForCausalLM
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.models.stacked import stackable
-
-peft = pytest.importorskip("peft")
 
 S, M = 7, 3
 TARGETS = {"gpt2": ["c_attn", "c_proj"], "neox-parallel": ["query_key_value", "dense"], "qwen2": ["q_proj", "v_proj"]}
@@ -41,6 +43,12 @@ def bare(name: str, kind: str = "qwen2") -> torch.nn.Module:
 def wrapped(kind: str, memory_tokens: int = M) -> RMTForCausalLM:
     torch.manual_seed(2)
     return RMTForCausalLM.from_backbone(hf_model(kind), memory_tokens=memory_tokens, segment_size=S).double()
+
+
+def around_bloom() -> RMT:
+    decoder = backbone_from_hf(other("bloom"))
+    torch.manual_seed(2)
+    return RMT(decoder, M).eval()
 
 
 def lora(*targets: str, **options) -> "peft.LoraConfig":
@@ -181,6 +189,39 @@ def test_the_wavefront_is_right_with_adapters_inside(name):
                 torch.testing.assert_close(a[real], b[real], rtol=0, atol=1e-9)
             model = tuned.merge_and_unload()
             assert stackable(model.decoder)
+
+
+def test_adapters_first_then_memory_around_the_adapted_backbone():
+    backbone = peft.get_peft_model(hf_model("llama-tied"), lora("q_proj", "v_proj", task_type="CAUSAL_LM"))
+    decoder = backbone_from_hf(backbone)
+    assert isinstance(decoder, HFDecoder)
+    model = RMT(decoder, M).eval()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "memory_MD" in trained and all("lora_" in name for name in trained - {"memory_MD"}) and len(trained) > 1
+    gradients = train(model)
+    assert all(x.abs().sum() > 0 for x in gradients.values())
+    x = ids(2, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.logits(decoder(decoder.embed(x))[0]), backbone(x).logits, rtol=0, atol=1e-5)
+        again = RMT(backbone_from_config(json.loads(json.dumps(asdict(decoder.config)))), M).eval()
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(scores(again, x), scores(model, x))
+    virtual = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(RmtlibError, match="an adapter of virtual tokens is no part of a backbone"):
+        backbone_from_hf(peft.get_peft_model(hf_model("gpt2"), virtual))
+
+
+def test_adapters_go_into_hugging_faces_own_module_too(tmp_path):
+    plain, tuned = around_bloom(), adapted(around_bloom(), "query_key_value")
+    train(tuned)
+    tuned.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(around_bloom(), tmp_path).eval()
+    x = ids(2)
+    with torch.no_grad():
+        expected = scores(tuned, x)
+        assert (expected - scores(plain, x)).abs().max() > 0.001
+        torch.testing.assert_close(scores(again, x), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(scores(tuned.merge_and_unload(), x), expected, rtol=0, atol=1e-5)
 
 
 def test_unknown_targets_and_adapters_of_other_models_are_errors_in_one_line(tmp_path):

@@ -13,9 +13,15 @@ from rmtlib.experiments.language_modelling import rules as language
 from rmtlib.experiments.language_modelling.rows import table_row
 from rmtlib.experiments.lora import rules as lora
 from rmtlib.experiments.registry import all_artifacts
+from rmtlib.experiments.segments import rules as segments
 
-PRIMARY = {"memory-capacity": capacity.RULES, "figure-5": babilong.RULES, "lora-wikitext-2": lora.RULES}
-PRIMARY |= language.RULES
+PRIMARY = {
+    "memory-capacity": capacity.RULES,
+    "lm-segments": segments.RULES,
+    "figure-5": babilong.RULES,
+    "lora-wikitext-2": lora.RULES,
+    **language.RULES,
+}
 
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]
 

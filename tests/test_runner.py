@@ -480,7 +480,12 @@ def test_preparing_data_after_a_resume_is_no_speed_and_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "artifact, row",
-    [("figure-5", "qa1"), ("enwik8", "baseline-seg128"), ("memory-capacity", "rmt-remember")],
+    [
+        ("figure-5", "qa1"),
+        ("enwik8", "baseline-seg128"),
+        ("memory-capacity", "rmt-remember"),
+        ("lm-segments", "rmt"),
+    ],
 )
 def test_runs_say_how_much_of_their_work_is_done(artifact, row, tmp_path, monkeypatch):
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))

@@ -18,24 +18,34 @@ from rmtlib.experiments.language_modelling import settings as language_modelling
 from rmtlib.experiments.lora import run as lora_run
 from rmtlib.experiments.lora import settings as lora
 from rmtlib.experiments.registry import all_artifacts
+from rmtlib.experiments.segments import run as segments_run
+from rmtlib.experiments.segments import settings as segments
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
 
 FAMILIES = {
     "figure-5": babilong,
     "memory-capacity": capacity,
+    "lm-segments": segments,
     "enwik8": language_modelling,
     "wikitext-103": language_modelling,
     "lora-wikitext-2": lora,
 }
-RUNS = {babilong: babilong_run, capacity: capacity_run, language_modelling: language_run, lora: lora_run}
+RUNS = {
+    babilong: babilong_run,
+    capacity: capacity_run,
+    segments: segments_run,
+    language_modelling: language_run,
+    lora: lora_run,
+}
+WITH_NGRAMS = (language_modelling, segments)
 ARTIFACTS = all_artifacts()
 RESULTS = sorted((Path(__file__).parent.parent / "results").rglob("*.json"))
 
 
 def read(config: RunConfig):
-    if FAMILIES[config.artifact] is language_modelling:
-        return language_modelling.read_params(config.params)
+    if FAMILIES[config.artifact] in WITH_NGRAMS:
+        return FAMILIES[config.artifact].read_params(config.params)
     return from_dict(FAMILIES[config.artifact].Params, config.params)
 
 
@@ -191,7 +201,7 @@ def test_arithmetic_counts_are_those_of_the_models(name):
     for scale in artifact.scales:
         for row in artifact.rows:
             params = read(artifact.with_all_files(row.name, scale, 0))
-            if isinstance(params, language_modelling.NGramParams):
+            if isinstance(params, tuple(family.NGramParams for family in WITH_NGRAMS)):
                 continue
             key = repr(params.backbone if name == "figure-5" else params.model)
             if family is lora and params.tuning is not None and params.tuning.lora is not None:
@@ -199,7 +209,7 @@ def test_arithmetic_counts_are_those_of_the_models(name):
             if key in seen or "parameters" not in (counted := RUNS[family].model_size(params)):
                 continue
             seen.add(key)
-            if name == "memory-capacity":
+            if name in ("memory-capacity", "lm-segments"):
                 weights, state = params.model.parameters, params.model.state_size
                 assert counted["state_size"] == state, (row.name, scale)
             else:

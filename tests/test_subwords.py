@@ -1,6 +1,7 @@
 """Texts as subword tokens: nothing of the text is lost, bytes and words are exact, caches are whole or made anew."""
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -105,3 +106,14 @@ def test_gpt2s_pieces_of_the_test_text_are_as_many_as_published(monkeypatch):
     tokenizer, _ = load_tokenizer("gpt2")
     counts = [len(tokenizer.encode(read_text(f"{text}-joined", "test")[0])) for text in TEXTS]
     assert counts == [287_644, 297_300]
+
+
+def test_wikitext_103_is_read_from_its_archive(monkeypatch, tmp_path):
+    path = tmp_path / "wikitext-103-v1.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in ("train", "valid", "test"):
+            archive.writestr(f"wikitext-103/wiki.{part}.tokens", f" = {part} = \n \n Naïve @-@ words\n")
+    monkeypatch.setattr("rmtlib.data.subwords.fetch", lambda name: path)
+    monkeypatch.setattr("rmtlib.data.subwords.provenance", lambda name: {"name": name})
+    text, (origin,) = read_text("wikitext-103-words", "validation")
+    assert text == " = valid = \n \n Naïve @-@ words\n" and origin["name"] == "wikitext-103"

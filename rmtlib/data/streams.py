@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,27 +80,22 @@ def train_segment(
         first: for each column, which of its segments it starts at; from there it goes round. None: at its beginning.
     """
     length, count = len(stream) // columns, train_segments(stream, columns, segment_size)
-    places = [(index + start) % count for start in first] if first is not None else [index] * columns
-    starts = [column * length + place * segment_size for column, place in enumerate(places)]
+    indices = [index] * columns if first is None else [(index + start) % count for start in first]
+    starts = [column * length + i * segment_size for column, i in enumerate(indices)]
     ids = np.stack([stream.inputs(start, start + segment_size) for start in starts])
     labels = np.stack([stream.ids[start : start + segment_size] for start in starts]).astype(np.int64)
     return Segment(torch.from_numpy(ids), torch.from_numpy(labels), None)
 
 
-def evaluation_segments(
-    stream: Stream, columns: int, segment_size: int, chosen: range | None = None
-) -> Iterator[Segment]:
+def evaluation_segments(stream: Stream, columns: int, segment_size: int) -> Iterator[Segment]:
     """The whole stream in `columns` contiguous parts, every token a target exactly once.
 
-    Args:
-        chosen: only these columns, to evaluate them a few at a time; the parts stay the same.
-
-    The first columns are one token longer if the stream does not divide evenly, and the last segment is short.
+    Some columns are one token longer if the stream does not divide evenly, and the last segment is short.
     What stands there for a column that has ended has no label, and nothing follows it.
     """
     columns = min(columns, len(stream))
     bounds = [len(stream) * column // columns for column in range(columns + 1)]
-    parts = [(bounds[column], bounds[column + 1]) for column in (chosen or range(columns))]
+    parts = list(pairwise(bounds))
     longest = max(stop - start for start, stop in parts)
     for first in range(0, longest, segment_size):
         size = min(segment_size, longest - first)

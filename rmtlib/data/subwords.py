@@ -10,6 +10,7 @@ text                  what it is
 ``wikitext-2-words``  the word-level files: rare words are ``<unk>``, as the LoRA study trained on
 ``wikitext-2-...-joined``  either, as the study's notebook evaluates it: lines with two newlines between them, blank
                       lines empty (GPT-2's pieces of the raw test split are then the published 287,644)
+``wikitext-103-words``  the word-level files of WikiText-103
 ``books``             public-domain novels (`data.books`, collection "baseten"), split by book
 ``synthetic``         sentences of made-up words, for tests without files
 ====================  ================================================================================================
@@ -20,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +218,12 @@ def _wikitext(name: str, *, joined: bool = False) -> Callable[[str], tuple[str, 
     return read
 
 
+def _wikitext_103(split: str) -> tuple[str, list[dict[str, Any]]]:
+    with zipfile.ZipFile(fetch("wikitext-103")) as archive:
+        content = archive.read(f"wikitext-103/wiki.{FILES[split]}.tokens").decode("utf-8")
+    return content, [provenance("wikitext-103")]
+
+
 def join_lines(text: str) -> str:
     """The lines as the `datasets` library has them (blank ones empty), with two newlines between them."""
     return "\n\n".join(line if line.strip() else "" for line in io.StringIO(text))
@@ -237,6 +245,7 @@ TEXTS: dict[str, Callable[[str], tuple[str, list[dict[str, Any]]]]] = {
     "wikitext-2-words": _wikitext("wikitext-2"),
     "wikitext-2-raw-joined": _wikitext("wikitext-2-raw", joined=True),
     "wikitext-2-words-joined": _wikitext("wikitext-2", joined=True),
+    "wikitext-103-words": _wikitext_103,
     "books": _books,
     "synthetic": _synthetic,
 }

@@ -16,11 +16,6 @@ def pairs_stored(accuracy: float, pairs: int, values: int) -> float:
     return pairs * (values * accuracy - 1) / (values - 1)
 
 
-def expected_accuracy(stored: float, pairs: int, values: int) -> float:
-    """alpha, the exact match of a model that stores `stored` of `pairs` pairs and guesses the others."""
-    return stored / pairs + (1 - stored / pairs) / values
-
-
 def pairs_stored_interval(correct: int, n: int, pairs: int, values: int, level: float = 0.95) -> tuple[float, float]:
     """k's interval when `correct` of `n` queries were answered correctly."""
     low, high = binomial_interval(correct, n, level)

@@ -182,7 +182,7 @@ def power(rules: Mapping[str, Rule], name: str, runs: int, *, boundary: bool = F
     for i, (other, rule) in enumerate(rules.items()):
         means = _at_limit(rule) if boundary and other == name else rule.paper
         drawn = {}
-        for arm in dict.fromkeys(each for contrast in rule.contrasts for each in contrast.weights):
+        for arm in dict.fromkeys(name for contrast in rule.contrasts for name in contrast.weights):
             drawn[arm] = means[arm] + rule.spread[arm] * rng.standard_normal((DRAWS, runs))
         ps = []
         for contrast in rule.contrasts:

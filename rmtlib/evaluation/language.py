@@ -1,6 +1,6 @@
 """Likelihood of a text that is read as a stream: bits per character and perplexity.
 
-Every token is a target exactly once, whatever the number of columns and however many of them are read at a time.
+Every token is a target exactly once, whatever the number of columns.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 
 from rmtlib.data.streams import Stream, evaluation_segments
 from rmtlib.errors import Stopped
-from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.interface import RecurrentModel, check_finite
 
 
 class Likelihood(NamedTuple):
@@ -37,7 +37,6 @@ def likelihood(
     segment_size: int,
     *,
     columns: int = 10,
-    at_a_time: int | None = None,
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Likelihood:
@@ -47,25 +46,23 @@ def likelihood(
         segment_size: S; with a model whose state reaches no further than its segment this is the context, so a
             smaller one gives a worse score.
         columns: contiguous parts of the stream, each read from the initial state (10 in the released evaluation).
-        at_a_time: columns in one forward pass; None for all. It does not change the result.
         should_stop: asked at every segment.
 
     Raises:
         Stopped: `should_stop` said so; nothing is kept.
+        RmtlibError: the state has overflowed.
     """
     columns = min(columns, len(stream))
-    at_a_time = at_a_time or columns
+    state = model.initial_state(columns)
     nats = torch.zeros((), dtype=torch.float64, device=device)
     tokens = 0
-    for first in range(0, columns, at_a_time):
-        chosen = range(first, min(first + at_a_time, columns))
-        state = model.initial_state(len(chosen))
-        for segment in evaluation_segments(stream, columns, segment_size, chosen):
-            if should_stop():
-                raise Stopped("stopped during an evaluation, which starts over")
-            segment = segment.to(device)
-            labelled = segment.labelled()
-            hidden_BND, state = model.step(segment.input_ids_BS, state, rows_BN=labelled.rows_BN)
-            nats += model.nll(labelled.select(hidden_BND), labelled.targets_K).double().sum()
-            tokens += len(labelled.targets_K)
+    for segment in evaluation_segments(stream, columns, segment_size):
+        if should_stop():
+            raise Stopped("stopped during an evaluation, which starts over")
+        segment = segment.to(device)
+        labelled = segment.labelled()
+        hidden_BND, state = model.step(segment.input_ids_BS, state, rows_BN=labelled.rows_BN)
+        nats += model.nll(labelled.select(hidden_BND), labelled.targets_K).double().sum()
+        tokens += len(labelled.targets_K)
+    check_finite(state, tokens)
     return Likelihood(nats.item(), tokens)

@@ -14,8 +14,8 @@ from torch import Tensor
 from rmtlib.data.babi import Question
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.reading import read
 from rmtlib.segments import IGNORE, cut, segment_count
-from rmtlib.training.reading import read
 
 
 @torch.no_grad()

@@ -31,14 +31,14 @@ def to_data(rule: Rule) -> dict[str, Any]:
 
 def from_data(data: dict[str, Any]) -> Rule:
     """The rule that `to_data` wrote."""
-    contrasts = tuple(Contrast(**each) for each in data["contrasts"])
-    return Rule(contrasts, tuple(Gate(**each) for each in data["gates"]), data["seeds"])
+    contrasts = tuple(Contrast(**contrast) for contrast in data["contrasts"])
+    return Rule(contrasts, tuple(Gate(**gate) for gate in data["gates"]), data["seeds"])
 
 
 def primary(artifact: str, name: str, text: str, source: str, rule: str, test: Rule, **more: Any) -> Claim:
     """A claim that its rule decides, with the rule's declarations."""
     entries = json.loads(DECLARED.read_text(encoding="utf-8")).get(f"{artifact}/{name}", [])
-    declared = tuple(Declaration(each["declared"], each["commit"], from_data(each["rule"])) for each in entries)
+    declared = tuple(Declaration(entry["declared"], entry["commit"], from_data(entry["rule"])) for entry in entries)
     return Claim(name, text, source, rule, test, primary=True, declared=declared, **more)
 
 

@@ -8,6 +8,7 @@ ARTIFACTS: dict[str, str] = {
     "enwik8": "rmtlib.experiments.language_modelling.artifact:Enwik8",
     "wikitext-103": "rmtlib.experiments.language_modelling.artifact:WikiText103",
     "lora-wikitext-2": "rmtlib.experiments.lora.artifact:LoRAWikiText2",
+    "lm-segments": "rmtlib.experiments.segments.artifact:LMSegments",
     "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
 }
 """Name -> "module:class". A module is imported when its artifact is asked for."""

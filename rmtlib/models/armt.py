@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from rmtlib.models import delta_rule
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import DeltaRule
-from rmtlib.models.decoder import Decoder
 from rmtlib.models.delta_rule import NU, Association, Written
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.layered import LayeredModel, join_layers
 from rmtlib.models.stacked import linear
 
@@ -43,13 +43,13 @@ class ARMT(LayeredModel):
         decoder: the backbone.
         memory_tokens: M.
         d_memory: E; an association has K = 6 E key features.
-        rule: the update. The default reads the paper; the released code is DeltaRule("batched", "released").
+        rule: the update. The default reads the paper, bounded; the released code is DeltaRule("batched", "released").
         normalised: whether phi is divided by its length (experimental branch of the released code).
     """
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Backbone,
         memory_tokens: int,
         d_memory: int = 64,
         rule: DeltaRule | None = None,
@@ -59,7 +59,7 @@ class ARMT(LayeredModel):
         super().__init__(decoder, memory_tokens)
         if d_memory < 1:
             raise ValueError(f"d_memory is {d_memory}; it must be 1 or more")
-        self.rule, self.normalised = rule or DeltaRule(), normalised
+        self.rule, self.normalised = rule or DeltaRule(bounded=True), normalised
         L, D = decoder.config.n_layers, decoder.config.d_model
         self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.embedding_scale())
         bound = D**-0.5  # as nn.Linear draws its weights
@@ -81,7 +81,8 @@ class ARMT(LayeredModel):
     def read_memory(self, x_lBTD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> Tensor:
         """Add to every position, memory tokens included, what its query finds (equation 4)."""
         queries = self._features(x_lBTD, self.query_LED[layers], state)
-        return x_lBTD + delta_rule.read(Association(*state), queries).to(x_lBTD.dtype)
+        found_lBTD = delta_rule.read(Association(*state), queries, bounded=self.rule.bounded)
+        return x_lBTD + found_lBTD.to(x_lBTD.dtype)
 
     def write_memory(self, x_lBMD: Tensor, state: ARMTState, layers: slice, blocks: Blocks) -> ARMTState:
         """Write the memory tokens (equations 1 to 3)."""

@@ -1,11 +1,15 @@
 """Pretrained backbones by name, and their tokenisers."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from rmtlib.data import sources
+from rmtlib.data.mirrors import first_line, hub_complaint
 from rmtlib.data.subwords import load_bpe
 from rmtlib.data.text import ByteTokenizer, GPT2Tokenizer, HFTokenizer
 from rmtlib.errors import RmtlibError
@@ -20,7 +24,8 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
     """A pretrained Hugging Face model, and where its weights come from.
 
     Args:
-        name: "smollm2", or a GPT-2, GPT-NeoX or Llama model: its name on the hub, or a local folder.
+        name: "smollm2" (93 MB, fetched once and checked), or a GPT-2, GPT-NeoX or Llama model: its name on the hub, or
+            a local folder. Only safetensors and GGUF files are read, and no code that comes with a model is run.
 
     Raises:
         RmtlibError: it cannot be had.
@@ -28,7 +33,11 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     where, options, note = _source(name)
-    model = _from_pretrained(f"backbone {name!r}", AutoModelForCausalLM, where, dtype=torch.float32, **options)
+    what = f"backbone {name!r}"
+    if not options:
+        refuse_pickles(what, where)
+        options = {"use_safetensors": True}
+    model = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
     return model, note | {"revision": getattr(model.config, "_commit_hash", None)}
 
 
@@ -51,16 +60,35 @@ def load_tokenizer(name: str) -> tuple[ByteTokenizer, list[dict[str, Any]]]:
     from transformers import AutoTokenizer
 
     where, options, note = _source(name)
-    return HFTokenizer(name, _from_pretrained(f"tokeniser {name!r}", AutoTokenizer, where, **options)), [note]
+    tokenizer = from_pretrained(f"tokeniser {name!r}", AutoTokenizer.from_pretrained, where, **options)
+    return HFTokenizer(name, tokenizer), [note]
 
 
-def _from_pretrained(what: str, loader: Any, where: str, **options: Any) -> Any:
-    offline = os.environ.get("RMTLIB_OFFLINE", "") not in ("", "0")
+def from_pretrained(what: str, load: Callable[..., Any], where: str, **options: Any) -> Any:
+    """`load(where, ...)`, with every failure in one line, and at once if the hub cannot be reached."""
+    offline = None if Path(where).is_dir() else _offline()
+    options = {"local_files_only": offline is not None, "trust_remote_code": False} | options
     try:
-        return loader.from_pretrained(where, local_files_only=offline, **options)
-    except (OSError, ImportError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return load(where, **options)
+    except (OSError, ImportError, ValueError, SafetensorError) as error:
+        reason = f"it is not in the cache, and the hub cannot be asked: {offline}" if offline else first_line(error)
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own, which is not run"
         raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
+
+
+def refuse_pickles(what: str, folder: str) -> None:
+    """Raises RmtlibError if a local folder has weights only as .bin: loading those can run code."""
+    files = {path.name for path in Path(folder).glob("*")} if Path(folder).is_dir() else set()
+    pickles = sorted(name for name in files if name.startswith("pytorch_model") and name.endswith(".bin"))
+    if pickles and not any(name.endswith(".safetensors") for name in files):
+        raise RmtlibError(f"{what}: {pickles[0]} is a pickle, which can run code; save the model as safetensors")
+
+
+def _offline() -> str | None:
+    if os.environ.get("RMTLIB_OFFLINE", "") not in ("", "0"):
+        return "RMTLIB_OFFLINE is set"
+    return hub_complaint()
 
 
 def _source(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rmtlib.models.names import MAP_NAMES
 from rmtlib.settings import at_least
@@ -15,11 +15,12 @@ def _check_dropout(dropout: float) -> None:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in the other kinds.
+    """Shape of a decoder. The defaults are GPT-2's kind of block; `models.hf_weights` fills in others.
 
     `init_std`: standard deviation of all new weights; 0.02 is that of Hugging Face's GPT-NeoX. None: as GPT-2's at its
     width of 768 and in proportion to 1/sqrt(width) at others, residual outputs scaled down by the depth.
     `names`: the family whose names the linear maps have (`models.names`); "llama" has query, key and value apart.
+    `rope_llama3`: Llama 3's scaling of rotary positions: factor, low and high frequency factor, positions before it.
     `window`: the backbone's sliding attention window. The decoder has none, so that longer segments are refused.
     """
 
@@ -47,11 +48,14 @@ class DecoderConfig:
     qkv_bias: bool | None = field(default=None, metadata={"since": 3})  # None: as `bias`
     qk_norm: bool = field(default=False, metadata={"since": 3})  # RMS norm of each head's query and key (Qwen3)
     window: int | None = field(default=None, metadata={"since": 3})
+    rope_llama3: tuple[float, ...] | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions")
         at_least(self, 1, "head_width", "window")
         _check_dropout(self.dropout)
+        if self.rope_llama3 is not None and len(self.rope_llama3) != 4:
+            raise ValueError(f"rope_llama3 is {self.rope_llama3!r}; it must be four numbers")
         if self.names not in MAP_NAMES:
             raise ValueError(f"names is {self.names!r}; it must be one of {', '.join(MAP_NAMES)}")
         if self.head_width is None and self.d_model % self.n_heads:
@@ -68,6 +72,37 @@ class DecoderConfig:
         """Most positions of a segment, memory included; None: no bound."""
         table = self.max_positions if self.positions == "learned" else None
         return min((limit for limit in (table, self.window) if limit is not None), default=None)
+
+
+@dataclass(frozen=True)
+class HFDecoderConfig:
+    """What it takes to build a `models.hf_decoder.HFDecoder` without its weights, as plain values for a JSON file.
+
+    Attributes:
+        hf: the backbone's own config, of its `to_dict`.
+        max_positions: most positions of a segment, memory included; None: no bound.
+        attention: transformers' `attn_implementation`.
+        adapters: the configs of PEFT adapters inside the backbone, by name, of their `to_dict`.
+        keeps_keys: whether keys and values of earlier positions continue a segment. If not (Mamba and hybrids, which
+            keep a state instead), all its positions are run again for each token.
+        tied: whether the output projection is the embedding table.
+    """
+
+    hf: dict[str, Any]
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    max_positions: int | None
+    attention: str = "sdpa"
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keeps_keys: bool = True
+    tied: bool = False
+
+    @property
+    def position_limit(self) -> int | None:
+        """Most positions of a segment, memory included; None: no bound."""
+        return self.max_positions
 
 
 @dataclass(frozen=True)
@@ -136,11 +171,14 @@ class DeltaRule:
         gamma: "paper": equation (2), of any size and sign; "released": clipped to [0, 1], with EPS added to z.phi(k)
             once something is stored; "off": gamma = 1, the uncorrected rule of Figure 4a.
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
+        bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
+            streams. A model's default is True. The rows of memory capacity have the equations as they stand.
     """
 
     update: Literal["sequential", "batched"] = "sequential"
     gamma: Literal["paper", "released", "off"] = "paper"
     detach_gamma: bool = True
+    bounded: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         if self.update not in ("sequential", "batched"):
@@ -165,7 +203,7 @@ class ARMTConfig:
     backbone: DecoderConfig
     memory_tokens: int
     d_memory: int = 64
-    rule: DeltaRule = DeltaRule()
+    rule: DeltaRule = DeltaRule(bounded=True)
     normalised: bool = False
 
 

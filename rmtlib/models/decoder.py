@@ -8,7 +8,8 @@ E width of a head, P positions already in the key-value cache, V vocabulary, N c
 are wanted.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,12 +43,20 @@ class OpenSegment(NamedTuple):
     input_ids_Bn: Tensor
 
 
-def rotary_angles(first: int, count: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    first: int, count: int, width: int, theta: float, device: torch.device, llama3: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine (count, width) of positions first .. first+count-1, in float32 as Hugging Face has them.
 
     The first half of the sine is negative, so that `rotate` need not turn the sign of what it is multiplied with.
+    `llama3`: see `DecoderConfig.rope_llama3`.
     """
     frequency = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    if llama3 is not None:  # low frequencies are slowed down, high ones kept, those between blended
+        factor, low, high, positions = llama3
+        turns = positions * frequency / (2 * math.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        frequency = kept * frequency + (1 - kept) * frequency / factor
     angle = torch.arange(first, first + count, dtype=torch.float32, device=device)[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
@@ -273,7 +282,7 @@ class Decoder(nn.Module):
         c = self.config
         if c.positions == "learned":
             return None
-        return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device)
+        return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device, c.rope_llama3)
 
     def add_positions(self, x_BTD: Tensor, first: int = 0) -> Tensor:
         """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout.

@@ -14,6 +14,17 @@ The M memory tokens of a segment can be written in three ways:
 Divisions: |phi(k)|^2 has EPS added, and z.phi is moved away from zero by EPS on its own side (it can be negative only
 with unclipped gammas). While nothing is stored, A = 0 and z = 0, so that reading gives exactly 0.
 
+Equation (2) is stable for some keys only. Let z count a key r = z.phi(k) / |phi(k)|^2 times. Right after the write,
+reading it gives (r - beta) vbar + beta v: for r above 1, as with a key smaller than those before, this is no mean of
+values but grows, write after write. Negative gammas also make entries of z negative, so that z.phi can pass zero. With
+`DeltaRule.bounded`, in all three forms and in reading,
+
+    gamma    is at least LEAST_GAMMA: this is reached by keys that are counted more than twice
+    z.phi    is at least LEAST_SHARE of |z|.phi if it is divided by: this is reached if the negative entries of z cancel
+             more than a third of what the positive ones give
+
+Short of that the equations hold to the bit. Gammas of 0 and more, as of the other two rules, never reach it.
+
 Shapes: B any leading dimensions (batch; layers and batch), T reading tokens, M memory tokens, E key width,
 K = 2 * NU * E key features, D value width.
 """
@@ -29,6 +40,7 @@ from rmtlib.models.precision import full_precision
 
 NU = 3
 EPS = 1e-5
+LEAST_SHARE, LEAST_GAMMA = 0.5, -1.0
 
 
 class Association(NamedTuple):
@@ -68,12 +80,13 @@ def empty(lead: tuple[int, ...], features: int, width: int, like: Tensor) -> Ass
     return Association(zero.expand(*lead, features, width), zero.expand(*lead, features))
 
 
-def read(memory: Association, queries_BTK: Tensor) -> Tensor:
+def read(memory: Association, queries_BTK: Tensor, *, bounded: bool = False) -> Tensor:
     """Equation (4): the values (B, T, D) stored under `queries_BTK` (features, in the memory's dtype)."""
     values_BTD = queries_BTK @ memory.matrix_BKD
     with full_precision(queries_BTK):
         presence_BT1 = queries_BTK @ memory.norm_BK[..., None]
-    return values_BTD / _away_from_zero(presence_BT1)
+        mass_BT1 = queries_BTK @ memory.norm_BK.abs()[..., None] if bounded else None
+    return values_BTD / _divisor(presence_BT1, mass_BT1)
 
 
 def write(memory: Association, keys_BMK: Tensor, values_BMD: Tensor, betas_BM: Tensor, rule: DeltaRule) -> Written:
@@ -97,7 +110,8 @@ def write_sequential(
         earlier_BMM = gram_BMM.tril(-1)
         start_BM = (keys_BMK @ memory.norm_BK[..., None])[..., 0]
         gammas_BM = _gammas(start_BM, gram_BMM.diagonal(dim1=-2, dim2=-1), earlier_BMM, memory, rule)
-        presence_BM = _away_from_zero(start_BM + (earlier_BMM @ gammas_BM[..., None])[..., 0])
+        mass_BM = _mass(memory, keys_BMK, gammas_BM) if rule.bounded else None
+        presence_BM = _divisor(start_BM + (earlier_BMM @ gammas_BM[..., None])[..., 0], mass_BM)
         system_BMM = earlier_BMM * betas_BM[..., None, :] / presence_BM[..., None]
         recalled_BMD = (keys_BMK @ memory.matrix_BKD) / presence_BM[..., None]
         corrections_BMD = torch.linalg.solve_triangular(
@@ -113,7 +127,9 @@ def write_batched(
     with full_precision(keys_BMK):
         start_BM = (keys_BMK @ memory.norm_BK[..., None])[..., 0]
         gammas_BM = _gammas(start_BM, keys_BMK.square().sum(-1), None, memory, rule)
-        recalled_BMD = (keys_BMK @ memory.matrix_BKD) / _away_from_zero(start_BM)[..., None]
+        mass_BM = (keys_BMK @ memory.norm_BK.abs()[..., None])[..., 0] if rule.bounded else None
+        presence_BM = _divisor(start_BM, mass_BM)
+        recalled_BMD = (keys_BMK @ memory.matrix_BKD) / presence_BM[..., None]
     return Written(keys_BMK, betas_BM[..., None] * (values_BMD - recalled_BMD), gammas_BM)
 
 
@@ -125,7 +141,8 @@ def write_token_by_token(
     for k_BK, v_BD, beta_B in zip(keys_BMK.unbind(-2), values_BMD.unbind(-2), betas_BM.unbind(-1), strict=True):
         presence_B = (norm_BK * k_BK).sum(-1)
         gamma_B = _gamma(presence_B, k_BK.square().sum(-1), memory, rule)
-        recalled_BD = (matrix_BKD * k_BK[..., None]).sum(-2) / _away_from_zero(presence_B)[..., None]
+        divisor_B = _divisor(presence_B, (norm_BK.abs() * k_BK).sum(-1) if rule.bounded else None)
+        recalled_BD = (matrix_BKD * k_BK[..., None]).sum(-2) / divisor_B[..., None]
         matrix_BKD = matrix_BKD + (beta_B[..., None] * k_BK)[..., None] * (v_BD - recalled_BD)[..., None, :]
         norm_BK = norm_BK + gamma_B[..., None] * k_BK
     return Association(matrix_BKD, norm_BK)
@@ -149,10 +166,12 @@ def _gammas(
     with torch.set_grad_enabled(torch.is_grad_enabled() and not rule.detach_gamma):
         if rule.gamma == "off" or earlier_BMM is None:
             return _gamma(start_BM, squares_BM, memory, rule)
-        if rule.gamma == "paper":  # linear in the earlier gammas
+        if rule.gamma == "paper":  # linear in the earlier gammas, unless one is clipped
+            right_BM = 1 - start_BM / (squares_BM + EPS)
             system_BMM = earlier_BMM / (squares_BM + EPS)[..., None]
-            right_BM1 = _gamma(start_BM, squares_BM, memory, rule)[..., None]
-            return torch.linalg.solve_triangular(system_BMM, right_BM1, upper=False, unitriangular=True)[..., 0]
+            solved_BM1 = torch.linalg.solve_triangular(system_BMM, right_BM[..., None], upper=False, unitriangular=True)
+            if not (rule.bounded and bool((solved_BM1 < LEAST_GAMMA).any())):
+                return solved_BM1[..., 0]
         gammas: list[Tensor] = []
         for i in range(start_BM.shape[-1]):
             presence_B = start_BM[..., i]
@@ -168,6 +187,7 @@ def _gamma(presence: Tensor, square: Tensor, memory: Association, rule: DeltaRul
         return torch.ones_like(presence)
     if rule.gamma == "paper":
         gamma = 1 - presence / (square + EPS)
+        gamma = gamma.clamp(min=LEAST_GAMMA) if rule.bounded else gamma
     else:
         stored = memory.norm_BK.any(-1).view(
             *memory.norm_BK.shape[:-1], *[1] * (presence.dim() - memory.norm_BK.dim() + 1)
@@ -176,5 +196,16 @@ def _gamma(presence: Tensor, square: Tensor, memory: Association, rule: DeltaRul
     return gamma.detach() if rule.detach_gamma else gamma
 
 
-def _away_from_zero(x: Tensor) -> Tensor:
-    return x + torch.where(x < 0, -EPS, EPS)
+def _mass(memory: Association, keys_BMK: Tensor, gammas_BM: Tensor) -> Tensor:
+    """|z|.k of every token, with the z that it finds: that of the memory and what the tokens before it added."""
+    gammas_BMM = gammas_BM[..., None, :].expand(*gammas_BM.shape, gammas_BM.shape[-1]).tril(-1)
+    norms_BMK = memory.norm_BK[..., None, :] + gammas_BMM @ keys_BMK
+    return (norms_BMK.abs() * keys_BMK).sum(-1)
+
+
+def _divisor(presence: Tensor, mass: Tensor | None) -> Tensor:
+    """z.phi as it is divided by; `mass` is |z|.phi for the bounded rule, else None."""
+    if mass is not None:
+        least = LEAST_SHARE * mass
+        presence = torch.where(presence < least, least, presence)
+    return presence + torch.where(presence < 0, -EPS, EPS)

@@ -1,8 +1,8 @@
 """Any causal language model of transformers as a decoder: Hugging Face's own module behind `Decoder`'s calls.
 
-For architectures that the lean `Decoder` does not hold. It is slower: all positions of the last layer are computed, a
-mask is made even for plain causal attention, and segments cannot be read as a wavefront. Memory enters as
-`inputs_embeds`; ARMT and PRMT reach the layers by hooks.
+For architectures that the lean `Decoder` does not hold. It is slower: the last layer computes all positions, not those
+alone that are wanted, and segments are not read as a wavefront. Memory enters as `inputs_embeds`; ARMT and PRMT reach
+the layers by hooks.
 
 Shapes: B batch, T new positions, P earlier ones, D width, V vocabulary, N chosen rows, Q positions that are wanted.
 """
@@ -10,47 +10,21 @@ Shapes: B batch, T new positions, P earlier ones, D width, V vocabulary, N chose
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.config import DecoderConfig
+from rmtlib.models.config import DecoderConfig, HFDecoderConfig
 from rmtlib.models.decoder import Decoder, KeyValues
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.interface import take_rows
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class HFDecoderConfig:
-    """What it takes to build an `HFDecoder` without its weights, as plain values for a JSON file.
-
-    Attributes:
-        hf: the backbone's own config, of its `to_dict`.
-        max_positions: most positions of a segment, memory included; None: no bound.
-        attention: transformers' `attn_implementation`.
-        adapters: the configs of PEFT adapters inside the backbone, by name, of their `to_dict`.
-    """
-
-    hf: dict[str, Any]
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    max_positions: int | None
-    attention: str = "sdpa"
-    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def position_limit(self) -> int | None:
-        """Most positions of a segment, memory included; None: no bound."""
-        return self.max_positions
 
 
 class HFDecoder(nn.Module):
@@ -64,14 +38,20 @@ class HFDecoder(nn.Module):
         RmtlibError: the model's outputs are not as wide as its embeddings, or it has no embeddings or output map.
     """
 
+    base: Any  # the part of `model` that gives hidden states
+
     def __init__(self, model: Any, adapters: dict[str, dict[str, Any]] | None = None):
         super().__init__()
         self.model = model
         self.kind = model.config.model_type
         c = model.config.get_text_config(decoder=True)
         self.text_config, self.takes_masks = c, False
-        if model.base_model is model or model.get_output_embeddings() is None:
+        base = model.base_model if model.base_model is not model else getattr(model, "model", model)
+        self.__dict__["base"] = base  # not a module of its own: it is part of the model
+        if base is model or model.get_output_embeddings() is None:
             raise RmtlibError(f"backbone type {self.kind!r} is no causal language model of transformers")
+        arguments = inspect.signature(self.base.forward).parameters
+        self.takes_positions = "position_ids" in arguments
         self.config = HFDecoderConfig(
             hf=_plain(model.config.to_dict()),
             vocab_size=self.tokens.weight.shape[0],
@@ -81,16 +61,14 @@ class HFDecoder(nn.Module):
             max_positions=getattr(c, "max_position_embeddings", None),
             attention=model.config._attn_implementation or "eager",
             adapters=adapters or {},
+            tied=self.head.weight is self.tokens.weight,
+            keeps_keys=not model._is_stateful and "past_key_values" in arguments,
         )
         if getattr(c, "hidden_size", self.config.d_model) != self.config.d_model:
             raise RmtlibError(
                 f"backbone type {self.kind!r} has embeddings of width {self.config.d_model} and outputs of "
                 f"{c.hidden_size}; outputs at memory tokens could not be the next memory"
             )
-        # A model with a state of its own (Mamba) has no keys of earlier positions: these are run again instead.
-        arguments = inspect.signature(model.base_model.forward).parameters
-        self.keeps_keys = not model._is_stateful and "past_key_values" in arguments
-        self.takes_positions = "position_ids" in arguments
 
     @classmethod
     def from_config(cls, config: HFDecoderConfig) -> "HFDecoder":
@@ -99,6 +77,7 @@ class HFDecoder(nn.Module):
 
         try:
             hf = AutoConfig.for_model(**config.hf)
+            hf.get_text_config(decoder=True).vocab_size = config.vocab_size  # may have been resized
             model = AutoModelForCausalLM.from_config(hf, attn_implementation=config.attention)
         except (ValueError, KeyError, TypeError, ImportError) as error:
             raise RmtlibError(f"the config's backbone cannot be built: {_first_line(error)}") from error
@@ -117,6 +96,15 @@ class HFDecoder(nn.Module):
     def head(self) -> Any:
         """The map to the vocabulary; tied, it shares the table's weight."""
         return self.model.get_output_embeddings()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """`tokens` and `head` are parts of the model: they are set there."""
+        if name == "tokens":
+            self.model.set_input_embeddings(value)
+        elif name == "head":
+            self.model.set_output_embeddings(value)
+        else:
+            super().__setattr__(name, value)
 
     def embedding_scale(self) -> Tensor:
         """Standard deviation of the embeddings' elements, as memory is drawn."""
@@ -169,9 +157,9 @@ class HFDecoder(nn.Module):
         if cache is not None and not cache.length:
             cache = None
         if mask is not None:
-            mask = self._additive(mask, x_BTD.shape[1] + (cache.length if cache else 0), x_BTD.dtype)
+            mask = self._additive(mask.expand(len(x_BTD), -1, -1, -1), x_BTD.dtype)
         with self._around_layers(before, after, rows_BQ):
-            if self.keeps_keys:
+            if self.config.keeps_keys:
                 hidden_BTD, cache = self._with_keys(x_BTD, mask, cache)
             else:
                 hidden_BTD, cache = self._again(x_BTD, mask, cache, before is not None)
@@ -180,35 +168,42 @@ class HFDecoder(nn.Module):
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Vocabulary scores (..., V) of the rows given."""
         c, scores = self.text_config, self.head(hidden_ND)
-        scores = scores * getattr(c, "logit_scale", 1.0) / getattr(c, "logits_scaling", 1.0)  # Cohere, Granite
+        scores = scores * (getattr(c, "logit_scale", None) or 1.0)  # Cohere
+        scores = scores / (getattr(c, "logits_scaling", None) or 1.0)  # Granite
         cap = getattr(c, "final_logit_softcapping", None)  # Gemma
         return scores if cap is None else cap * torch.tanh(scores / cap)
 
     def check(self) -> None:
-        """RmtlibError unless memory as embeddings, and outputs one by one, give the backbone's own logits."""
-        ids_BT = torch.arange(4, device=self.tokens.weight.device)[None] % self.config.vocab_size
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            theirs, ours = self.model(ids_BT).logits, self.logits(self(self.embed(ids_BT))[0])
-        self.model.train(training)
-        if not torch.allclose(ours.float(), theirs.float(), rtol=0.01, atol=0.01 * float(theirs.float().std())):
-            raise RmtlibError(f"backbone type {self.kind!r} computes its logits from more than embeddings and outputs")
+        """Find out how token by token is read; RmtlibError unless embeddings and outputs give the backbone's logits."""
+        x_BTD, reason = self._example(), "its logits are made from more than its outputs"
+        for keeps_keys in {self.config.keeps_keys: None, False: None}:
+            self.config = replace(self.config, keeps_keys=keeps_keys)
+            try:
+                with torch.no_grad(), _evaluation(self.model):
+                    theirs = self.model(inputs_embeds=x_BTD).logits
+                    (first, cache), (whole, _) = self(x_BTD[:, :4]), self(x_BTD)
+                    parts = torch.cat([first, self(x_BTD[:, 4:], cache=cache)[0]], dim=1)
+                    logits = [self.logits(x) for x in (whole, parts)]
+                if all(_same(x, theirs) for x in logits):
+                    return
+            except Exception as error:  # of any module of transformers
+                reason = _first_line(error)
+        raise RmtlibError(f"backbone type {self.kind!r} cannot be read through its embeddings: {reason}")
+
+    def _example(self) -> Tensor:
+        return self.embed(torch.arange(6, device=self.tokens.weight.device)[None] % self.config.vocab_size)
 
     def _with_keys(self, x_BTD: Tensor, mask: Tensor | None, cache: KeyValues | None) -> tuple[Tensor, KeyValues]:
         from transformers import DynamicCache
 
-        # Without gradient checkpointing, under which transformers keeps no keys. No config is given: a layer with a
-        # sliding window would drop keys, and the mask keeps them out anyway.
+        # No config is given: with it, layers with a sliding window would drop keys, which the mask keeps out anyway.
         past: Any = DynamicCache(None if cache is None else list(zip(cache.keys, cache.values, strict=True)))
         first, options = cache.length if cache else 0, {}
         if mask is not None and self.takes_positions:  # some count them from a mask of two axes
             options["position_ids"] = torch.arange(first, first + x_BTD.shape[1], device=x_BTD.device)[None]
-        out = self.model.base_model(
-            inputs_embeds=x_BTD, attention_mask=mask, past_key_values=past, use_cache=True, **options
-        )
+        out = self.base(inputs_embeds=x_BTD, attention_mask=mask, past_key_values=past, use_cache=True, **options)
         layers = [layer for layer in past.layers if layer.is_initialized]
-        if not layers:
+        if not layers:  # transformers keeps none under gradient checkpointing
             return out.last_hidden_state, KeyValues((x_BTD[:, None],), (x_BTD[:, None],))
         return out.last_hidden_state, KeyValues(tuple(x.keys for x in layers), tuple(x.values for x in layers))
 
@@ -222,14 +217,14 @@ class HFDecoder(nn.Module):
                 "memory_mask='causal'"
             )
         seen_BTD = x_BTD if cache is None else torch.cat([cache.keys[0][:, 0], x_BTD], dim=1)
-        out = self.model.base_model(inputs_embeds=seen_BTD, attention_mask=mask, use_cache=False)
+        out = self.base(inputs_embeds=seen_BTD, attention_mask=mask, use_cache=False)
         kept = KeyValues((seen_BTD[:, None],), (seen_BTD[:, None],))
         return out.last_hidden_state[:, -x_BTD.shape[1] :], kept
 
-    def _additive(self, mask: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
+    def _additive(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """The mask (B, 1, T, P+T) as transformers takes it: 0 and the lowest number."""
-        window = getattr(self.text_config, "sliding_window", None)
-        if window is not None and keys > window:
+        window, keys = getattr(self.text_config, "sliding_window", None), mask.shape[-1]
+        if window and keys > window:
             raise RmtlibError(
                 f"{keys} positions with a mask of their own exceed the backbone's attention window of {window}; use a "
                 "shorter segment or memory_mask='causal'"
@@ -240,20 +235,15 @@ class HFDecoder(nn.Module):
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
     def _check_masks(self) -> None:
-        """RmtlibError unless a causal mask of one's own changes nothing, and one that hides the past does."""
-        x_BTD = self.embed(torch.arange(4, device=self.tokens.weight.device)[None] % self.config.vocab_size)
-        training = self.model.training
-        self.model.eval()
-        masks = [None, torch.ones(1, 1, 4, 4, dtype=torch.bool).tril(), torch.eye(4, dtype=torch.bool)[None, None]]
+        """RmtlibError unless a causal mask of one's own changes nothing, and one that lets all be seen does."""
+        x_BTD = self._example()
+        everything = torch.ones(1, 1, 6, 6, dtype=torch.bool, device=x_BTD.device)
         try:
-            with torch.no_grad():
-                plain, causal, alone = (
-                    self(x_BTD, mask=m if m is None else m.to(x_BTD.device))[0].float() for m in masks
-                )
-            fits = torch.allclose(plain, causal, rtol=0.01, atol=0.01) and not torch.allclose(plain, alone, atol=1e-4)
-        except (ValueError, RuntimeError, IndexError, TypeError, AttributeError):
+            with torch.no_grad(), _evaluation(self.model):
+                plain, causal, seen = (self(x_BTD, mask=m)[0] for m in (None, everything.tril(), everything))
+            fits = _same(causal, plain) and not torch.equal(causal[:, 0], seen[:, 0])
+        except Exception:  # of any module of transformers
             fits = False
-        self.model.train(training)
         if not fits:
             self.takes_masks = False
             raise RmtlibError(f"backbone type {self.kind!r} takes no mask of one's own; use memory_mask='causal'")
@@ -261,7 +251,7 @@ class HFDecoder(nn.Module):
     def layers(self) -> nn.ModuleList:
         """The backbone's layers. RmtlibError if it has no one list of them."""
         count = self.config.n_layers
-        lists = [x for x in self.model.base_model.modules() if isinstance(x, nn.ModuleList) and len(x) == count]
+        lists = [x for x in self.base.modules() if isinstance(x, nn.ModuleList) and len(x) == count]
         if not lists:
             raise RmtlibError(f"backbone type {self.kind!r} has no list of {count} layers for a memory in each")
         return lists[0]  # the outermost; that these are run in order is seen when they run
@@ -308,8 +298,24 @@ class HFDecoder(nn.Module):
             raise RmtlibError(f"backbone type {self.kind!r} does not run its layers one after the other, each once")
 
 
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _same(x: Tensor, expected: Tensor) -> bool:
+    """Up to the rounding of their type."""
+    bound = 0.1 if x.dtype in (torch.bfloat16, torch.float16) else 1e-3
+    return bool((x - expected).float().square().mean().sqrt() <= bound * expected.float().std())
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -318,7 +324,10 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def wrap(model: Any, attn_implementation: str | None = None) -> Decoder | HFDecoder:
+Backbone = Decoder | HFDecoder
+
+
+def backbone_from_hf(model: Any, attn_implementation: str | None = None) -> Backbone:
     """The lean decoder with this model's weights if it holds them exactly, else the model itself.
 
     Args:
@@ -352,7 +361,7 @@ def wrap(model: Any, attn_implementation: str | None = None) -> Decoder | HFDeco
     return decoder
 
 
-def decoder_from_config(settings: dict[str, Any]) -> Decoder | HFDecoder:
+def backbone_from_config(settings: Mapping[str, Any]) -> Backbone:
     """With new weights, from ``dataclasses.asdict(decoder.config)`` of either kind."""
     if "hf" in settings:
         return HFDecoder.from_config(HFDecoderConfig(**settings))

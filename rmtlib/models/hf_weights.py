@@ -54,13 +54,20 @@ def _activation(name: str) -> Any:
     return GELU[name]
 
 
-def _rope(config: Any) -> tuple[float, float]:
-    """Base and rotated share of the heads; only plain rotary positions are supported."""
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    """Base, rotated share of the heads and scaling of rotary positions."""
     rope = getattr(config, "rope_parameters", None) or {}
     kind = rope.get("rope_type", "default")
-    if kind != "default":
+    if kind not in ("default", "llama3"):
         raise RmtlibError(f"the backbone scales its rotary positions ({kind!r}), which the lean decoder does not have")
-    return float(rope.get("rope_theta", 10_000.0)), float(rope.get("partial_rotary_factor", 1.0))
+    return {
+        "rope_theta": float(rope.get("rope_theta", 10_000.0)),
+        "rotary_fraction": float(rope.get("partial_rotary_factor", 1.0)),
+        "rope_llama3": tuple(float(rope[name]) for name in LLAMA3) if kind == "llama3" else None,
+    }
 
 
 def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, Tensor]]:
@@ -92,7 +99,6 @@ def _read_gpt2(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
 
 def _read_neox(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, Tensor]]:
     _refuse(c, attention_bias=True)
-    theta, share = _rope(c)
     config = DecoderConfig(
         vocab_size=c.vocab_size,
         d_model=c.hidden_size,
@@ -101,8 +107,7 @@ def _read_neox(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, T
         d_ff=c.intermediate_size,
         max_positions=c.max_position_embeddings,
         positions="rotary",
-        rotary_fraction=share,
-        rope_theta=theta,
+        **_rope(c),
         norm_eps=c.layer_norm_eps,
         activation=_activation(c.hidden_act),
         parallel_residual=c.use_parallel_residual,
@@ -128,7 +133,6 @@ def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, 
     _refuse(c, mlp_bias=False, hidden_act="silu", attention_dropout=0.0)
     if "model.layers.0.self_attn.o_proj.bias" in w:
         raise RmtlibError("the backbone's attention has a bias on its output, which the lean decoder does not have")
-    theta, share = _rope(c)
     config = DecoderConfig(
         vocab_size=c.vocab_size,
         d_model=c.hidden_size,
@@ -138,8 +142,7 @@ def _read_llama(c: Any, w: dict[str, Tensor]) -> tuple[DecoderConfig, dict[str, 
         d_ff=c.intermediate_size,
         max_positions=c.max_position_embeddings,
         positions="rotary",
-        rotary_fraction=share,
-        rope_theta=theta,
+        **_rope(c),
         norm="rms",
         norm_eps=c.rms_norm_eps,
         activation="swiglu",

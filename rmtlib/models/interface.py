@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.errors import RmtlibError
+
 State = Any
 """A NamedTuple of tensors, each named by its shape."""
 
@@ -40,7 +42,7 @@ class RecurrentModel(Protocol):
         """Read one segment: the outputs at its positions (B, S, D), and the next state.
 
         `lengths_B` counts each sample's real tokens (None: all are real); padding changes neither outputs nor state.
-        `write=False` says that the next state will not be read: the work for it may be left out.
+        `write=False` says that the next state will not be read: the work for it is left out, the state stays as it was.
         `rows_BN`: the outputs are wanted at these positions alone, and are (B, N, D); N may be 0. Work for others may
         be left out, so that outputs, state and gradients are equal up to rounding, not bitwise.
         """
@@ -60,7 +62,15 @@ class RecurrentModel(Protocol):
 
 
 class LanguageModel(nn.Module):
-    """Base of the models whose scores are plain logits."""
+    """Base of the models whose scores are plain logits.
+
+    For generation (`models.generation`) a segment is read piece by piece: opened, extended, closed. This is that of a
+    model for which a segment's border means nothing; one that puts something around a segment has its own.
+    """
+
+    def step(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:
+        """As `RecurrentModel.step`."""
+        raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of chosen rows of `hidden` (..., D)."""
@@ -72,6 +82,18 @@ class LanguageModel(nn.Module):
         exact = torch.promote_types(logits_NV.dtype, torch.float32)
         return F.cross_entropy(logits_NV.to(exact), targets_N, reduction="none")
 
+    def open_segment(self, state: State) -> Any:
+        """The state itself: there is nothing to read before the text."""
+        return state
+
+    def extend(self, segment: Any, input_ids_Bn: Tensor) -> tuple[Tensor, Any]:
+        """Read n more tokens; returns their outputs (B, n, D) and the segment so far."""
+        return self.step(input_ids_Bn, segment)
+
+    def close_segment(self, segment: Any) -> State:
+        """The state after what was read."""
+        return segment
+
 
 def take_rows(x_BTD: Tensor, rows_BN: Tensor) -> Tensor:
     """The rows (B, N, D) at these positions of each sample."""
@@ -81,6 +103,11 @@ def take_rows(x_BTD: Tensor, rows_BN: Tensor) -> Tensor:
 def batch_axis(field: str) -> int:
     """The axis of the batch in a field of a state: 1 for "cache_LBPD"."""
     return field.rsplit("_", 1)[1].index("B")
+
+
+def batch_size(state: State) -> int:
+    """B of a state."""
+    return state[0].shape[batch_axis(state._fields[0])]
 
 
 def detach(state: State) -> State:
@@ -102,3 +129,21 @@ def join(states: Sequence[State]) -> State:
         return states[0]
     axes = [batch_axis(field) for field in states[0]._fields]
     return type(states[0])(*(torch.cat(xs, dim=axis) for axis, *xs in zip(axes, *states, strict=True)))
+
+
+def check_finite(state: State, tokens: int | None = None) -> None:
+    """Refuse a state that has overflowed: call it at the end of a long reading, as it waits for a GPU.
+
+    Args:
+        tokens: how many were read, for the message.
+
+    Raises:
+        RmtlibError: an entry is infinite or not a number.
+    """
+    broken = [field for field, x in zip(state._fields, state, strict=True) if not bool(x.isfinite().all())]
+    if broken:
+        after = "" if tokens is None else f" after {tokens:,} tokens"
+        raise RmtlibError(
+            f"the memory is not finite{after} ({', '.join(broken)}): it has overflowed. "
+            "Start anew from initial_state and read in float32; for an ARMT take DeltaRule(gamma='released')"
+        )

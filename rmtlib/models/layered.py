@@ -24,7 +24,8 @@ from torch import Tensor
 
 from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks, stack
-from rmtlib.models.decoder import Decoder, KeyValues, OpenSegment
+from rmtlib.models.decoder import KeyValues, OpenSegment
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.interface import LanguageModel
 from rmtlib.models.stacked import StackedBlocks, stackable
 
@@ -50,7 +51,7 @@ class LayeredModel(HasMemory, LanguageModel):
 
     has_read_block = False
 
-    def __init__(self, decoder: Decoder, memory_tokens: int):
+    def __init__(self, decoder: Backbone, memory_tokens: int):
         super().__init__()
         if memory_tokens < 1:
             raise ValueError(f"memory_tokens is {memory_tokens}; it must be 1 or more")

@@ -161,20 +161,6 @@ class Mamba(LanguageModel):
         hidden_BND = self.norm(x_BSD if rows_BN is None else take_rows(x_BSD, rows_BN))
         return hidden_BND, MambaState(torch.stack(convs), torch.stack(scans)) if write else state
 
-    # Token by token, for generation: there is nothing to open or to close.
-
-    def open_segment(self, state: MambaState) -> MambaState:
-        """The state itself."""
-        return state
-
-    def extend(self, segment: MambaState, input_ids_Bn: Tensor) -> tuple[Tensor, MambaState]:
-        """Read n more tokens."""
-        return self.step(input_ids_Bn, segment)
-
-    def close_segment(self, segment: MambaState) -> MambaState:
-        """The state itself."""
-        return segment
-
 
 _NAMES = {
     "mixer.in_proj": "into",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rmtlib.models.blocks import Blocks
-from rmtlib.models.decoder import Decoder
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.layered import LayeredModel
 
 
@@ -30,7 +30,7 @@ class PRMT(LayeredModel):
 
     has_read_block = True
 
-    def __init__(self, decoder: Decoder, memory_tokens: int):
+    def __init__(self, decoder: Backbone, memory_tokens: int):
         super().__init__(decoder, memory_tokens)
         self.memory_LMD = nn.Parameter(torch.randn(decoder.config.n_layers, memory_tokens, decoder.config.d_model))
 

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.armt import ARMT
@@ -67,20 +66,3 @@ def size_of(config: Any) -> dict[str, int]:
     with torch.device("meta"):
         model = build(config)
     return {"parameters": sum(p.numel() for p in model.parameters()), "state_size": model.state_size()}
-
-
-def flops_per_token(config: Any, segment_size: int) -> float:
-    """FLOP of the matrix products of a forward step, a token, without the projection to the vocabulary.
-
-    Counted on shapes alone, in a segment late enough for a cache to be full. Scans and other elementwise work are left
-    out.
-    """
-    with torch.device("meta"), torch.no_grad():
-        model = build(config).eval()
-        segment = torch.zeros(1, segment_size, dtype=torch.long)
-        state = model.initial_state(1)
-        for _ in range(-(-getattr(config, "cache", 0) // segment_size)):
-            _, state = model.step(segment, state)
-        with FlopCounterMode(display=False) as counter:
-            model.step(segment, state)
-    return counter.get_total_flops() / segment_size

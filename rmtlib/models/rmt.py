@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks
-from rmtlib.models.decoder import Decoder, OpenSegment
+from rmtlib.models.decoder import OpenSegment
+from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.interface import LanguageModel
 
 MemoryMask = Literal["causal", "bidirectional"]
@@ -43,7 +44,7 @@ class RMT(HasMemory, LanguageModel):
     The initial memory is a parameter of M distinct vectors drawn at the scale of the token embeddings.
     """
 
-    def __init__(self, decoder: Decoder, memory_tokens: int, memory_mask: MemoryMask = "causal"):
+    def __init__(self, decoder: Backbone, memory_tokens: int, memory_mask: MemoryMask = "causal"):
         super().__init__()
         if memory_tokens < 0:
             raise ValueError(f"memory_tokens is {memory_tokens}; it must be 0 or more")

@@ -3,7 +3,7 @@
 Shapes: l layers at once, B batch, T positions, D width, H heads, G key-value heads, E width of a head, O outputs.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def linear(x_lBTD: Tensor, weight_lOD: Tensor, bias_lO: Tensor | None = None) ->
     return out_lNO.unflatten(1, x_lBTD.shape[1:3])
 
 
-def stackable(decoder: nn.Module) -> bool:
+def stackable(decoder: nn.Module) -> TypeGuard[Decoder]:
     """Whether the weights are all that the blocks do: no adapters (LoRA) inside them, no hooks."""
     return isinstance(decoder, Decoder) and all(
         type(part) in PLAIN and not part._forward_hooks and not part._forward_pre_hooks

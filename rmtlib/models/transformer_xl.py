@@ -16,6 +16,7 @@ T = M + S + M new positions, K = P + T keys, R relative distances, N rows, V voc
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -85,6 +86,15 @@ def relative_scores_naive(q_BHTE: Tensor, r_HRE: Tensor, keys: int) -> Tensor:
     return scores
 
 
+class Shared(NamedTuple):
+    """What the attentions of all layers have in common in one pass: embeddings of the distances, mask, two biases."""
+
+    positions_RD: Tensor
+    mask: Tensor
+    content_bias_HE: Tensor
+    position_bias_HE: Tensor
+
+
 class RelativeAttention(nn.Module):
     """Attention over cache and segment: content and position terms, each with a bias of its own on the query side."""
 
@@ -97,22 +107,14 @@ class RelativeAttention(nn.Module):
         self.position = nn.Linear(config.d_model, inner, bias=False)
         self.out = nn.Linear(inner, config.d_model, bias=False)
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        past_BPD: Tensor,
-        positions_RD: Tensor,
-        mask: Tensor,
-        biases: tuple[Tensor, Tensor],
-        first: int = 0,
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, past_BPD: Tensor, shared: Shared, first: int = 0) -> Tensor:
         q_BHTE = self._heads(self.query(x_BTD[:, first:]))
         k_BHKE, v_BHKE = self._heads(self.key_value(torch.cat([past_BPD, x_BTD], dim=1))).chunk(2, dim=-1)
-        r_HRE = self.position(positions_RD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        content_HE, position_HE = (bias.to(q_BHTE.dtype)[:, None] for bias in biases)
-        score_BHTK = (q_BHTE + content_HE) @ k_BHKE.transpose(-1, -2)
-        score_BHTK = score_BHTK + relative_scores(q_BHTE + position_HE, r_HRE, k_BHKE.shape[2])
-        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~mask[:, :, first:], -torch.inf)
+        r_HRE = self.position(shared.positions_RD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        content_H1E, position_H1E = (bias_HE.to(q_BHTE.dtype)[:, None] for bias_HE in shared[2:])
+        score_BHTK = (q_BHTE + content_H1E) @ k_BHKE.transpose(-1, -2)
+        score_BHTK = score_BHTK + relative_scores(q_BHTE + position_H1E, r_HRE, k_BHKE.shape[2])
+        score_BHTK = (score_BHTK / math.sqrt(q_BHTE.shape[-1])).masked_fill(~shared.mask[:, :, first:], -torch.inf)
         mixed_BHTE = score_BHTK.softmax(-1).to(v_BHKE.dtype) @ v_BHKE
         return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
 
@@ -132,17 +134,9 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        past_BPD: Tensor,
-        positions_RD: Tensor,
-        mask: Tensor,
-        biases: tuple[Tensor, Tensor],
-        first: int = 0,
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, past_BPD: Tensor, shared: Shared, first: int = 0) -> Tensor:
         """The outputs of the new positions from `first` on: (B, T - first, D)."""
-        mixed_BTD = self.attention(x_BTD, past_BPD, positions_RD, mask, biases, first)
+        mixed_BTD = self.attention(x_BTD, past_BPD, shared, first)
         x_BTD = self.attention_norm(x_BTD[:, first:] + self.dropout(mixed_BTD))
         fed_BTD = self.down(self.dropout(F.relu(self.up(x_BTD))))
         return self.feed_forward_norm(x_BTD + self.dropout(fed_BTD))
@@ -184,6 +178,13 @@ class TransformerXL(nn.Module):
         """Floats carried from segment to segment, per sample, once the cache is full."""
         c = self.config
         return c.d_model * (c.memory_tokens * c.recurrent + c.cache * c.n_layers)
+
+    def with_cache(self, cache: int) -> "TransformerXL":
+        """A model in eval mode of these very weights, also as they change, with a cache of another length."""
+        with torch.device("meta"):
+            other = TransformerXL(replace(self.config, cache=cache))
+        other.load_state_dict(self.state_dict(), assign=True)
+        return other.eval()
 
     def initial_state(self, batch: int) -> XLState:
         """The learned memory, once per sample, and an empty cache."""
@@ -299,13 +300,14 @@ class TransformerXL(nn.Module):
         """
         x_BTD = self.dropout(x_BTD)
         positions_RD = self.dropout(self._positions(past_LBPD.shape[2] + x_BTD.shape[1], x_BTD))
-        biases, inputs = (self.content_bias_HE, self.position_bias_HE), []
+        shared = Shared(positions_RD, mask, self.content_bias_HE, self.position_bias_HE)
+        inputs: list[Tensor] = []
         for layer, past_BPD in zip(self.layers, past_LBPD, strict=True):
             inputs.append(x_BTD)
             skipped = first if len(inputs) == len(self.layers) else 0
             if skipped == x_BTD.shape[1]:  # no output is wanted
                 return x_BTD[:, skipped:], inputs
-            x_BTD = layer(x_BTD, past_BPD.to(x_BTD.dtype), positions_RD, mask, biases, skipped)
+            x_BTD = layer(x_BTD, past_BPD.to(x_BTD.dtype), shared, skipped)
         return self.dropout(x_BTD), inputs
 
     def _mask(self, blocks: Blocks, state: XLState, earlier: int = 0) -> Tensor:

@@ -115,10 +115,10 @@ def judge(
         by_scale.setdefault(record["scale"], []).append(record)
     return [
         verdict
-        for scale, found in by_scale.items()
+        for scale, runs in by_scale.items()
         if scale != "smoke"
         for claim in claims
-        for verdict in _verdicts(claim, scale, claims, found, arms(found))
+        for verdict in _verdicts(claim, scale, claims, runs, arms(runs))
     ]
 
 
@@ -158,24 +158,24 @@ def _decided(
 
 
 def _described(claim: Claim, scale: str, arms: Arms) -> Verdict:
-    found = effects(claim.test, arms)
+    measured = effects(claim.test, arms)
     lacking = [arm for arm in claim.test.runs if len(arms.get(arm, ())) < RUNS_NEEDED]
     more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
     why = f"fewer than {RUNS_NEEDED} runs of {', '.join(lacking[:4])}{more}" if lacking else ""
     some = any(arms.get(arm) for arm in claim.test.runs)
-    outcome: Outcome = "described" if found else "not enough runs" if some else "not run"
-    return Verdict(claim, scale, outcome, found, why=why)
+    outcome: Outcome = "described" if measured else "not enough runs" if some else "not run"
+    return Verdict(claim, scale, outcome, measured, why=why)
 
 
 def effects(rule: Rule, arms: Arms) -> tuple[Effect, ...]:
     """The rule's contrasts as measured, as far as there are the runs."""
-    found = []
+    measured = []
     for contrast in rule.contrasts:
         n = tuple(len(arms.get(arm, ())) for arm in contrast.weights)
         if min(n) >= RUNS_NEEDED:
-            measured = estimate(contrast, arms)
-            found.append(Effect(in_words(contrast), measured.effect, *measured.interval(), n))
-    return tuple(found)
+            effect = estimate(contrast, arms)
+            measured.append(Effect(in_words(contrast), effect.effect, *effect.interval(), n))
+    return tuple(measured)
 
 
 def below(*pairs: tuple[str, str]) -> Rule:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,6 +65,13 @@ class Panel(NamedTuple):
         yield self.here, "-", None
 
     @property
+    def told(self) -> Iterator[tuple[str, dict[str, Series]]]:
+        """(whose runs, series) as a description has them, without what is empty."""
+        for whose, group in (("runs on this machine", self.here), ("published runs", self.published)):
+            if group:
+                yield whose, group
+
+    @property
     def rows(self) -> dict[str, Series]:
         """Every row once."""
         return self.published | self.here
@@ -77,6 +85,21 @@ def scale_panels(results: Results, metric: str | None = None) -> list[Panel]:
     """A panel for each scale that has any records, smallest first."""
     here, published = results.series(metric, "here"), results.series(metric, "published")
     return [Panel(s, here.get(s, {}), published.get(s, {})) for s in SCALES if s in here or s in published]
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches; what is drawn inside the `with` looks like all others."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(RC):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
+    """The legend below all panels."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def draw_series(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -136,7 +137,8 @@ def select(
     scale = scale or default_scale()
     scales = (*artifact.scales, PILOT) if artifact.trials else artifact.scales
     if scale not in scales:
-        raise RmtlibError(f"unknown scale {scale!r} for {artifact.name}: use one of {', '.join(scales)}")
+        why = f"{artifact.name} has no trials" if scale == PILOT else f"unknown scale {scale!r} for {artifact.name}"
+        raise RmtlibError(f"{why}: use one of {', '.join(scales)}")
     if scale == PILOT:
         return _select_trials(artifact, seeds, rows, tasks)
     count = artifact.default_seeds(scale) if seeds in (None, "") else _seeds(seeds)
@@ -147,7 +149,7 @@ def select(
         names = [row.name for row in artifact.rows]
         for pattern in (patterns := _items(rows, "rows")):
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise RmtlibError(f"no row of {artifact.name} matches {pattern!r}: use {', '.join(names)}")
+                raise RmtlibError(f"no row of {artifact.name} matches {pattern!r}: {_hint(pattern, names)}")
         chosen = [row for row in chosen if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
     if tasks:
         known = list(dict.fromkeys(row.task for row in artifact.rows if row.task))
@@ -171,12 +173,24 @@ def _select_trials(artifact: Artifact, seeds: int | str | None, rows: str | None
     names = {trial.name: (trial.name, trial.config.row) for trial in artifact.trials}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for both in names.values() for name in both):
-            raise RmtlibError(f"no trial of {artifact.name} matches {pattern!r}: use {', '.join(names)}")
+            raise RmtlibError(f"no trial of {artifact.name} matches {pattern!r}: {_hint(pattern, list(names))}")
     return [
         trial.config
         for trial in artifact.trials
         if any(fnmatchcase(name, pattern) for name in names[trial.name] for pattern in patterns)
     ]
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    """What may have been meant by a pattern that matches none of the names; all of them if none is near."""
+    near = [name for name in names if name.startswith(pattern)] or [name for name in names if pattern in name]
+    if not near:
+        near = get_close_matches(pattern, names)
+        return f"did you mean {' or '.join(near)}?" if near else f"use {', '.join(names)}"
+    if len(near) == 1:
+        return f"did you mean {near[0]}?"
+    wider = f"{pattern}*" if near[0].startswith(pattern) else f"*{pattern}*"
+    return f"{wider!r} would match {', '.join(near[:3])}" + f" and {len(near) - 3} more" * (len(near) > 3)
 
 
 def _items(text: Any, what: str) -> list[str]:

@@ -122,25 +122,17 @@ def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None =
     )
 
 
-def _measured(
-    artifact: Artifact, config: RunConfig, records: list[dict[str, Any]], kind: str
-) -> tuple[float, str] | None:
-    """Seconds of a run by finished ones (of its scale, or trials), and how that was found."""
+def _measured(artifact: Artifact, config: RunConfig, records: list[dict[str, Any]]) -> tuple[float, str] | None:
+    """Seconds of a run by finished ones on such a device (of its scale, or trials), and how that was found."""
     cost = artifact.cost(config)
-    alike = [
-        record
-        for record in records
-        if record["wall_s"] > 0
-        and record["tokens"] > 0
-        and (record["hardware"].get("gpu") is not None) == (kind == "gpu")
-    ]
-    planned = {record["run_id"]: _planned(artifact, record) for record in alike}
-    same_row = [record for record in alike if record["row"] == config.row]
+    records = [record for record in records if record["wall_s"] > 0 and record["tokens"] > 0]
+    planned = {record["run_id"]: _planned(artifact, record) for record in records}
+    same_row = [record for record in records if record["row"] == config.row]
     if same_row:
         ratios = [record["wall_s"] / planned[record["run_id"]].tokens for record in same_row]
         return cost.tokens * median(ratios), _basis(same_row, "of this row")
-    ratios = [record["wall_s"] / flops for record in alike if (flops := planned[record["run_id"]].flops)]
-    return (cost.flops * median(ratios), _basis(alike, "of other rows, by FLOP")) if ratios else None
+    ratios = [record["wall_s"] / flops for record in records if (flops := planned[record["run_id"]].flops)]
+    return (cost.flops * median(ratios), _basis(records, "of other rows, by FLOP")) if ratios else None
 
 
 def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
@@ -152,12 +144,6 @@ def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
         return artifact.cost(RunConfig.from_json(record["config"]))
     except RmtlibError:
         return Cost(record["tokens"], 0.0, 0, 0)
-
-
-def _peak(record: dict[str, Any], on_gpu: bool) -> int | None:
-    """The record's peak memory, if it was made on the kind of device that is asked for."""
-    alike = (record["hardware"].get("gpu") is not None) == on_gpu
-    return int(record["peak_memory_bytes"]) or None if alike else None
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
@@ -185,16 +171,18 @@ def plan(
     gpu_scale = _on_gpu(scale)
     jobs = jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
-    local = _good_local(artifact.name, scale, runs_dir)
-    records = list({record["run_id"]: record for record in published + local}.values())
+    every = {record["run_id"]: record for record in published + _good_local(artifact.name, scale, runs_dir)}
     trials = find_records(artifact.name, scale=PILOT, where=(results_dir,)) if scale == "medium" else []
+    records, trials = (
+        [record for record in some if (record["hardware"].get("gpu") is not None) == gpu_scale]
+        for some in (every.values(), trials)
+    )
+    peaks = {record["run_id"]: int(record["peak_memory_bytes"]) for record in records}
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
         cost = artifact.cost(config)
-        kind = "gpu" if gpu_scale else "cpu"
-        measured = _measured(artifact, config, records, kind) or _measured(artifact, config, trials, kind)
-        peak = next((_peak(record, gpu_scale) for record in records if record["run_id"] == config.id), None)
+        measured = _measured(artifact, config, records) or _measured(artifact, config, trials)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
             measured = cost.flops / device["flops"], "computed"
@@ -209,8 +197,8 @@ def plan(
                 "flops": cost.flops,
                 "seconds": measured[0],
                 "basis": measured[1],
-                "memory_bytes": peak or cost.memory_bytes,
-                "memory_basis": "measured" if peak else "computed",
+                "memory_bytes": peaks.get(config.id) or cost.memory_bytes,
+                "memory_basis": "measured" if peaks.get(config.id) else "computed",
                 "disk_bytes": cost.disk_bytes,
             }
         )
@@ -302,20 +290,9 @@ def status(
     for artifact in artifacts:
         name = artifact.name
         for folder in sorted(path for path in (Path(runs_dir) / name).glob("*") if (path / "config.json").exists()):
-            entry: dict[str, Any] = {
-                "artifact": name,
-                "row": None,
-                "scale": None,
-                "seed": None,
-                "run_id": folder.name,
-                "state": "damaged",
-                "done": 0.0,
-                "stage": None,
-                "folder": str(folder),
-                "published": None,
-                "finished": None,
-                "wall_s": None,
-            }
+            entry: dict[str, Any] = dict.fromkeys(("row", "scale", "seed", "published", "finished", "wall_s"))
+            entry |= {"artifact": name, "run_id": folder.name, "folder": str(folder)}
+            entry |= {"state": "damaged", "done": 0.0, "stage": None}
             try:
                 config = read_config(folder)
                 entry.update(row=config.row, scale=config.scale, seed=config.seed, run_id=config.id)
@@ -330,15 +307,8 @@ def status(
         for record in published:
             entry = entries.setdefault(
                 record["run_id"],
-                {
-                    **{key: record[key] for key in ("artifact", "row", "scale", "seed", "run_id")},
-                    "state": "published",
-                    "done": 1.0,
-                    "stage": None,
-                    "folder": None,
-                    "finished": record["finished"],
-                    "wall_s": record["wall_s"],
-                },
+                {key: record[key] for key in ("artifact", "row", "scale", "seed", "run_id", "finished", "wall_s")}
+                | {"state": "published", "done": 1.0, "stage": None, "folder": None},
             )
             entry["published"] = str(record_path(record, results_dir))
     return list(entries.values())

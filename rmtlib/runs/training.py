@@ -37,12 +37,9 @@ def train(
         Stopped: asked to stop; there is a checkpoint.
     """
 
-    def progress(label: str, step: int, steps: int, **numbers: float) -> None:
-        state = trainer.state
-        done = share(work, state.stage, state.step / source.steps(state.stage))
-        folder.progress(label, step, steps, done=done, **numbers)
+    def progress(label: str, step: int, steps: int, stage: int, part: float, **numbers: float) -> None:
+        folder.progress(label, step, steps, done=share(work, stage, part), **numbers)
 
-    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, **options)
-    trainer.fit()
+    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, **options).fit()
     model.eval()
     return trainer

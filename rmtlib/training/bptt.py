@@ -21,9 +21,9 @@ from torch import Tensor
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.interface import RecurrentModel, State
+from rmtlib.models.reading import labelled_loss, read, segment_loss
 from rmtlib.segments import Segment
 from rmtlib.training.graphs import hand_back, leaves, take_gradients
-from rmtlib.training.reading import labelled_loss, read, segment_loss
 from rmtlib.training.recompute import Rebuilds, rebuilt_backward, recomputed_loss
 from rmtlib.training.stream_config import Replay
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rmtlib.models.interface import RecurrentModel, State
+from rmtlib.models.reading import segment_loss
 from rmtlib.segments import Segment
 from rmtlib.training.graphs import hand_back, take_gradients
-from rmtlib.training.reading import segment_loss
 
 
 @runtime_checkable

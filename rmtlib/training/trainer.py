@@ -49,7 +49,8 @@ class Trainer:
         source: what it is trained on, and how.
         folder: made if it is not there.
         validate: ``validate(model, stage)`` scores the model on held-out text; higher is better.
-        progress: ``progress(label, step, steps, **numbers)`` is called at every step.
+        progress: ``progress(label, step, steps, stage, part, **numbers)`` is called at every step: steps of the whole
+            training, and which part of the stage's own is done.
         should_stop: asked at every step boundary; True saves a checkpoint and raises `Stopped`.
         enough: a score at which a stage ends at once.
         clip_value: clip every entry of the gradient at it instead of the gradient's norm.
@@ -106,7 +107,8 @@ class Trainer:
             if state.step == steps[stage] or _crossed(first, state.step, source.evaluate_every(stage)):
                 self._score()
             done = sum(steps[:stage]) + state.step
-            self.progress(source.label(stage), done, sum(steps), loss=loss, tokens=state.tokens)
+            part = state.step / steps[stage]
+            self.progress(source.label(stage), done, sum(steps), stage, part, loss=loss, tokens=state.tokens)
             if time.monotonic() - self.saved >= SAVE_SECONDS:
                 self.save()
 

@@ -1,5 +1,8 @@
 """What the paper says, as contrasts."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from rmtlib.evaluation.decisions import Contrast, Rule
 from rmtlib.report.claims import Claim
 
@@ -17,9 +20,9 @@ CLAIMS = (
 )
 
 
-def arms(records):
+def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Row -> error after the last step, seed by seed."""
-    found = {}
+    by_row: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
-        found.setdefault(record["row"], []).append(record["metrics"]["errors"][-1][1])
-    return found
+        by_row.setdefault(record["row"], []).append(record["metrics"]["errors"][-1][1])
+    return by_row

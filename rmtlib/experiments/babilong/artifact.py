@@ -14,11 +14,13 @@ from rmtlib.data import sources
 from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.rows import ROWS
+from rmtlib.experiments.babilong.rules import SEEDS
 from rmtlib.experiments.babilong.scales import gpu_from_scratch, settings
 from rmtlib.experiments.babilong.settings import Params, cost
+from rmtlib.experiments.babilong.trials import TRIALS
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_exact_match, differs
-from rmtlib.runs.spec import Cost, Result, RunConfig
+from rmtlib.runs.spec import Cost, Result, RunConfig, Trial
 from rmtlib.settings import from_dict, to_params
 
 if TYPE_CHECKING:
@@ -40,12 +42,17 @@ class Figure5(Artifact):
     name = "figure-5"
     title = "RMT on five BABILong tasks, over training seeds"
     rows = ROWS
+    scales = ("smoke", "small", "medium", "gpu", "paper")
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return TRIALS
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
-        return ("qa1",) if scale in ("smoke", "small") else TASKS
+        return ("qa1",) if scale in ("smoke", "small", "medium") else TASKS
 
     def default_seeds(self, scale: str) -> int:
-        return 1 if scale == "smoke" else 3
+        return {"smoke": 1, "medium": SEEDS}.get(scale, 3)
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch what runs of these rows can use, if it can be had; `config` then sees what is there."""
@@ -102,7 +109,7 @@ class Figure5(Artifact):
         for segments, point in points.items():
             if why := differs(point, {"tokens": int(segments) * params.train.segment_size}, f"at {segments} segments "):
                 return why
-            if point["n"] > params.test_samples[segments]:  # fewer where few questions' facts fit into the context
+            if point["n"] > params.test_samples[segments]:  # fewer if the facts of few questions fit into the context
                 return f"at {segments} segments n is {point['n']}, the settings give {params.test_samples[segments]}"
         expected = {"train_segments": max(stage.segments for stage in params.train.stages)}
         return differs(metrics, expected) or differs(metrics, model_size(params))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rmtlib.report.figures import (
@@ -12,17 +12,18 @@ from rmtlib.report.figures import (
     ORANGE,
     PAPER_GROUND,
     PINK,
-    RC,
     RED,
     Panel,
+    draw_legend,
     draw_series,
     grey_line,
     legend_handles,
     mark_trained,
+    new_figure,
     scale_panels,
     style_of,
 )
-from rmtlib.report.measurements import Measurement, Results, Series, short_count
+from rmtlib.report.measurements import Results, Series, short_count
 from rmtlib.report.tables import plural
 
 if TYPE_CHECKING:
@@ -38,18 +39,14 @@ DOTTED = (0, (1, 2))
 
 def figure(results: Results) -> Figure:
     """Runs on this machine are solid and filled, published ones dashed and hollow."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     panels, recency = scale_panels(results), results.series(RECENCY)
     count = len(panels) + 1
     columns = min(count, 2)
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(4.1 * columns, 3.0 * -(-count // columns) + 0.7), layout="constrained")
+    with new_figure(4.1 * columns, 3.0 * -(-count // columns) + 0.7) as figure:
         axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=True).ravel()
         for ax, panel in zip(axes, panels, strict=False):
             _draw_scale(ax, panel, recency.get(panel.scale, {}))
-        _draw_paper(axes[len(panels)], _by_task(results.printed))
+        _draw_paper(axes[len(panels)], printed_by_task(results))
         for ax in axes[count:]:
             ax.remove()
         for ax in axes[:count]:
@@ -57,19 +54,19 @@ def figure(results: Results) -> Figure:
             ax.set_xlabel("context length in tokens")
             if ax.get_subplotspec().is_first_col():
                 ax.set_ylabel("exact match")
-        tasks = [*_by_task(results.printed), *(row for panel in panels for row in panel.rows)]
+        tasks = [*printed_by_task(results), *(row for panel in panels for row in panel.rows)]
         handles = legend_handles({task: task for task in tasks}, STYLES, panels)
         handles.append(grey_line("training length", "-."))
         handles += [grey_line("naming the most recent place", DOTTED)] * bool(recency)
-        columns = 6 if columns > 1 else 4
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        draw_legend(figure, handles, 6 if columns > 1 else 4)
     return figure
 
 
-def _by_task(printed: Iterable[Measurement]) -> dict[str, list[tuple[float, float]]]:
-    tasks: dict[str, list[tuple[float, float]]] = {}
-    for m in printed:
-        tasks.setdefault(m.row, []).append((m.x or 0, m.value))
+def printed_by_task(results: Results) -> dict[str, dict[int, float]]:
+    """The paper's values: task -> context length in tokens -> exact match."""
+    tasks: dict[str, dict[int, float]] = {}
+    for m in results.printed:
+        tasks.setdefault(m.row, {})[m.tokens or 0] = m.value
     return tasks
 
 
@@ -97,14 +94,21 @@ def _stories(shown: Sequence[Series]) -> str:
     return "stories: bAbI's files" + (f"; simulated: {', '.join(dict.fromkeys(simulated))}" if simulated else "")
 
 
-def _draw_paper(ax: Axes, tasks: dict[str, list[tuple[float, float]]]) -> None:
+def _draw_paper(ax: Axes, tasks: dict[str, dict[int, float]]) -> None:
     for task, points in tasks.items():
         style = style_of(STYLES, task)
-        x, y = zip(*points, strict=True)
-        ax.plot(x, y, color=style.colour, marker=style.marker, markersize=3, linewidth=1.2, alpha=0.75)
+        ax.plot(
+            list(points),
+            list(points.values()),
+            color=style.colour,
+            marker=style.marker,
+            markersize=3,
+            linewidth=1.2,
+            alpha=0.75,
+        )
     ax.axvline(PAPER_TRAIN_TOKENS, color=GREY, linewidth=1, linestyle="-.", zorder=2)
     ax.set_facecolor(PAPER_GROUND)
-    _context_axis(ax, sorted({x for points in tasks.values() for x, _ in points}))
+    _context_axis(ax, sorted({x for points in tasks.values() for x in points}))
     ax.set_title(f"paper (Table 4): GPT-2, trained up to {short_count(PAPER_TRAIN_TOKENS)}")
 
 
@@ -122,15 +126,13 @@ def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Exact match against context length in tokens, on a logarithmic axis."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
-            if group:
-                tasks = "; ".join(_in_words(series) for series in group.values())
-                text.append(f"Panel {panel.scale} scale, {whose}, {_stories(list(group.values()))}: {tasks}.")
-    parts = [
-        f"{task} from {points[0][1]:.2f} at {short_count(round(points[0][0]))} to {points[-1][1]:.2f} at "
-        f"{short_count(round(points[-1][0]))}"
-        for task, points in _by_task(results.printed).items()
-    ]
+        for whose, group in panel.told:
+            tasks = "; ".join(_in_words(series) for series in group.values())
+            text.append(f"Panel {panel.scale} scale, {whose}, {_stories(list(group.values()))}: {tasks}.")
+    parts = []
+    for task, points in printed_by_task(results).items():
+        (first, start), *_, (last, end) = points.items()
+        parts.append(f"{task} from {start:.2f} at {short_count(first)} to {end:.2f} at {short_count(last)}")
     trained = short_count(PAPER_TRAIN_TOKENS)
     return " ".join([*text, f"Panel of the paper's values, GPT-2 trained up to {trained}: {'; '.join(parts)}."])
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.babilong.claims import CLAIMS
-from rmtlib.experiments.babilong.figure import FILES, PAPER_TRAIN_TOKENS, RECENCY, SIMULATED, STYLES, alt, figure
+from rmtlib.experiments.babilong.figure import (
+    FILES,
+    PAPER_TRAIN_TOKENS,
+    RECENCY,
+    SIMULATED,
+    STYLES,
+    alt,
+    figure,
+    printed_by_task,
+)
 from rmtlib.experiments.babilong.rows import ROWS
 from rmtlib.experiments.babilong.rules import arms
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
@@ -42,13 +51,6 @@ def printed() -> Iterator[Measurement]:
                 )  # fmt: skip
 
 
-def _printed_by_task(results: Results) -> dict[str, dict[int, float]]:
-    tasks: dict[str, dict[int, float]] = {}
-    for m in results.printed:
-        tasks.setdefault(m.row, {})[m.tokens or 0] = m.value
-    return tasks
-
-
 def accuracy_table(results: Results, scale: str) -> Table | None:
     """Exact match at one scale: a row for each context length, a column for each task."""
     tasks = results.series().get(scale)
@@ -80,7 +82,7 @@ def comparison_table(results: Results) -> Table:
     ours = {scale: tasks for scale, tasks in results.series().items() if scale != "smoke"}
     paper = {
         task: {tokens // PAPER_TRAIN_TOKENS: value for tokens, value in values.items()}
-        for task, values in _printed_by_task(results).items()
+        for task, values in printed_by_task(results).items()
     }
     multiples = sorted({m for column in paper.values() for m in column if 1 <= m <= 64})
     body: list[tuple[Cell, ...]] = []
@@ -103,7 +105,7 @@ def comparison_table(results: Results) -> Table:
 
 def paper_table(results: Results) -> Table:
     """The paper's accuracies as printed: a row for each context length, a column for each task."""
-    tasks = _printed_by_task(results)
+    tasks = printed_by_task(results)
     body = tuple(
         (
             short_count(length) + (" (longest trained)" if length == PAPER_TRAIN_TOKENS else ""),
@@ -129,7 +131,6 @@ def caption(results: Results) -> str:
 
 def report() -> Report:
     """All parts of Figure 5's pages."""
-    values: Iterable[Measurement] = printed()
     return Report(
         measure=measure,
         styles=STYLES,
@@ -141,5 +142,5 @@ def report() -> Report:
         paper=paper_table,
         claims=CLAIMS,
         arms=arms,
-        printed=tuple(values),
+        printed=tuple(printed()),
     )

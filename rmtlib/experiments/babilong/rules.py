@@ -34,7 +34,7 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     is lost between these, "fall to the longest" what is lost up to the longest context, "slope" the change per doubling
     of the context, "deviation trained" and "deviation far" the distance from the median over seeds.
     """
-    found: dict[str, list[float]] = {}
+    by_arm: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics, row = record["metrics"], record["row"]
         accuracy = {point["segments"]: point["correct"] / point["n"] for point in metrics["exact_match"]}
@@ -46,11 +46,11 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
             far = accuracy[BEYOND * trained]
             numbers |= {"far": far, "fall": accuracy[trained] - far}
         for name, value in numbers.items():
-            found.setdefault(f"{row}: {name}", []).append(value)
-    for name in [name for name in found if name.endswith((": trained", ": far"))]:
-        row, _, where = name.partition(": ")
-        found[f"{row}: deviation {where}"] = [abs(value - median(found[name])) for value in found[name]]
-    return found
+            by_arm.setdefault(f"{row}: {name}", []).append(value)
+    for name in [name for name in by_arm if name.endswith((": trained", ": far"))]:
+        row, _, at = name.partition(": ")
+        by_arm[f"{row}: deviation {at}"] = [abs(value - median(by_arm[name])) for value in by_arm[name]]
+    return by_arm
 
 
 def slope(accuracy: Mapping[int, float]) -> float:

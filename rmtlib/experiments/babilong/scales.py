@@ -65,49 +65,14 @@ def _smoke(task: str, seed: int) -> Params:
     )
 
 
-def _gpu(task: str, seed: int) -> Params:
-    """SmolLM2 fine-tuned with the papers' curriculum in a few thousand steps less."""
-    return Params(
-        backbone="smollm2",
-        memory_tokens=16,
-        memory_mask="causal",
-        tokenizer="smollm2",
-        questions="auto",
-        background="baseten",
-        join="space",
-        every_question=False,
-        train=TrainConfig(
-            stages=_stages((1, 2, 4, 8, 16, 32), (200,) * 6, 5e-5),
-            segment_size=512,
-            batch_size=32,
-            seed=seed,
-            precision="bf16",
-            recompute=True,
-            evaluate_every=50,
-            patience=6,
-        ),
-        validation_samples=100,
-        test_samples={str(2**n): 200 if n < 8 else 20 for n in range(1, 12)} | {"19532": 4},
-        evaluation_batch=64,
-    )
-
-
-def gpu_from_scratch(task: str, seed: int) -> Params:
-    """Where SmolLM2's weights are not at hand: the recipe of the small scale, eight layers deep."""
-    gpu = _gpu(task, seed)
+def _medium(task: str, seed: int) -> Params:
+    """The model of `small` with a longer curriculum, up to eight segments, read to eight times that length."""
+    small = _small(task, seed)
+    stages = _stages((0, 1, 2, 4, 6, 8), (300, 300, 400, 600, 600, 1200), 3e-3)
     return replace(
-        gpu,
-        backbone=DecoderConfig(vocab_size=50_257, d_model=512, n_layers=8, n_heads=8, positions="rotary", conv_taps=6),
-        tokenizer="gpt2",
-        every_question=True,
-        train=replace(
-            gpu.train,
-            stages=_stages((0, 1, 2, 4, 8, 16, 32), (2000, 500, 500, 400, 300, 200, 200), 5e-4),
-            horizon=1.0,
-            beta2=0.99,
-            evaluate_every=100,
-            patience=100,
-        ),
+        small,
+        train=replace(small.train, stages=stages),
+        test_samples={str(n): 500 if n <= 16 else 250 for n in (1, 2, 4, 8, 16, 32, 64)},
     )
 
 
@@ -140,7 +105,49 @@ def _paper(task: str, seed: int) -> Params:
     )
 
 
-_SCALES = {"smoke": _smoke, "small": _small, "gpu": _gpu, "paper": _paper}
+def _gpu(task: str, seed: int) -> Params:
+    """SmolLM2 fine-tuned with the papers' curriculum in a few thousand steps less."""
+    paper = _paper(task, seed)
+    return replace(
+        paper,
+        backbone="smollm2",
+        tokenizer="smollm2",
+        questions="auto",
+        background="baseten",
+        join="space",
+        train=replace(
+            paper.train,
+            stages=_stages((1, 2, 4, 8, 16, 32), (200,) * 6, 5e-5),
+            batch_size=32,
+            warmup=0.1,
+            evaluate_every=50,
+            patience=6,
+        ),
+        validation_samples=100,
+        test_samples={str(2**n): 200 if n < 8 else 20 for n in range(1, 12)} | {"19532": 4},
+    )
+
+
+def gpu_from_scratch(task: str, seed: int) -> Params:
+    """If SmolLM2's weights are not at hand: the recipe of the small scale, eight layers deep."""
+    gpu = _gpu(task, seed)
+    return replace(
+        gpu,
+        backbone=DecoderConfig(vocab_size=50_257, d_model=512, n_layers=8, n_heads=8, positions="rotary", conv_taps=6),
+        tokenizer="gpt2",
+        every_question=True,
+        train=replace(
+            gpu.train,
+            stages=_stages((0, 1, 2, 4, 8, 16, 32), (2000, 500, 500, 400, 300, 200, 200), 5e-4),
+            horizon=1.0,
+            beta2=0.99,
+            evaluate_every=100,
+            patience=100,
+        ),
+    )
+
+
+_SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}
 
 
 def settings(task: str, scale: str, seed: int) -> Params:

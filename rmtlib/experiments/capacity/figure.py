@@ -12,14 +12,15 @@ from rmtlib.report.figures import (
     GREY,
     ORANGE,
     PINK,
-    RC,
     RED,
     Panel,
     Style,
+    draw_legend,
     draw_series,
     grey_line,
     legend_handles,
     mark_trained,
+    new_figure,
     scale_panels,
     style_of,
 )
@@ -52,12 +53,8 @@ def of_task(group: dict[str, Series], task: str) -> dict[str, Series]:
 
 def figure(results: Results) -> Figure:
     """Runs on this machine are solid and filled, published ones dashed and hollow. The paper prints no numbers."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     panels = scale_panels(results)
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(8.2, 3.1 * max(len(panels), 1) + 0.7), layout="constrained")
+    with new_figure(8.2, 3.1 * max(len(panels), 1) + 0.7) as figure:
         axes = figure.subplots(max(len(panels), 1), 2, squeeze=False)
         for pair, panel in zip(axes, panels, strict=False):
             for ax, task in zip(pair, TASKS, strict=True):
@@ -69,7 +66,7 @@ def figure(results: Results) -> Figure:
         drawn = {row.rpartition("-")[0]: None for panel in panels for row in panel.rows}
         handles = legend_handles({model: MODELS[model] for model in drawn}, STYLES, panels)
         handles += [grey_line("most pairs in training", "-."), grey_line("all stored; chance", ":")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        draw_legend(figure, handles, 4)
     return figure
 
 
@@ -97,7 +94,7 @@ def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Left: pairs stored against pairs in the context. Right: exact match against updates, logarithmic."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
+        for whose, group in panel.told:
             for task in TASKS:
                 parts = [_in_words(task, model, series) for model, series in of_task(group, task).items()]
                 if parts:

@@ -48,14 +48,14 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     exact match after as many updates as training had, and "<row>: fall", what it loses from there to `FORGETTING` times
     as many updates.
     """
-    found: dict[str, list[float]] = {}
+    by_arm: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics = record["metrics"]
         accuracy = {point["pairs"]: point["correct"] / point["n"] for point in metrics["exact_match"]}
         row, trained = record["row"], metrics["train_segments"] - 1
         if row.endswith("remember") and ASKED in accuracy:
-            found.setdefault(row, []).append(pairs_stored(accuracy[ASKED], ASKED, metrics["values"]))
+            by_arm.setdefault(row, []).append(pairs_stored(accuracy[ASKED], ASKED, metrics["values"]))
         elif row.endswith("rewrite") and {trained, FORGETTING * trained} <= set(accuracy):
-            found.setdefault(f"{row}: trained", []).append(accuracy[trained])
-            found.setdefault(f"{row}: fall", []).append(accuracy[trained] - accuracy[FORGETTING * trained])
-    return found
+            by_arm.setdefault(f"{row}: trained", []).append(accuracy[trained])
+            by_arm.setdefault(f"{row}: fall", []).append(accuracy[trained] - accuracy[FORGETTING * trained])
+    return by_arm

@@ -41,11 +41,11 @@ def _equal_memory(artifact: str) -> Names:
 def _caches(artifact: str) -> Names:
     """(larger, smaller) of all Tr-XL rows that are neighbours in the size of their cache, segment by segment."""
     rows = [row for row in TABLES[artifact] if row.kind == "Tr-XL" and not row.double]
-    found = []
+    pairs = []
     for segment in dict.fromkeys(row.segment for row in rows):
         ordered = sorted((row for row in rows if row.segment == segment), key=lambda row: row.cache)
-        found += [(b.name, a.name) for a, b in pairwise(ordered)]
-    return found
+        pairs += [(b.name, a.name) for a, b in pairwise(ordered)]
+    return pairs
 
 
 def _shared(artifact: str, table: str) -> tuple[Claim, ...]:

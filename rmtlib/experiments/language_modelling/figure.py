@@ -14,10 +14,11 @@ from rmtlib.report.figures import (
     GREY,
     PAPER_GROUND,
     PINK,
-    RC,
     RED,
     Panel,
     Style,
+    draw_legend,
+    new_figure,
     scale_panels,
     style_of,
 )
@@ -53,14 +54,10 @@ def _style(artifact: str, row: str) -> Style:
 
 def figure(artifact: str, results: Results) -> Figure:
     """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     panels = scale_panels(results) or [Panel("", {}, {})]
     heights = [max(1.6, 0.22 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
     ratios = [height for values in heights for height in (values, 2.4)]
-    with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(8.2, sum(ratios) + 0.6), layout="constrained")
+    with new_figure(8.2, sum(ratios) + 0.6) as figure:
         grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
         for index, panel in enumerate(panels):
             cells = (grid[2 * index, 0], grid[2 * index, 1], grid[2 * index + 1, :])
@@ -79,7 +76,7 @@ def figure(artifact: str, results: Results) -> Figure:
             training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
         handles = _handles({row.kind for row in TABLES[artifact]})
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+        draw_legend(figure, handles, len(handles))
     return figure
 
 
@@ -176,10 +173,9 @@ def alt(artifact: str, results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = [f"Test {UNITS[artifact]} row by row, the paper's values of the same rows, and validation during training."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
-            if group:
-                values = "; ".join(_in_words(artifact, series) for series in group.values())
-                text.append(f"{panel.scale} scale{_other_text(artifact, group)}, {whose}: {values}.")
+        for whose, group in panel.told:
+            values = "; ".join(_in_words(artifact, series) for series in group.values())
+            text.append(f"{panel.scale} scale{_other_text(artifact, group)}, {whose}: {values}.")
     printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[artifact] if row.printed)
     return " ".join([*text, f"The paper: {printed}."])
 

@@ -75,21 +75,37 @@ def _column_note(artifact: str, scale: str, rows: Mapping[str, Series]) -> str:
     return f" Column {scale}:{note}" if note else ""
 
 
+def _better_than(artifact: str, series: Series, rows: Mapping[str, Series]) -> str:
+    """The n-gram rows of the same scale that have a worse mean than this row, which is no n-gram itself."""
+    n_grams = {name: other for name, other in rows.items() if table_row(artifact, name).order}
+    if series.row in n_grams:
+        return ""
+    beaten = [name for name, other in n_grams.items() if series.first.mean < other.first.mean]
+    return ", ".join(beaten) or ("no n-gram" if n_grams else "no n-gram was run")
+
+
 def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     """The rows that were run at one scale, with the sizes they had there."""
     rows = results.series().get(scale)
     if not rows:
         return None
     body = tuple(
-        (name, *_sizes(s), str(s.records[0]["metrics"]["state_size"]), value_cell(s.first, DIGITS[artifact]))
+        (
+            name,
+            *_sizes(s),
+            str(s.records[0]["metrics"]["state_size"]),
+            value_cell(s.first, DIGITS[artifact]),
+            _better_than(artifact, s, rows),
+        )
         for name, s in rows.items()
     )
     unit, note = UNITS[artifact], _corpus_note(artifact, next(iter(rows.values())))
     return Table(
         f"What each row has in state and reaches in test {unit}, {scale} scale: mean ± standard deviation over seeds. "
         "Cache, memory and segment are in tokens (an n-gram row's segment is n); state is floats carried from segment "
-        f"to segment, per stream. Lower is better.{note}",
-        ("row", "cache", "memory", "segment", "state", unit),
+        f"to segment, per stream. Lower is better; the last column says which n-grams of the same training text a row "
+        f"beats.{note}",
+        ("row", "cache", "memory", "segment", "state", unit, "better than"),
         body,
     )
 

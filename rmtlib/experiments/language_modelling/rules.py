@@ -15,7 +15,7 @@ SPREAD = {"enwik8": 0.003, "wikitext-103": 0.003}
 
 
 def _paper(artifact: str, row: str) -> float:
-    """The paper's value of a row; where it prints none, the mean of the authors' runs."""
+    """The paper's value of a row; if it prints none, the mean of the authors' runs."""
     return float(table_row(artifact, row).paper["mean"])
 
 
@@ -73,7 +73,7 @@ RULES: dict[str, dict[str, Rule]] = {"enwik8": _enwik8(), "wikitext-103": _wikit
 
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     """The numbers that the rules compare: row -> test value of each seed, from the records of one scale."""
-    found: dict[str, list[float]] = {}
+    by_arm: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
-        found.setdefault(record["row"], []).append(record["metrics"]["value"])
-    return found
+        by_arm.setdefault(record["row"], []).append(record["metrics"]["value"])
+    return by_arm

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +13,6 @@ from rmtlib.evaluation.language import Likelihood, likelihood
 from rmtlib.evaluation.ngrams import ngram_likelihood
 from rmtlib.experiments.language_modelling.settings import NGramParams, Params, work
 from rmtlib.models.registry import build, size_of
-from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.training import default_device, train
@@ -76,32 +76,26 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     folder.progress("preparing data", 0, 1)
     corpus = open_corpus(params)
     model = build(params.model, seed=config.seed).to(device)
+    reader = model.with_cache(params.evaluation["cache"])  # longer than in training for the rows of segment 512
     if params.compile and device.type == "cuda":
         # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
         torch._dynamo.config.recompile_limit = 32
-        model.step = torch.compile(model.step)
+        model.step, reader.step = torch.compile(model.step), torch.compile(reader.step)
+    measure = partial(
+        likelihood,
+        reader,
+        segment_size=params.evaluation["segment"],
+        columns=params.evaluation["columns"],
+        device=device,
+    )
 
-    def measure(model: TransformerXL, split: str) -> Likelihood:
-        """The likelihood of a split; the cache may be longer in evaluation than in training (rows of segment 512)."""
-        trained = model.config
-        model.config = replace(trained, cache=params.evaluation["cache"])
-        try:
-            return likelihood(
-                model,
-                getattr(corpus, split),
-                params.evaluation["segment"],
-                columns=params.evaluation["columns"],
-                device=device,
-                should_stop=folder.should_stop if split == "test" else lambda: False,
-            )
-        finally:
-            model.config = trained
+    def validate(_: Any, stage: int) -> float:
+        return -value_of(measure(corpus.validation), unit)
 
-    source = StreamSource(config, corpus.train)
-    trainer = train(model, source, lambda model, _: -value_of(measure(model, "validation"), unit), folder, parts)
+    trainer = train(model, StreamSource(config, corpus.train), validate, folder, parts)
     folder.progress("testing", 0, 1, done=share(parts, 1, 0.0), tokens=trainer.state.tokens)
     with autocast(device, config.precision):
-        result = measure(model, "test")
+        result = measure(corpus.test, should_stop=folder.should_stop)
     validation = [[step, -score] for _, step, score in trainer.curve("validation")]
     per_loss = 1 / math.log(2) if unit == "bpc" else 1.0
     return Result(

@@ -46,12 +46,17 @@ def read(
 
         for hidden_BSD in model.forward_diagonal(feed(), state):
             segment = waiting.popleft()
-            rows_BN = segment.labelled().rows_BN
-            yield segment, hidden_BSD if rows_BN is None else take_rows(hidden_BSD, rows_BN)
+            yield segment, wanted_rows(segment, hidden_BSD)
         return
     for s, segment in enumerate(chain([first], segments)):
         hidden_BND, state = _step(model, segment, state, s < count - 1)
         yield segment, hidden_BND
+
+
+def wanted_rows(segment: Segment, hidden_BSD: Tensor) -> Tensor:
+    """Of all outputs of a segment those at its `labelled().rows_BN`: (B, N, D)."""
+    rows_BN = segment.labelled().rows_BN
+    return hidden_BSD if rows_BN is None else take_rows(hidden_BSD, rows_BN)
 
 
 def labelled_loss(model: RecurrentModel, segment: Segment, hidden_BND: Tensor) -> Tensor:

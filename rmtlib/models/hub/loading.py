@@ -1,0 +1,67 @@
+"""Loading a saved model strictly: a folder that is not wholly this model is an error, in one line.
+
+Hugging Face's own loading only warns, and leaves memory that is missing in a file uninitialised.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from rmtlib.errors import RmtlibError
+from rmtlib.models.backbones import from_pretrained, refuse_pickles
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
+    """What `original`, Hugging Face's `from_pretrained`, makes of a folder or a name on the hub.
+
+    Raises:
+        RmtlibError: another kind of model, weights as a pickle, a file that cannot be read, or a tensor that is
+            missing, unexpected or of another shape.
+    """
+    what = f"{cls.__name__} {where!r}"
+    refuse_pickles(what, where)
+    of_hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+    if not isinstance(options.get("config"), PretrainedConfig) and not (Path(where) / "adapter_config.json").is_file():
+        values, _ = from_pretrained(what, PretrainedConfig.get_config_dict, where, **of_hub)
+        check_kind(cls, what, where, values)
+    wants_info = options.pop("output_loading_info", False)
+    strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+
+    def read(where: str, **of_hub: Any) -> Any:
+        return original(where, *arguments, **(options | strict | of_hub))
+
+    model, info = from_pretrained(what, read, where, **of_hub)
+    check_tensors(what, info)
+    return (model, info) if wants_info else model
+
+
+def check_kind(cls: Any, what: str, where: str, config: dict[str, Any]) -> None:
+    """Raises RmtlibError unless this is the config of a saved `cls`."""
+    kind, wanted = config.get("model_type"), cls.config_class.model_type
+    if kind == wanted:
+        return
+    if kind is None:
+        raise RmtlibError(f"{what}: no config.json with a model_type is there; give a folder that save_pretrained made")
+    remedy = f"use {cls.__name__}.from_backbone({where!r})"
+    if kind.startswith("rmtlib-"):
+        remedy = "use AutoModelForCausalLM"
+    raise RmtlibError(f"{what} is a {kind!r}, not a saved {wanted!r}; {remedy}")
+
+
+def check_tensors(what: str, info: dict[str, Any]) -> None:
+    """Raises RmtlibError if the file did not give each tensor of the model once, in its shape."""
+    for trouble in ("missing", "unexpected", "mismatched"):
+        found = sorted(info[f"{trouble}_keys"])
+        if not found:
+            continue
+        name, others = found[0], f" and {len(found) - 1} more" * (len(found) > 1)
+        if trouble == "mismatched":
+            name, saved, wanted = name
+            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: is it damaged?")
+        raise RmtlibError(f"{what}: {trouble} tensor {name}{others}: the file is of another model, or damaged")
+    if info["error_msgs"]:
+        raise RmtlibError(f"{what}: {str(info['error_msgs'][0]).splitlines()[0]}")
