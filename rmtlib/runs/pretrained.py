@@ -33,6 +33,7 @@ from rmtlib.training.sources import StreamSource
 from rmtlib.training.trainer import Trainer
 
 WEIGHTS, ABOUT = "decoder.safetensors", "about.json"
+VALIDATION_COLUMNS = 8  # parts of the validation text that are read side by side
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _train(
     size = config.train.segment_size
 
     def validate(model: Any, _: int) -> float:
-        found = likelihood(model, held_out, size, columns=max(len(held_out) // (4 * size), 1), at_a_time=8)
+        found = likelihood(model, held_out, size, columns=VALIDATION_COLUMNS)
         return -found.nats / found.tokens
 
     source = StreamSource(config.train, text.splits["train"])
