@@ -96,7 +96,10 @@ def _train(
         return -found.nats / found.tokens
 
     source = StreamSource(config.train, text.splits["train"])
-    say = lambda label, *numbers, **more: progress("pretraining the small decoder", *numbers, **more)  # noqa: E731
+
+    def say(label: str, step: int, steps: int, stage: int, part: float, **numbers: float) -> None:
+        progress("pretraining the small decoder", step, steps, **numbers)
+
     trainer = Trainer(model, source, home, validate, say, should_stop)
     trainer.fit()
     content = save({name: x.detach().contiguous() for name, x in model.decoder.state_dict().items()})
