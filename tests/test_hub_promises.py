@@ -280,6 +280,17 @@ def test_the_readmes_example_runs(tokenizer, root, tmp_path, monkeypatch):
     assert found["loss"] > 0 and found["continued"].shape == (1, found["input_ids"].shape[1] + 20)
 
 
+def test_the_books_example_of_training_runs(tokenizer, root, tmp_path, monkeypatch):
+    (block,) = (part for part in (root / "book/running.md").read_text().split("```") if "RMTForCausalLM.from_b" in part)
+    backbone().save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(block.removeprefix("python").replace("512", str(S)).replace("* 1000", "* 3"), found)
+    assert found["new"].shape[1] > found["prompt"].shape[1]
+    assert (tmp_path / "my-rmt/model.safetensors").exists()
+
+
 def test_peft_wraps_trains_and_generates(model, tmp_path):
     peft = pytest.importorskip("peft")
     x = ids(2, 20)
@@ -349,6 +360,7 @@ def test_beam_search_carries_each_beams_own_memory(model):
     made = model.generate(x, max_new_tokens=6, num_beams=3)
     for b in range(2):
         assert made[b].tolist() == beam_search(model, x[b : b + 1], 3, 6)
+    assert torch.equal(model.generate(x, max_new_tokens=6, num_beams=3, use_cache=False), made)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -431,14 +443,16 @@ def test_generation_goes_on_from_a_state_or_a_cache(model):
     x = ids(2, 3 * S)
     whole = model.generate(x, max_new_tokens=9)[:, 3 * S :]
     state = model(x[:, : 2 * S]).state
-    for settings in ({}, {"num_beams": 1, "use_cache": False}):
-        assert torch.equal(model.generate(x[:, 2 * S :], state=state, max_new_tokens=9, **settings)[:, S:], whole)
-    beams = model.generate(x[:, 2 * S :], state=state, max_new_tokens=9, num_beams=2)[:, S:]
-    assert torch.equal(beams, model.generate(x, max_new_tokens=9, num_beams=2)[:, 3 * S :])
+    beams = model.generate(x, max_new_tokens=9, num_beams=2)[:, 3 * S :]
+    for use_cache in (True, False, None):
+        more = {"state": state, "max_new_tokens": 9, "use_cache": use_cache}
+        assert torch.equal(model.generate(x[:, 2 * S :], **more)[:, S:], whole)
+        assert torch.equal(model.generate(x[:, 2 * S :], num_beams=2, **more)[:, S:], beams)
     first = model.generate(x[:, :11], max_new_tokens=3, return_dict_in_generate=True)
     text = torch.cat([first.sequences, ids(2, 4, seed=5)], dim=1)
-    again = model.generate(text, past_key_values=first.past_key_values, max_new_tokens=9)
-    assert torch.equal(again, model.generate(text, max_new_tokens=9))
+    for cache in (copy.deepcopy(first.past_key_values), first.past_key_values):  # reading with a copy leaves it as it is
+        again = model.generate(text, past_key_values=cache, max_new_tokens=9)
+        assert cache.model is model.core and torch.equal(again, model.generate(text, max_new_tokens=9))
 
 
 def test_the_cache_tells_the_memory_after_what_was_read(model):
@@ -601,7 +615,19 @@ def test_truncated_bptt_with_label_smoothing_is_refused(kind, tmp_path):
 def test_a_state_or_cache_of_another_batch_is_refused(model):
     out = model(ids(3, 5), use_cache=True)
     refused(lambda: model(ids(2, 5), state=out.past_key_values.state()), "the state has 3 rows, the input 2")
+    refused(lambda: model.generate(ids(2, 5), state=out.past_key_values.state()), "the state has 3 rows, the input 2")
     refused(lambda: model(ids(2, 5), past_key_values=out.past_key_values), "the cache has 3 rows, the input 2")
+
+
+def test_a_state_of_another_model_or_memory_size_is_refused(model, kind):
+    (other,) = CLASSES.keys() - {kind}
+    wider = {"d_memory": 6} if kind == "armt" else {}
+    for stranger in (
+        make(other),
+        CLASSES[kind].from_backbone(backbone(), memory_tokens=M + 1, segment_size=S, **wider),
+    ):
+        state = stranger.initial_state(2)
+        refused(lambda state=state: model(ids(2, 5), state=state), "the state is of another model, or its memory")
 
 
 @pytest.mark.parametrize(("token", "what"), [(V, "input_ids"), (-1, "input_ids"), (V, "labels")])

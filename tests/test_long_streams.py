@@ -79,6 +79,18 @@ def test_fast_form_equals_the_bounded_equations(M, seed, detach, size):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * max(1.0, b.detach().abs().max().item()))
 
 
+@pytest.mark.parametrize("clipped", [False, True])
+def test_compiling_it_needs_no_look_at_values(clipped):
+    memory, *tokens = draw(4, 0)
+    memory = memory._replace(norm_BK=memory.norm_BK * (1 if clipped else 0.1))
+    rule = DeltaRule(bounded=True)
+    expected = delta_rule.write(memory, *tokens, rule)
+    assert (expected.gammas_BM == delta_rule.LEAST_GAMMA).any() == clipped
+    compiled = torch.compile(delta_rule.write, backend="eager", fullgraph=True)(memory, *tokens, rule)
+    for found, wanted in zip(compiled, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_the_bounds_are_what_they_say():
     memory = Association(torch.ones(1, 3, D), torch.tensor([[3.0, -2.0, 0.0]]))
     query = torch.tensor([[[1.0, 1.0, 0.0]]])  # z.q = 1, |z|.q = 5, A'q = 2

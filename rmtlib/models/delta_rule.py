@@ -166,7 +166,7 @@ def _gammas(
     with torch.set_grad_enabled(torch.is_grad_enabled() and not rule.detach_gamma):
         if rule.gamma == "off" or earlier_BMM is None:
             return _gamma(start_BM, squares_BM, memory, rule)
-        if rule.gamma == "paper":  # linear in the earlier gammas, unless one is clipped
+        if rule.gamma == "paper" and not (rule.bounded and _is_traced(start_BM)):  # linear in those before, unless clipped
             right_BM = 1 - start_BM / (squares_BM + EPS)
             system_BMM = earlier_BMM / (squares_BM + EPS)[..., None]
             solved_BM1 = torch.linalg.solve_triangular(system_BMM, right_BM[..., None], upper=False, unitriangular=True)
@@ -179,6 +179,11 @@ def _gammas(
                 presence_B = presence_B + (earlier_BMM[..., i, :i] * torch.stack(gammas, dim=-1)).sum(-1)
             gammas.append(_gamma(presence_B[..., None], squares_BM[..., i, None], memory, rule)[..., 0])
         return torch.stack(gammas, dim=-1)
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether Python may not look at values: torch.compile traces, or a CUDA graph is captured."""
+    return torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _gamma(presence: Tensor, square: Tensor, memory: Association, rule: DeltaRule) -> Tensor:

@@ -24,6 +24,8 @@ def decoder_from_hf(model: Any) -> Decoder:
     kind = model.config.model_type
     if kind not in _READERS:
         raise RmtlibError(f"backbone type {kind!r} is not supported; use one of {', '.join(_READERS)}")
+    if model.get_output_embeddings() is None:
+        raise RmtlibError(f"the backbone is a {type(model).__name__}; load it with AutoModelForCausalLM")
     config, weights = _READERS[kind](model.config, {k: v.detach() for k, v in model.state_dict().items()})
     first = next(iter(model.parameters()))
     with torch.device("meta"):

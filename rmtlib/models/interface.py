@@ -131,6 +131,15 @@ def join(states: Sequence[State]) -> State:
     return type(states[0])(*(torch.cat(xs, dim=axis) for axis, *xs in zip(axes, *states, strict=True)))
 
 
+def check_state(state: State, fresh: State) -> None:
+    """Raises RmtlibError unless `state` has the fields and shapes of `fresh`, which `initial_state` gave."""
+    fits = type(state) is type(fresh)
+    if fits and (given := batch_size(state)) != (rows := batch_size(fresh)):
+        raise RmtlibError(f"the state has {given} rows, the input {rows}; choose rows with interface.select")
+    if not fits or any(x.shape != y.shape for x, y in zip(state, fresh, strict=True)):
+        raise RmtlibError("the state is of another model, or its memory has another size; take a state of this model")
+
+
 def check_finite(state: State, tokens: int | None = None) -> None:
     """Refuse a state that has overflowed: call it at the end of a long reading, as it waits for a GPU.
 
@@ -145,5 +154,5 @@ def check_finite(state: State, tokens: int | None = None) -> None:
         after = "" if tokens is None else f" after {tokens:,} tokens"
         raise RmtlibError(
             f"the memory is not finite{after} ({', '.join(broken)}): it has overflowed. "
-            "Start anew from initial_state and read in float32; for an ARMT take DeltaRule(gamma='released')"
+            "Start anew from initial_state and read in float32; for an ARMT take DeltaRule(bounded=True)"
         )

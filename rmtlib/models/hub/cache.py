@@ -6,6 +6,7 @@ when the next token comes. So every row of a batch of unequal prompts gets the r
 Shapes: B rows, n new columns, D width.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,10 @@ class MemoryCache(Cache):
         self.model, self.segment_size, self.checked = model, segment_size, checked
         self.columns = 0
         self.groups = [Group(list(range(rows)), model.open_segment(state), 0)]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MemoryCache":
+        """A cache that goes its own way from here. The model is the same, and tensors are never written into."""
+        return copy.copy(self)
 
     def read(self, input_ids_Bn: Tensor, kept_Bn: Tensor) -> Tensor:
         """Read new tokens of each row, those that are kept; returns their outputs (B, n, D), 0 at padding."""

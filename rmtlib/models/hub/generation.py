@@ -4,10 +4,12 @@ import inspect
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationMixin
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.interface import State, select
+from rmtlib.models.hub.cache import MemoryCache
+from rmtlib.models.interface import State, check_state, select
 
 
 class MemoryGeneration(GenerationMixin):
@@ -39,7 +41,7 @@ class MemoryGeneration(GenerationMixin):
         model: Any = self
         generic: Any = super()
         generic._prepare_cache_for_generation(generation_config, model_kwargs, mode, batch_size, *rest)
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
             rows = batch_size * max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
             model_kwargs["past_key_values"] = model.new_cache(model_kwargs.pop("state", None), rows)
 
@@ -49,9 +51,17 @@ class MemoryGeneration(GenerationMixin):
         generic: Any = super()
         input_ids, model_kwargs = generic._expand_inputs_for_generation(expand_size, *args, **kwargs)
         if state is not None:
+            model: Any = self
+            check_state(state, model.initial_state(len(input_ids) // expand_size))
             rows = torch.arange(len(input_ids) // expand_size, device=state[0].device)
             model_kwargs["state"] = select(state, rows.repeat_interleave(expand_size))
         return input_ids, model_kwargs
+
+    def _reorder_cache(self, cache: MemoryCache | State | None, beam_idx: Tensor) -> MemoryCache | State | None:
+        """Let the cache follow its beams. Without one this gets the state, which all beams of a text start from."""
+        if isinstance(cache, MemoryCache):
+            cache.reorder_cache(beam_idx)
+        return cache
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

@@ -24,7 +24,7 @@ from rmtlib.models.hub.generation import MemoryGeneration
 from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
 from rmtlib.models.hub.reading import read_loss, read_outputs
-from rmtlib.models.interface import State, batch_size, check_finite
+from rmtlib.models.interface import State, check_finite, check_state
 from rmtlib.models.rmt import RMT
 from rmtlib.segments import cut
 
@@ -270,8 +270,7 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
     def _start(self, state: State | None, rows: int) -> State:
         if state is None:
             return self.initial_state(rows)
-        if (given := batch_size(state)) != rows:
-            raise RmtlibError(f"the state has {given} rows, the input {rows}; choose rows with interface.select")
+        check_state(state, self.initial_state(rows))
         return state
 
     # Embeddings.
