@@ -81,7 +81,7 @@ def test_fast_form_equals_the_bounded_equations(M, seed, detach, size):
 
 @pytest.mark.parametrize("clipped", [False, True])
 def test_compiling_it_needs_no_look_at_values(clipped):
-    memory, *tokens = draw(4, 0)
+    memory, *tokens = draw(4, 1)
     memory = memory._replace(norm_BK=memory.norm_BK * (1 if clipped else 0.1))
     rule = DeltaRule(bounded=True)
     expected = delta_rule.write(memory, *tokens, rule)

@@ -166,7 +166,8 @@ def _gammas(
     with torch.set_grad_enabled(torch.is_grad_enabled() and not rule.detach_gamma):
         if rule.gamma == "off" or earlier_BMM is None:
             return _gamma(start_BM, squares_BM, memory, rule)
-        if rule.gamma == "paper" and not (rule.bounded and _is_traced(start_BM)):  # linear in those before, unless clipped
+        # Linear in the earlier gammas, unless one is clipped. To ask whether one is, a GPU is waited for.
+        if rule.gamma == "paper" and not (rule.bounded and _is_traced(start_BM)):
             right_BM = 1 - start_BM / (squares_BM + EPS)
             system_BMM = earlier_BMM / (squares_BM + EPS)[..., None]
             solved_BM1 = torch.linalg.solve_triangular(system_BMM, right_BM[..., None], upper=False, unitriangular=True)
