@@ -450,7 +450,7 @@ def test_generation_goes_on_from_a_state_or_a_cache(model):
         assert torch.equal(model.generate(x[:, 2 * S :], num_beams=2, **more)[:, S:], beams)
     first = model.generate(x[:, :11], max_new_tokens=3, return_dict_in_generate=True)
     text = torch.cat([first.sequences, ids(2, 4, seed=5)], dim=1)
-    for cache in (copy.deepcopy(first.past_key_values), first.past_key_values):  # reading with a copy leaves it as it is
+    for cache in (copy.deepcopy(first.past_key_values), first.past_key_values):  # the copy first: it leaves the other
         again = model.generate(text, past_key_values=cache, max_new_tokens=9)
         assert cache.model is model.core and torch.equal(again, model.generate(text, max_new_tokens=9))
 
