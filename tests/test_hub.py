@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_decoder import hf_model
+from transformers import GPT2Config, GPT2Model
 
 from rmtlib import RMTForCausalLM
 from rmtlib.errors import RmtlibError
@@ -97,6 +98,12 @@ def test_what_is_no_batch_of_token_ids_is_refused_in_one_line(model, x, more, sa
     with pytest.raises(RmtlibError, match=said) as error:
         model(x, **more)
     assert "\n" not in str(error.value)
+
+
+def test_a_backbone_without_a_map_to_the_vocabulary_is_refused():
+    body = GPT2Model(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(RmtlibError, match="backbone type 'gpt2' is no causal language model"):
+        RMTForCausalLM.from_backbone(body)
 
 
 def test_an_unknown_backbone_is_a_one_line_error(monkeypatch):
