@@ -616,7 +616,9 @@ def test_a_state_or_cache_of_another_batch_is_refused(model):
     out = model(ids(3, 5), use_cache=True)
     refused(lambda: model(ids(2, 5), state=out.past_key_values.state()), "the state has 3 rows, the input 2")
     refused(lambda: model.generate(ids(2, 5), state=out.past_key_values.state()), "the state has 3 rows, the input 2")
-    refused(lambda: model(ids(2, 5), past_key_values=out.past_key_values), "the cache has 3 rows, the input 2")
+    cache = out.past_key_values
+    refused(lambda: model(ids(2, 5), past_key_values=cache), "the cache has 3 rows, the input 2")
+    refused(lambda: model(ids(3, 5), past_key_values=cache, state=cache.state()), "give past_key_values or a state")
 
 
 def test_a_state_of_another_model_or_memory_size_is_refused(model, kind):

@@ -20,10 +20,11 @@ values but grows, write after write. Negative gammas also make entries of z nega
 `DeltaRule.bounded`, in all three forms and in reading,
 
     gamma    is at least LEAST_GAMMA: this is reached by keys that are counted more than twice
-    z.phi    is at least LEAST_SHARE of |z|.phi if it is divided by: this is reached if the negative entries of z cancel
-             more than a third of what the positive ones give
+    z.phi    as a divisor is at least LEAST_SHARE of |z|.phi: this is reached if the negative entries of z cancel more
+             than a third of what the positive ones give
 
-Short of that the equations hold to the bit. Gammas of 0 and more, as of the other two rules, never reach it.
+Until a bound is reached the equations hold to the bit (if compiled, to rounding). The other two rules have no negative
+gammas and never reach one.
 
 Shapes: B any leading dimensions (batch; layers and batch), T reading tokens, M memory tokens, E key width,
 K = 2 * NU * E key features, D value width.
@@ -210,7 +211,7 @@ def _mass(memory: Association, keys_BMK: Tensor, gammas_BM: Tensor) -> Tensor:
 
 
 def _divisor(presence: Tensor, mass: Tensor | None) -> Tensor:
-    """z.phi as it is divided by; `mass` is |z|.phi for the bounded rule, else None."""
+    """The divisor made of z.phi; `mass`: |z|.phi for the bounded rule, else None."""
     if mass is not None:
         least = LEAST_SHARE * mass
         presence = torch.where(presence < least, least, presence)

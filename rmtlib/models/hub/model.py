@@ -257,6 +257,8 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         if cache is None or not cache.columns or input_ids.shape[1] > 1:
             token_rows(input_ids, keep_Bn, self.config.vocab_size)  # for its checks: these are not generated tokens
         input_ids, keep_Bn = input_ids.to(self.device), keep_Bn.to(self.device)
+        if cache is not None and state is not None:
+            raise RmtlibError("give past_key_values or a state, not both: the cache goes on from its own state")
         cache = self.new_cache(state, len(input_ids)) if cache is None else cache
         hidden_BnD = cache.read(input_ids, keep_Bn)
         logits = self.logits(last_columns(hidden_BnD, keep_Bn, logits_to_keep))
