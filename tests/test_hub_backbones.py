@@ -66,6 +66,20 @@ def test_memory_and_adapters_are_trained_saved_and_merged(cls, kind, tmp_path):
     assert_saved(merged, tmp_path / "merged")
 
 
+@pytest.mark.parametrize("cls", [RMTForCausalLM, ARMTForCausalLM])
+def test_gradient_checkpointing_reads_segments_again_around_hugging_faces_own_module(cls):
+    model, x, found, calls = wrapped(cls, "bloom").train(), ids(2, 20), [], []
+    model.core.decoder.layers()[0].register_forward_hook(lambda *_: calls.append(1))
+    for switch in (model.gradient_checkpointing_disable, model.gradient_checkpointing_enable):
+        switch()
+        calls.clear()
+        loss = model(x, labels=x).loss
+        found.append(torch.autograd.grad(loss, list(model.parameters())))
+        assert len(calls) == (6 if model.gradient_checkpointing else 3)  # three segments
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @each_pair
 def test_memory_around_an_adapted_backbone_is_saved_with_it(cls, kind, tmp_path):
     adapted = peft.get_peft_model(backbone(kind), lora(kind))

@@ -137,6 +137,10 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         write_card(self, save_directory)
         super().save_pretrained(save_directory, *arguments, **options)
 
+    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
+        """For whole segments. Hugging Face's would also set it in a backbone that is its own module."""
+        self.gradient_checkpointing = enable
+
     # The package's own interface.
 
     def initial_state(self, batch: int) -> State:
