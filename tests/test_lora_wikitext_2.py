@@ -208,6 +208,12 @@ def test_a_text_shorter_than_a_window_is_one_line_and_leaves_no_reading(tmp_path
     assert list(json.loads((tmp_path / "readings.json").read_text())["readings"]) == ["test"]
 
 
+def test_damaged_readings_are_one_line(tmp_path):
+    (tmp_path / "readings.json").write_text('{"weights": ')
+    with pytest.raises(RmtlibError, match=r"readings.json is damaged .* delete it, and the texts are read anew"):
+        LORA.execute(LORA.config("backbone", "smoke", 0), RunFolder(tmp_path))
+
+
 def test_shapes_of_pretrained_backbones_are_theirs():
     """SmolLM2-135M has 134,515,008 weights, GPT-2 124,439,808."""
     with torch.device("meta"):
