@@ -160,7 +160,8 @@ def protocols(results: Results, scale: str) -> Table | None:
     return Table(
         f"What the study's way to evaluate makes of the same models, {scale} scale: token perplexity. Its notebook "
         "reads windows that stand alone, of raw or word-level text; its trainer the last segments of the validation "
-        "text, which its scripts average in other ways; at the right the controlled protocol's raw test text.",
+        "text, which also chose the weights, and which its scripts average in other ways; at the right the controlled "
+        "protocol's raw test text.",
         (
             "row", "the study", "notebook, raw", "notebook, words", "last segments", *AVERAGES, "raw test text",
         ),
