@@ -207,7 +207,7 @@ def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     assert "Not run" in pages.records_fragment([view], tmp_path)
     assert "not run" in view.claims()
     rows = {row.th.text: row.text for row in soup(pages.scales_table(view, tmp_path).to_html()).select("tbody tr")}
-    assert set(rows) == {"small", "gpu", "paper"}  # smoke is no result
+    assert set(rows) == {"small", "medium", "gpu", "paper"}  # smoke is no result
     for text in rows.values():
         assert "not run" in text and "tokens" in text and "memory" in text
     assert soup(pages.figure_fragment(view, tmp_path)).img["alt"]
@@ -250,7 +250,7 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
             )
         assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
-    assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files"]
+    assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files", "files"]
 
 
 def test_saving_leaves_figure_table_and_summary(tmp_path):

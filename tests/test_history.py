@@ -1,8 +1,11 @@
 """Nats of text segments by how much history is read before them, against a plain loop over tokens."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rmtlib.data.streams import Stream
 from rmtlib.errors import RmtlibError, Stopped
@@ -69,6 +72,42 @@ def test_swapped_memory_is_that_of_another_window(kind):
     constant = Stream(np.full(60, 3, dtype=np.uint16), 3)  # all memories are equal
     same = by_history(model, constant, S, H)
     assert same.swapped == pytest.approx(same.nats, rel=1e-12)
+
+
+class Place(NamedTuple):
+    """A memory that is the number of the segment read last, -1 of none."""
+
+    segment_B1: Tensor
+
+
+class Surveyor:
+    """A token costs one nat if the memory's segment is at most `reach` before its own, or after it."""
+
+    def __init__(self, reach: int, segments: int):
+        self.reach, self.segments = reach, segments
+
+    def initial_state(self, batch):
+        return Place(torch.full((batch, 1), -1.0))
+
+    def state_size(self):
+        return 1
+
+    def step(self, ids_BS, state, lengths_B=None, *, write=True):
+        hidden_BSD = state.segment_B1[:, None].expand(-1, ids_BS.shape[1], -1)
+        return hidden_BSD, Place(ids_BS[:, -1:].float()) if write else state
+
+    def nll(self, hidden_ND, targets_N):
+        away = (hidden_ND[:, 0] - targets_N).abs()
+        away = torch.minimum(away, self.segments - away)
+        return ((hidden_ND[:, 0] >= 0) & (away <= self.reach)).float()
+
+
+@pytest.mark.parametrize(("N", "H", "batch"), [(128, 15, 32), (50, 6, 16), (31, 15, 2), (33, 15, 64)])
+def test_memories_are_swapped_with_windows_that_share_no_text(N, H, batch):
+    text = Stream(np.arange(N).repeat(S).astype(np.uint16), N - 1)
+    found = by_history(Surveyor(H - 2, N), text, S, H, batch=batch)
+    assert found.nats == [0.0, *[(N - H + 1) * S] * (H - 1)]
+    assert found.swapped == [0.0] * H
 
 
 def test_a_backbone_that_reads_several_segments_at_once_has_no_more_history_than_that():

@@ -208,6 +208,12 @@ def test_a_text_shorter_than_a_window_is_one_line_and_leaves_no_reading(tmp_path
     assert list(json.loads((tmp_path / "readings.json").read_text())["readings"]) == ["test"]
 
 
+def test_damaged_readings_are_one_line(tmp_path):
+    (tmp_path / "readings.json").write_text('{"weights": ')
+    with pytest.raises(RmtlibError, match=r"readings.json is damaged .* delete it, and the texts are read anew"):
+        LORA.execute(LORA.config("backbone", "smoke", 0), RunFolder(tmp_path))
+
+
 def test_shapes_of_pretrained_backbones_are_theirs():
     """SmolLM2-135M has 134,515,008 weights, GPT-2 124,439,808."""
     with torch.device("meta"):
@@ -222,6 +228,30 @@ def test_a_backbone_at_the_scale_gpu_is_what_this_machine_has(monkeypatch):
         monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
         assert params(RMT, "gpu").backbone == params(RMT, "gpu").tokenizer == backbone
         assert LORA.with_all_files(RMT, "gpu", 0).params["backbone"] == "gpt2"
+
+
+@pytest.mark.parametrize(("hub", "fetched"), [(True, ["gpt2"]), (False, ["gpt2", "smollm2-135m-instruct"])])
+def test_the_scale_gpu_asks_the_hub_for_gpt2_and_falls_back_to_smollm2(hub, fetched, monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        if not hub:
+            raise RmtlibError("the hub cannot be asked")
+
+    monkeypatch.setattr("rmtlib.experiments.lora.artifact._has_gpt2", lambda: False)
+    monkeypatch.setattr("rmtlib.models.backbones.load_hf", load)
+    monkeypatch.setattr("rmtlib.data.sources.fetch", asked.append)
+    LORA.prepare("gpu", [])
+    assert asked == fetched
+
+
+def test_gpt2_is_looked_for_under_the_name_that_it_is_loaded_by(monkeypatch):
+    """The hub's cache has a folder for each name of a repository, also for two names of the same one."""
+    asked = []
+    monkeypatch.setattr("rmtlib.data.sources.state", lambda name: "cached")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: asked.append(repo) or "a path")
+    assert params(RMT, "gpu").backbone == asked[0]
 
 
 # What is shown.

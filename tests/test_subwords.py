@@ -84,11 +84,20 @@ def test_a_tokeniser_that_loses_text_is_refused_and_leaves_nothing():
     assert not list(cache_folder().rglob("*.npy"))
 
 
-def test_a_damaged_cache_is_one_line():
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("ids.npy", lambda found: found[:-2] + b"xx"),
+        ("ids.npy", lambda found: found[: len(found) // 2]),
+        ("sha256.json", lambda _: b"{}"),
+        ("sha256.json", lambda _: b"{"),
+    ],
+)
+def test_a_damaged_cache_is_one_line(file, content):
     tokenizer, notes = load_tokenizer(NAME)
     load_subwords("synthetic", tokenizer, notes)
-    path = sorted((cache_folder() / "tokens").glob("synthetic-test-*/ids.npy"))[0]
-    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+    path = sorted((cache_folder() / "tokens").glob(f"synthetic-test-*/{file}"))[0]
+    path.write_bytes(content(path.read_bytes()))
     with pytest.raises(RmtlibError, match="is damaged .* delete this folder, and it is made anew"):
         load_subwords("synthetic", tokenizer, notes)
 

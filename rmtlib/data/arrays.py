@@ -24,7 +24,9 @@ def kept_arrays(home: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[s
     if not home.exists():
         _write(home, make())
     try:
-        for name, expected in (sums := dict(json.loads((home / SUMS).read_text()))).items():
+        if not (sums := dict(json.loads((home / SUMS).read_text()))):
+            raise ValueError(f"{SUMS} names no arrays")
+        for name, expected in sums.items():
             if file_hash(home / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy does not have the sha256 that it was written with")
         return {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in sums}

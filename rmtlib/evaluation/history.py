@@ -21,7 +21,6 @@ from torch import Tensor
 from rmtlib.data.streams import Stream
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.models.interface import RecurrentModel, State, select
-from rmtlib.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def by_history(
     Args:
         model: in eval mode.
         context: segments that a model without memory reads at once. More history than that does not reach it.
-        batch: windows read at once. The memories that are swapped are those of neighbours in a batch.
+        batch: windows read at once. Each one's memory is swapped with that of the window half the text away.
         should_stop: asked at every batch.
 
     Raises:
@@ -117,7 +116,7 @@ def by_history(
     N, remembers = len(inputs_NS), model.state_size() > 0
     reach = histories if remembers else min(context, histories)
     own_H, swapped_H = (torch.zeros(reach, dtype=torch.float64) for _ in range(2))
-    for done, starts_B in enumerate(batches := _batches(N, histories - reach, batch)):
+    for done, (starts_B, others_B) in enumerate(batches := _batches(N, histories - reach, batch)):
         if should_stop():
             raise Stopped("stopped during an evaluation, which starts over")
         which_Bh = starts_B[:, None] + torch.arange(reach)
@@ -125,7 +124,7 @@ def by_history(
         # Windows that reach beyond the text go on at its beginning: as a history of others they are text as any.
         ids_BhS, labels_BhS = (x[which_Bh % N].to(device) for x in (inputs_NS, labels_NS))
         if remembers:
-            own_Bh, swapped_Bh = _own_and_swapped(model, ids_BhS, labels_BhS)
+            own_Bh, swapped_Bh = _own_and_swapped(model, ids_BhS, labels_BhS, others_B.to(device))
             swapped_H += (swapped_Bh.cpu() * target_Bh).sum(0)
         else:
             own_Bh = window_nats(model, ids_BhS, labels_BhS, context)
@@ -133,7 +132,7 @@ def by_history(
         progress(done + 1, len(batches))
     beyond = [own_H[-1].item()] * (histories - reach)
     targets = range(histories - 1, N)
-    passes = sum(map(len, batches)) * reach * (2 if remembers else 1) + len(targets)
+    passes = (N - histories + reach) * reach * (2 if remembers else 1) + len(targets)
     return Histories(
         nats=own_H.tolist() + beyond,
         swapped=swapped_H.tolist() if remembers else None,
@@ -153,19 +152,35 @@ def _memory_off(
     return total
 
 
-def _batches(count: int, first: int, batch: int) -> list[Tensor]:
-    """The starts first .. count-1 in a random order, in batches of nearly equal size: neighbours are far apart."""
-    order = first + generator(0, "evaluation", "order").permutation(count - first)
-    return [torch.from_numpy(part) for part in np.array_split(order, -(-len(order) // batch))]
+def _batches(count: int, first: int, batch: int) -> list[tuple[Tensor, Tensor]]:
+    """The starts first .. count-1 in batches, and for each the place in its batch of the window half of them away.
+
+    A batch has pairs of such windows, and one window more if their number is odd.
+    """
+    half, odd = divmod(count - first, 2)
+    parts = [] if half else [(torch.tensor([first]), torch.tensor([0]))]
+    for i, here_b in enumerate(chunks := torch.arange(half).split(max(batch // 2, 1)), start=1):
+        b = len(here_b)
+        starts_B, others_B = torch.cat([here_b, here_b + half]), torch.arange(2 * b).roll(b)
+        if odd and i == len(chunks):
+            starts_B, others_B = torch.cat([starts_B, here_b[-1:] + half + 1]), torch.cat([others_B, others_B[-1:]])
+        parts.append((first + starts_B, others_B))
+    return parts
 
 
-def _own_and_swapped(model: RecurrentModel, ids_BnS: Tensor, labels_BnS: Tensor) -> tuple[Tensor, Tensor]:
-    """Nats (B, n) of windows with their own memory, and with that of their neighbour in the batch."""
+def _own_and_swapped(
+    model: RecurrentModel, ids_BnS: Tensor, labels_BnS: Tensor, others_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Nats (B, n) of windows with their own memory, and with that of another one in the batch.
+
+    A window that overlaps would have read the target itself, or what comes just before it: `_batches` takes one far
+    away.
+    """
     (B, n, _), own, swapped = ids_BnS.shape, [], []
-    state, neighbours_B = model.initial_state(B), torch.arange(B, device=ids_BnS.device).roll(1)
+    state = model.initial_state(B)
     for s in range(n):
         here = ids_BnS[:, s : s + 1], labels_BnS[:, s : s + 1]
-        others = select(state, neighbours_B)
+        others = select(state, others_B)
         nats_B1, state = _step(model, *here, state, write=s + 1 < n)
         own.append(nats_B1)
         swapped.append(_step(model, *here, others, write=False)[0] if s else nats_B1)  # no memory was written yet

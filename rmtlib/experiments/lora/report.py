@@ -67,10 +67,10 @@ def controlled(results: Results, scale: str) -> Table | None:
     )
     first = next(iter(rows.values())).records[0]["config"]["params"]["readings"][0]
     return Table(
-        f"Whether memory is used, {scale} scale: the raw test text ({first['text']}) in windows as trained, and what "
-        "the same model makes of it with no memory, with that of another place, and with that of another text. Without "
-        "memory: what full attention over windows of 2 and 4 segments would bring. Mean ± standard deviation over "
-        "seeds; all columns from bits per byte on, but the two perplexities, are in that unit. Lower is better.",
+        f"Whether memory is used, {scale} scale: the test text ({first['text']}) in windows as trained, and what the "
+        "same model makes of it with no memory, with that of another place, and with that of another text. Of rows "
+        "without memory: full attention over windows of 2 and 4 segments. All but the perplexities are bits per byte: "
+        "mean ± standard deviation over seeds. Lower is better.",
         (
             "row", "weights trained", "bits per byte", "token perplexity", "word perplexity", "memory off",
             "memory shuffled", "another text's memory", "window of 2", "window of 4",
@@ -92,35 +92,53 @@ def shares(results: Results, scale: str) -> Table | None:
     tuned = fmean(gain(record, "test", zero) for record in rows[TUNED].records)
     body: list[tuple[Cell, ...]] = []
     for name, series in rows.items():
-        if STUDY[name].segments == 1 or STUDY[name].published:
+        if STUDY[name].memory == "none" or STUDY[name].published:
             continue
         own = fmean(gain(record, "test", zero) for record in series.records)
-        other = fmean(gain(record, "memory shuffled", zero) for record in series.records)
-        body.append((STUDY[name].label, f"{own:.1f} %", f"{tuned:.1f} %", f"{own - tuned:+.1f}", f"{own - other:+.1f}"))
+        lost = "not passed on"
+        if STUDY[name].segments > 1:
+            lost = f"{own - fmean(gain(record, 'memory shuffled', zero) for record in series.records):+.1f}"
+        body.append((STUDY[name].label, f"{own:.1f} %", f"{tuned:.1f} %", f"{own - tuned:+.1f}", lost))
     if not body:
         return None
     return Table(
         f"How much of the gain is memory, {scale} scale: perplexity below the backbone's, zero-shot, on the same raw "
-        "text; what LoRA without memory reaches with as many training tokens; the difference; and what is lost, in the "
-        "same per cent, if the memory is that of another place of the text.",
-        ("row", "gain", "of which tuning", "memory adds", "lost with shuffled memory"),
+        "text; what LoRA without memory reaches with as many training tokens; the difference, of which memory vectors "
+        "that are not passed on have their part too; and what is lost, in the same per cent, if the memory is that of "
+        "another place of the text.",
+        ("row", "gain", "tuning alone", "beyond tuning", "lost with shuffled memory"),
         tuple(body),
     )
 
 
 def by_segment(results: Results, scale: str) -> Table | None:
-    """Nats a token in each segment of a window: the first has no history."""
-    rows = {name: s for name, s in results.series().get(scale, {}).items() if STUDY[name].segments > 1}
+    """Nats a token in each segment of a window, with the own memory and with none."""
+    rows = {
+        name: series
+        for name, series in results.series().get(scale, {}).items()
+        if STUDY[name].segments > 1 and not STUDY[name].published
+    }
     body: list[tuple[Cell, ...]] = []
     most = max((STUDY[name].segments for name in rows), default=0)
     for name, series in rows.items():
-        parts = [record["metrics"]["readings"]["test"]["by_segment"] for record in series.records]
-        means = [fmean(p[i][0] / p[i][1] for p in parts) for i in range(len(parts[0])) if parts[0][i][1]]
-        body.append((STUDY[name].label, *(f"{x:.4f}" for x in means), *[""] * (most - len(means))))
+        own, off = (_segment_means(series, reading) for reading in ("test", "memory off"))
+        cells = [f"{a:.4f} ({b:.4f})" for a, b in zip(own, off, strict=True)]
+        body.append((STUDY[name].label, *cells, *[""] * (most - len(cells))))
     if not body:
         return None
     header = ("row", *(f"segment {i + 1}" for i in range(most)))
-    return Table(f"Whether later segments gain from memory, {scale} scale: nats a token.", header, tuple(body))
+    return Table(
+        f"Whether later segments gain from memory, {scale} scale: nats a token in each segment of a window, in "
+        "brackets with no memory. Columns are about different parts of the text: compare the two numbers of a cell.",
+        header,
+        tuple(body),
+    )
+
+
+def _segment_means(series: Series, reading: str) -> list[float]:
+    """Nats a token of each segment, on average over seeds."""
+    parts = [record["metrics"]["readings"][reading]["by_segment"] for record in series.records]
+    return [fmean(nats / count for nats, count in runs) for runs in zip(*parts, strict=True)]
 
 
 def protocols(results: Results, scale: str) -> Table | None:
@@ -142,7 +160,8 @@ def protocols(results: Results, scale: str) -> Table | None:
     return Table(
         f"What the study's way to evaluate makes of the same models, {scale} scale: token perplexity. Its notebook "
         "reads windows that stand alone, of raw or word-level text; its trainer the last segments of the validation "
-        "text, which its scripts average in other ways; at the right the controlled protocol's raw test text.",
+        "text, which also chose the weights, and which its scripts average in other ways; at the right the controlled "
+        "protocol's raw test text.",
         (
             "row", "the study", "notebook, raw", "notebook, words", "last segments", *AVERAGES, "raw test text",
         ),
@@ -164,7 +183,8 @@ def compare(results: Results) -> Table:
         for scale in scales:
             published = (zero if row.name == "backbone" else notebook).get(scale, {}).get(row.name)
             mine = raw.get(scale, {}).get(twin)
-            cells += [value_cell(published.first if published else None), value_cell(mine.first if mine else None)]
+            cells.append(value_cell(published.first if published else None))
+            cells.append(value_cell(mine.first if mine else None) if twin in STUDY else "no such row")
         body.append((row.label, f"{row.printed:.2f}", *cells))
     heads = [f"ours, {scale}, {protocol}" for scale in scales for protocol in ("as published", "controlled")]
     return Table(

@@ -23,6 +23,7 @@ from rmtlib.models.rmt import RMT
 from rmtlib.runs.pretrained import pretrained_decoder
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
+from rmtlib.runs.storage import read_json
 from rmtlib.runs.training import default_device, train
 from rmtlib.seeds import torch_seed
 from rmtlib.settings import to_params
@@ -175,8 +176,8 @@ def read_texts(
     path, weights = folder.path / "readings.json", _fingerprint(model, params)
     done: dict[str, dict[str, Any]] = {}
     if path.exists():
-        kept = json.loads(path.read_bytes())
-        done = kept["readings"] if kept["weights"] == weights else {}
+        kept = read_json(path, dict, "delete it, and the texts are read anew")
+        done = kept["readings"] if kept.get("weights") == weights else {}
     first, read = len(parts) - len(params.readings), 0
     for i, reading in enumerate(params.readings):
         stream = texts[reading.text].splits[reading.split].head(reading.tokens)

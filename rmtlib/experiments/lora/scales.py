@@ -30,8 +30,11 @@ class Scale:
         budget: segments that every controlled row is trained on; a multiple of 24, so that 6 and 8 fit.
         chunks: of `CHUNK` segments in a step.
         rates: of the controlled rows.
-        published: steps of one window each, at its rate and that of full tuning; None: epochs, as in the study.
-        test: tokens of the test text; None: all. Ablations and the ceiling read the first `ablation`.
+        published_steps: of one window each; full tuning has 3 of 10.
+        published_rate: of the published rows, with LoRA and of all weights.
+        validation: tokens of the validation text, which choose the weights.
+        test: tokens of the test text; None: all.
+        batch: windows read at once in tests.
     """
 
     backbone: PretrainConfig | str

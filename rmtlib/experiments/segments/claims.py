@@ -6,7 +6,7 @@ from rmtlib.experiments.segments.rules import RULES
 from rmtlib.report.claims import Claim, below
 
 GATE = "the backbone has fewer bits per byte than counting three tokens"
-WORTH = "at segment 8 the memory is worth something, compared with that of another place of the text"
+WORTH = "memory is worth something at segment 8, compared with that of another place of the text"
 SIMILAR = "ARMT performs similarly to RMT on the language modeling task, despite its larger theoretical capacity."
 
 CLAIMS = (
@@ -16,7 +16,7 @@ CLAIMS = (
         SIMILAR,
         "ARMT, Figure 6 and appendix G",
         "On segments 2 to 8 ARMT and RMT differ by less than a fifth of what the backbone gains by reading eight "
-        f"segments at once. Gates: {GATE}; {WORTH} of RMT.",
+        f"segments at once. Gates: {GATE}; RMT's {WORTH}.",
         RULES["alike"],
     ),
     primary(
@@ -33,8 +33,8 @@ CLAIMS = (
         "no-better-beyond",
         "Trained on 8 segments, the models struggle to extrapolate on longer sequences.",
         "ARMT, appendix K, and Figure 6",
-        "Of ARMT and of RMT: segments 9 to 15 gain over segment 8 less than a tenth of what its memory is worth "
-        f"there. Gates: {GATE}; {WORTH}, of both.",
+        "Of ARMT and of RMT: segments 9 to 15 gain over segment 8 less than a tenth of what the model's memory is "
+        f"worth at segment 8. Gates: {GATE}; each model's {WORTH}.",
         RULES["no-better-beyond"],
     ),
     Claim(
