@@ -245,6 +245,10 @@ def test_it_trains_with_the_backbones_gradient_checkpointing_as_without_and_in_b
         torch.testing.assert_close(a, b)
     model.bfloat16()
     assert all(x.isfinite().all() and x.dtype == torch.bfloat16 for x in gradients())
+    for cls, more in ((RMT, {}), (ARMT, {"d_memory": 4})):
+        mamba = around(cls, backbone_from_hf(other("mamba")), **more).bfloat16()  # float32 between its layers
+        outputs, _ = read(mamba, [(ids(2, seed=s), None) for s in range(2)])
+        assert mamba.logits(outputs[1]).dtype == torch.bfloat16
     layered = around(ARMT, backbone_from_hf(other("olmo2")), d_memory=4).train()
     layered.decoder.model.gradient_checkpointing_enable()
     with pytest.raises(RmtlibError, match="memory in each layer does not go with the backbone's own gradient"):

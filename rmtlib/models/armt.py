@@ -107,9 +107,14 @@ class ARMT(LayeredModel):
         keys = self._features(x_lBMD, self.key_LED[layers], state)
         if blocks.lengths is not None:  # a zero key changes nothing
             keys = keys * (blocks.lengths > 0)[..., None, None]
-        values = linear(x_lBMD, self.value_LDD[layers]).to(keys.dtype)
-        betas = linear(x_lBMD, self.beta_L1D[layers], self.beta_bias_L1[layers])[..., 0].to(keys.dtype).sigmoid()
+        values = _mapped(x_lBMD, self.value_LDD[layers]).to(keys.dtype)
+        betas = _mapped(x_lBMD, self.beta_L1D[layers], self.beta_bias_L1[layers])[..., 0].to(keys.dtype).sigmoid()
         return delta_rule.write(Association(*state), keys, values, betas, self.rule)
 
     def _features(self, x_lBTD: Tensor, weight_lED: Tensor, state: ARMTState) -> Tensor:
-        return delta_rule.dpfp(linear(x_lBTD, weight_lED).to(state.norm_LBK.dtype), normalised=self.normalised)
+        return delta_rule.dpfp(_mapped(x_lBTD, weight_lED).to(state.norm_LBK.dtype), normalised=self.normalised)
+
+
+def _mapped(x_lBTD: Tensor, weight_lOD: Tensor, bias_lO: Tensor | None = None) -> Tensor:
+    """`linear` in the weights' type: between its layers a backbone may have float32 (Mamba)."""
+    return linear(x_lBTD.to(weight_lOD.dtype), weight_lOD, bias_lO)

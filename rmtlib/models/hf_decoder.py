@@ -163,6 +163,7 @@ class HFDecoder(nn.Module):
                 hidden_BTD, cache = self._with_keys(x_BTD, mask, cache)
             else:
                 hidden_BTD, cache = self._again(x_BTD, mask, cache, before is not None)
+        hidden_BTD = hidden_BTD.to(x_BTD.dtype)  # some give float32 whatever their weights have (Mamba)
         return hidden_BTD if rows_BQ is None else take_rows(hidden_BTD, rows_BQ), cache
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
