@@ -4,7 +4,7 @@ Controlled rows read segments of the same text tokens, memory besides, and as ma
 Published rows have the study's context: a segment is what it leaves beside two memory blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rmtlib.experiments.lora.rows import STUDY, Study
@@ -39,9 +39,6 @@ class Scale:
 
     backbone: PretrainConfig | str
     tokenizer: str
-    text: str
-    published_text: str
-    other_text: str
     segment: int
     context: int
     budget: int
@@ -54,9 +51,28 @@ class Scale:
     batch: int
     d_memory: int
     precision: Literal["float32", "bf16"] = "float32"
+    text: str = "wikitext-2-raw"
+    published_text: str = "wikitext-2-words"
+    other_text: str = "books"
     joined: bool = True  # the published texts are joined as the study's notebook does
 
 
+GPU = Scale(
+    backbone="gpt2",
+    tokenizer="gpt2",
+    segment=448,
+    context=1024,
+    budget=10_656,
+    chunks=2,
+    rates={"lora": 5e-4, "full": 3e-5},
+    published_steps=4800,
+    published_rate=1e-4,
+    validation=100_000,
+    test=None,
+    batch=8,
+    d_memory=64,
+    precision="bf16",
+)
 SCALE = {
     "smoke": Scale(
         backbone=SMALL_DECODERS["smoke"],
@@ -80,9 +96,6 @@ SCALE = {
     "small": Scale(
         backbone=SMALL_DECODERS["small"],
         tokenizer="bpe-4096-books",
-        text="wikitext-2-raw",
-        published_text="wikitext-2-words",
-        other_text="books",
         segment=32,
         context=160,
         budget=4608,
@@ -98,9 +111,6 @@ SCALE = {
     "medium": Scale(
         backbone="smollm2",
         tokenizer="smollm2",
-        text="wikitext-2-raw",
-        published_text="wikitext-2-words",
-        other_text="books",
         segment=256,
         context=512,
         budget=2304,
@@ -114,42 +124,14 @@ SCALE = {
         d_memory=64,
         precision="bf16",
     ),
-    "gpu": Scale(
-        backbone="gpt2",
-        tokenizer="gpt2",
-        text="wikitext-2-raw",
-        published_text="wikitext-2-words",
-        other_text="books",
-        segment=448,
-        context=1024,
-        budget=10_656,
-        chunks=2,
-        rates={"lora": 5e-4, "full": 3e-5},
-        published_steps=4800,
-        published_rate=1e-4,
-        validation=100_000,
-        test=None,
-        batch=8,
-        d_memory=64,
-        precision="bf16",
-    ),
-    "paper": Scale(
-        backbone="gpt2",
-        tokenizer="gpt2",
-        text="wikitext-2-raw",
-        published_text="wikitext-2-words",
-        other_text="books",
-        segment=448,
-        context=1024,
+    "gpu": GPU,
+    "paper": replace(
+        GPU,
         budget=53_280,
-        chunks=2,
         rates={"lora": 1e-4, "full": 3e-5},
         published_steps=24_100,
-        published_rate=1e-4,
         validation=250_000,
-        test=None,
-        batch=8,
-        d_memory=64,
+        precision="float32",
     ),
 }
 
