@@ -219,7 +219,9 @@ def rates(config: RunConfig) -> list[float]:
     return [stage["lr"] if isinstance(stage, dict) else stage[2] for stage in train["stages"]]
 
 
-@pytest.mark.parametrize("artifact", ["figure-5", "enwik8", "wikitext-103", "memory-capacity", "lora-wikitext-2"])
+@pytest.mark.parametrize(
+    "artifact", ["figure-5", "enwik8", "wikitext-103", "memory-capacity", "lora-wikitext-2", "lm-segments"]
+)
 def test_published_records_were_made_with_the_learning_rates_of_today(artifact, root: Path):
     paths = sorted((root / "results" / artifact).glob("*.json"))
     assert paths
