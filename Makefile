@@ -52,7 +52,7 @@ $(ARTIFACTS): $(VENV)/.ready
 	@cat 'out/$@/summary.txt'
 
 tutorial: $(VENV)/.ready
-	@$(RMTLIB) notebook tutorial >/dev/null
+	@OMP_NUM_THREADS=1 $(RMTLIB) notebook tutorial >/dev/null
 	@echo "The executed notebook is out/tutorial/tutorial.ipynb"
 
 test: $(VENV)/.ready
@@ -65,9 +65,9 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records (about 20 seconds)"
+	@echo "Writing the pages from the records and running the tutorial (about two minutes)"
 	@rm -rf book/_build book/_generated
-	@$(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
+	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"
 	@mkdir -p book/_build
 	@if ! $(JUPYTER_BOOK) build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \
