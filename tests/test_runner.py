@@ -16,7 +16,7 @@ from fake_artifact import STEPS, Fake
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.babilong.settings import Params, work
 from rmtlib.experiments.registry import ARTIFACTS, get_artifact
-from rmtlib.runs import job, provenance, scheduler
+from rmtlib.runs import job, provenance, scheduler, worker
 from rmtlib.runs import progress as progress_module
 from rmtlib.runs.artifact import select
 from rmtlib.runs.display import Lines, Terminal
@@ -308,6 +308,28 @@ def test_a_killed_command_leaves_no_worker_behind():
     assert "waiting for the worker of a killed command" in err
     began = load_record(folder / "record.json")["metrics"]["began_at"]
     assert len(began) == 2 and began[1] >= 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_killed_during_preparation_takes_its_worker_with_it(number):
+    """The whole process group of the command, to which the worker does not belong."""
+    command = Command("--seeds", "1", orders="preparing")
+    folder = run_folder(configs(1)[0])
+    command.wait_for_step(1)
+    os.killpg(command.process.pid, number)
+    status, _, err = command.end(timeout=30)
+    assert status == (-number if number == signal.SIGKILL else 75), err
+    until(lambda: not is_locked(folder), 10)
+    assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0]
+
+
+def test_a_worker_without_its_command_is_ended_even_if_it_does_not_listen(monkeypatch):
+    sent = []
+    monkeypatch.setattr(worker, "ORPHAN_SECONDS", 0.01)
+    monkeypatch.setattr(worker.os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(worker.os, "killpg", lambda group, number: sent.append((group, number)))
+    worker._end_with(os.getppid() + 1)
+    assert sent == [(os.getpid(), signal.SIGTERM), (0, signal.SIGKILL)]
 
 
 def test_two_commands_never_train_the_same_run():

@@ -52,6 +52,8 @@ class RunFolder:
 
     In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
+
+    `preparing` is true until `should_stop` is asked for the first time: there is nothing yet to write a checkpoint of.
     """
 
     def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
@@ -59,6 +61,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._parent = parent
         self._stop = False
+        self.preparing = True
         self._started = time.monotonic()
         self._written = -PROGRESS_EVERY
         self._stage: str | None = None
@@ -99,6 +102,7 @@ class RunFolder:
 
     def should_stop(self) -> bool:
         """Whether to write a checkpoint and raise `Stopped` now: a signal came, or the parent died."""
+        self.preparing = False
         return self._stop or (self._parent is not None and os.getppid() != self._parent)
 
     def request_stop(self) -> None:
