@@ -86,6 +86,7 @@ class Fake(Artifact):
             tokens=STEPS * 100,
             precision="float32",
             notes=["a note"],
+            micro_batch=4,
         )
 
     def obey(self, orders: list[str]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from rmtlib.runs.folder import RunFolder, read_progress, read_slices, run_folder
 from rmtlib.runs.progress import Eta, amount, describe, duration, makespan, share, size, time_left
 from rmtlib.runs.records import load_record
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import Lock, is_locked, write_json
+from rmtlib.runs.storage import Lock, is_locked, write_json, write_sealed
 from rmtlib.settings import from_dict
 
 TESTS = Path(__file__).parent
@@ -357,7 +358,7 @@ SLICE = """[{"started": "2026-01-01", "ended": null, "wall_s": %s, "peak_memory"
     [("config.json", "{"), ("config.json", '{"a": 1}'), ("progress.json", ""), ("progress.json", '{"a": 1}'),
      ("progress.json", '{"stage": "a", "step": 1, "steps": 2, "slice_wall_s": 1, "time": 1, "tokens": "7"}'),
      ("slices.json", "{}"), ("slices.json", "[1]"), ("slices.json", SLICE % '"long"'), ("notes.json", "{}"),
-     ("notes.json", "[1]")],
+     ("notes.json", "[1]"), ("evaluation.json", "{"), ("readings.json", '{"weights": "a", "sha256": "b"}')],
 )  # fmt: skip
 def test_a_damaged_file_is_reported_with_its_path_before_anything_starts(orders, name, content):
     orders("killed")
@@ -386,6 +387,19 @@ def test_a_record_edited_by_hand_is_not_taken_for_a_result():
         run(configs(1), quiet=True)
     path.unlink()  # do what it says
     assert run(configs(1), quiet=True)[0]["metrics"]["loss"] == 0.5
+
+
+def test_a_record_says_what_it_was_made_from(orders):
+    orders("killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True)
+    orders("")
+    folder = run_folder(configs(1)[0])
+    write_sealed(folder / "evaluation.json", {"weights": "a"})
+    (record,) = run(configs(1), quiet=True)
+    names = {"config.json", "slices.json", "notes.json", "checkpoint.json", "evaluation.json"}
+    assert record["inputs"] == {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    assert record["hardware"]["threads"] is None and record["micro_batch"] == 4  # this one runs without torch
 
 
 def test_another_runs_config_in_a_folder_is_noticed():

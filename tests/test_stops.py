@@ -84,3 +84,4 @@ def test_struck_at_every_change_of_a_file_a_run_continues(
     whole = artifact.execute(config, RunFolder(tmp_path / "whole"))
     record = load_record(folder / "record.json")
     assert record["metrics"] == whole.metrics and record["curves"] == whole.curves
+    assert record["hardware"]["threads"] == 1 and record["micro_batch"] == whole.micro_batch > 0

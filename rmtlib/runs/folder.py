@@ -10,7 +10,7 @@ runs/<artifact>/<slug>/ holds
     record.json     the result, at the end
     lock            held while some process trains it
 
-and whatever the artifact keeps there (checkpoints, metrics.jsonl).
+and whatever the artifact keeps there (checkpoints, metrics.jsonl, and what of its tests is done: `KEPT`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,27 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.storage import finite, read_json, to_jsonable, write_json
+from rmtlib.runs.storage import finite, read_json, read_sealed, to_jsonable, write_json
 
 PROGRESS_EVERY = 0.5
 """Seconds between two writes of progress.json."""
+
+KEPT = {
+    "evaluation.json": "delete this file; the tests then begin anew, the training is kept",
+    "readings.json": "delete it, and the texts are read anew; the training is kept",
+}
+"""Intermediate results of tests, which go into the record: sealed files, and what to do if one is damaged."""
+INPUTS = ("config.json", "slices.json", "notes.json", "checkpoint.json", *KEPT)
+"""What a record is made from, as far as it is there; the checkpoint's manifest has the hash of its tensors."""
 
 _SLICE: dict[str, tuple[type, ...]] = {
     "started": (str,),
@@ -176,3 +186,20 @@ def read_notes(folder: Path) -> list[str]:
     if not all(isinstance(note, str) for note in notes):
         raise RmtlibError(f"{path} is damaged (not all of it is text): {remedy}")
     return notes
+
+
+def check_kept(folder: Path) -> None:
+    """Raises RmtlibError if what is done of the run's tests is damaged."""
+    for name, remedy in KEPT.items():
+        read_sealed(folder / name, remedy)
+
+
+def inputs_sha256(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in a run's folder that its record is made from."""
+    return {name: sha256((folder / name).read_bytes()).hexdigest() for name in INPUTS if (folder / name).exists()}
+
+
+def changed_inputs(folder: Path, inputs: Mapping[str, str]) -> str | None:
+    """The first of these files that is there and no longer has the hash that the record names."""
+    now = inputs_sha256(folder)
+    return next((name for name, known in inputs.items() if now.get(name, known) != known), None)

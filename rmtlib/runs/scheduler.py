@@ -25,7 +25,7 @@ from rmtlib.files import unwritable
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.display import Display, Notebook, make_display
-from rmtlib.runs.folder import read_config, read_notes, read_progress, read_slices, run_folder
+from rmtlib.runs.folder import check_kept, read_config, read_notes, read_progress, read_slices, run_folder
 from rmtlib.runs.job import Job
 from rmtlib.runs.progress import describe, duration, fraction, time_left
 from rmtlib.runs.records import load_record
@@ -126,7 +126,7 @@ def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, cost: Cos
         read_config(folder)
     else:
         write_json(folder / "config.json", config.to_json())
-    for read in (read_progress, read_slices, read_notes):  # damaged ones are reported before anything starts
+    for read in (read_progress, read_slices, read_notes, check_kept):  # damaged ones are reported before anything starts
         read(folder)
     return Job(config, folder, lock, cost)
 

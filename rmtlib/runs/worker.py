@@ -16,7 +16,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import load_artifact
-from rmtlib.runs.folder import RunFolder, read_config, read_notes, read_progress, read_slices
+from rmtlib.runs.folder import RunFolder, inputs_sha256, read_config, read_notes, read_progress, read_slices
 from rmtlib.runs.records import make_record, write_record
 from rmtlib.runs.storage import write_json
 
@@ -60,7 +60,8 @@ def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]
         )
         with contextlib.suppress(RmtlibError):  # never hides what ended the run; the record below does not need it
             write_json(folder.path / "slices.json", slices)
-    return write_record(folder.path / "record.json", make_record(config, result, slices, read_notes(folder.path)))
+    record = make_record(config, result, slices, read_notes(folder.path), inputs_sha256(folder.path))
+    return write_record(folder.path / "record.json", record)
 
 
 def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         tokens=tokens,
         precision=config.precision,
         notes=trainer.state.notes,
+        micro_batch=trainer.state.micro_batch,
     )
 
 
