@@ -23,7 +23,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -181,10 +180,28 @@ def _extract(source: Source, member: Member, path: Path) -> tuple[Path, dict[str
         target = Path(folder) / "member"
         try:
             with open(target, "wb") as file, _open_member(path, member.path) as stream:
-                shutil.copyfileobj(stream, file, 1 << 20)
-        except (KeyError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+                shutil.copyfileobj(cast(IO[bytes], _AtMost(stream, source.bytes)), file, 1 << 20)
+        except (MirrorError, RmtlibError):
+            raise
+        except Exception as error:  # of tarfile, zipfile and three decompressors, on any damage and by design
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's
+                raise
             raise MirrorError(f"not a readable archive with {member.path} ({first_line(error)})") from error
         return _store(source, target, str(member))
+
+
+class _AtMost:
+    """A stream that may not hold more than so many bytes: an archive of a megabyte may unpack to a thousand."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self.stream, self.most, self.left = stream, most, most
+
+    def read(self, count: int) -> bytes:
+        piece = self.stream.read(min(count, self.left + 1))
+        self.left -= len(piece)
+        if self.left < 0:
+            raise MirrorError(f"unpacks to more than the file's {self.most:,} bytes")
+        return piece
 
 
 @contextlib.contextmanager
@@ -194,9 +211,11 @@ def _open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         if zipfile.is_zipfile(path):
             stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
         else:
-            stream = stack.enter_context(tarfile.open(path)).extractfile(member)
+            archive = stack.enter_context(tarfile.open(path))
+            info = archive.getmember(member)
+            stream = archive.extractfile(info) if info.isreg() else None  # a link may lead to itself
         if stream is None:
-            raise KeyError(f"{member} is not a file")
+            raise MirrorError(f"{member} is not a file")
         yield cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if member.endswith(".gz") else stream
 
 
