@@ -164,7 +164,7 @@ def test_a_local_file_that_changes_is_checked_again(monkeypatch, tmp_path):
         sources.fetch("thing")
 
 
-def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, server, clean):
+def test_the_cache_is_hashed_once_a_process_and_again_when_the_file_changes(monkeypatch, server, clean):
     add(monkeypatch, server.url("/thing"))
     server.files["/thing"] = CONTENT
     path = sources.fetch("thing", progress=False)
@@ -176,6 +176,20 @@ def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, s
     os.utime(path)
     assert sources.fetch("thing") == path and hashed and len(server.requests) == 1
     assert sources.provenance("thing")["source"] == str(server.url("/thing"))
+
+
+@pytest.mark.parametrize("again", ["in this process", "in another"])
+def test_a_flipped_file_of_the_same_size_and_time_is_fetched_again(monkeypatch, server, again):
+    add(monkeypatch, server.url("/thing"))
+    server.files["/thing"] = CONTENT
+    path = sources.fetch("thing", progress=False)
+    before = path.stat()
+    path.write_bytes(b"x" + CONTENT[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if again == "in another":
+        sources._checked.clear()
+    assert sources.fetch("thing", progress=False).read_bytes() == CONTENT
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:1000], b"x" + CONTENT[1:], b""])
