@@ -454,6 +454,18 @@ def test_publish_takes_only_the_runs_asked_for(folders):
     assert len(done.published) == 1
 
 
+def test_publish_leaves_smoke_runs_out_unless_they_are_asked_for(folders):
+    finish(new_record(seed=0))
+    smoke = new_record(seed=0, scale="smoke", segments=(1, 2, 4), train_segments=2) | {"curves": {}, "tokens": 1000}
+    for point in smoke["metrics"]["exact_match"]:
+        point["tokens"] //= 2  # segments of 64 tokens
+    finish(smoke)
+    slug = RunConfig.from_json(smoke["config"]).slug
+    done = publish(FIGURE_5)
+    assert len(done.published) == 1 and "-small-" in done.published[0] and done.left_out == [slug] and not done.refused
+    assert len(publish(FIGURE_5, slugs=[slug]).published) == 1
+
+
 def test_publish_without_runs_says_what_to_do(folders):
     with pytest.raises(RmtlibError, match="rmtlib run figure-5"):
         publish(FIGURE_5)

@@ -20,13 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rmtlib.data
-from rmtlib.data import books, catalogue, mirrors, sources
+from rmtlib.data import arrays, books, catalogue, mirrors, sources
 from rmtlib.data.mirrors import Archive, Member, Npm, Pip, Url
 from rmtlib.data.sources import SOURCES, Source
 from rmtlib.errors import RmtlibError
+from rmtlib.files import is_full
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 REAL_ENVIRONMENT = {name: os.environ.get(name) for name in ("RMTLIB_DATA", "RMTLIB_CACHE")}
@@ -695,6 +697,23 @@ def test_a_cache_that_cannot_be_made_is_said(monkeypatch, tmp_path):
     with pytest.raises(RmtlibError) as error:
         sources.fetch("thing")
     assert "cannot write to the data cache" in one_line(error) and "RMTLIB_CACHE" in str(error.value)
+
+
+@pytest.mark.parametrize("variable", ["RMTLIB_CACHE", "RMTLIB_DATA"])
+def test_the_folder_of_an_unknown_user_is_said(monkeypatch, variable):
+    add(monkeypatch, Url("http://127.0.0.1:9/thing"))
+    monkeypatch.setenv(variable, "~nosuchuser/x")
+    with pytest.raises(RmtlibError) as error:
+        sources.fetch("thing")
+    assert f"{variable} is '~nosuchuser/x'" in one_line(error) and "there is no such user" in str(error.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_called_so_also_by_arrays():
+    """numpy's own writing says only how many items it could not write."""
+    with pytest.raises(OSError) as error:
+        arrays._save(Path("/dev/full"), np.zeros(10**6))
+    assert is_full(error.value)
 
 
 def test_an_unknown_file_is_an_error_that_lists_the_known(monkeypatch):

@@ -42,7 +42,7 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
+            _save(partial / f"{name}.npy", array)
         sums = {name: file_hash(partial / f"{name}.npy") for name in arrays}
         (partial / SUMS).write_text(json.dumps(sums))
         partial.rename(home)
@@ -51,3 +51,8 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
             raise unwritable(home, error, "set RMTLIB_CACHE to a folder that you can write to") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with open(path, "w+b") as file:  # into a file open for writing alone numpy writes itself, and hides why it failed
+        np.save(file, array)

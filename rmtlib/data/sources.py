@@ -69,13 +69,20 @@ def complaint(name: str) -> str | None:
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``RMTLIB_CACHE``, else ``~/.cache/rmtlib``."""
-    return Path(os.environ.get("RMTLIB_CACHE") or Path.home() / ".cache" / "rmtlib").expanduser()
+    return _expanded(os.environ.get("RMTLIB_CACHE") or "~/.cache/rmtlib", "RMTLIB_CACHE")
 
 
 def local_folders() -> list[Path]:
     """The folders of ``RMTLIB_DATA`` that exist, in order."""
     listed = os.environ.get("RMTLIB_DATA", "").split(os.pathsep)
-    return [folder for item in listed if item and (folder := Path(item).expanduser()).is_dir()]
+    return [folder for item in listed if item and (folder := _expanded(item, "RMTLIB_DATA")).is_dir()]
+
+
+def _expanded(text: str, variable: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise RmtlibError(f"{variable} is {text!r}, and there is no such user: set it to a folder's path") from error
 
 
 def _source(name: str) -> Source:

@@ -76,9 +76,8 @@ class RunFolder:
         self._written = -PROGRESS_EVERY
         self._stage: str | None = None
         self._done: dict[str, Any] = {}  # what an earlier worker reached
-        with contextlib.suppress(RmtlibError):  # a damaged file is reported by those who need it
-            last = read_progress(self.path) or {}
-            self._done = {key: last[key] for key in ("done", "tokens") if key in last}
+        last = read_progress(self.path) or {}
+        self._done.update({key: last[key] for key in ("done", "tokens") if key in last})
 
     def progress(self, stage: str, step: int, steps: int, **numbers: float | None) -> None:
         """Say where the run is: cheap, call it at every step (it writes at most every half second).
@@ -145,17 +144,20 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """Where the run in `folder` is, None if it has not said. RmtlibError if the file is damaged."""
-    path = folder / "progress.json"
-    if not path.exists():
+    """Where the run in `folder` is; None if it has not said. A damaged file has said nothing: it is only shown."""
+    try:
+        progress: dict[str, Any] = read_json(folder / "progress.json", dict, "it is written anew")
+    except RmtlibError:
         return None
-    remedy = "delete this file; the run then continues from its checkpoint"
-    progress: dict[str, Any] = read_json(path, dict, remedy)
-    numbers = {"step", "steps", "slice_wall_s", "time"}
-    complete = isinstance(progress.get("stage"), str) and all(isinstance(progress.get(k), (int, float)) for k in numbers)
-    if not complete or not all(isinstance(progress.get(k), (int, float, NoneType)) for k in ("done", "tokens")):
-        raise RmtlibError(f"{path} is damaged (keys are missing or of another type): {remedy}")
-    return progress
+    required = isinstance(progress.get("stage"), str) and all(
+        _is_finite(progress.get(key)) for key in ("step", "steps", "slice_wall_s", "time")
+    )
+    numbers = {key: value for key, value in progress.items() if key != "stage"}
+    return progress if required and all(value is None or _is_finite(value) for value in numbers.values()) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300  # also false of NaN
 
 
 def read_slices(folder: Path) -> list[dict[str, Any]]:

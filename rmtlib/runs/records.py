@@ -166,12 +166,13 @@ def record_path(record: dict[str, Any], results_dir: str | Path = "results") -> 
 
 @dataclass
 class Publication:
-    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused."""
+    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused or left out."""
 
     published: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def publish(
@@ -183,7 +184,7 @@ def publish(
 ) -> Publication:
     """Copy complete, clean records from runs/ to results/<artifact>/<slug>.json.
 
-    `slugs` are the runs to publish (None: all that runs/ holds). Unfinished runs, damaged records and records
+    `slugs` are the runs to publish (None: all that runs/ holds but those of scale smoke, which show nothing). Unfinished runs, damaged records and records
     of uncommitted code are refused, each with its reason; the others are published all the same. A published
     record of the same row, scale and seed but another config is superseded: its file is removed. (Trials of a row
     and seed stand side by side.)
@@ -203,6 +204,9 @@ def publish(
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")
+            if slugs is None and record["scale"] == "smoke":
+                done.left_out.append(name)
+                continue
             if why := check_record(record, artifact)[0]:
                 raise RmtlibError(f"impossible numbers ({why}): train it again with --fresh")
             if changed := changed_inputs(root / name, record.get("inputs", {})):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -171,8 +172,9 @@ class Lock:
     def tell(self, worker: int | None) -> None:
         """Write who holds the lock, for the error that others get."""
         text = json.dumps({"pid": os.getpid(), "worker": worker, "host": socket.gethostname()})
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, text.encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, text.encode(), 0)
 
     def release(self) -> None:
         """Let go of this process's share; never unlocks what a worker still holds."""
