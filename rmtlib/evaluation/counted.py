@@ -1,7 +1,7 @@
 """Right tokens of answers as counts, which a record keeps: {"n", "samples_by_correct", "correct_by_position"}.
 
-"n" samples; how many of them have 0, 1, ... A right tokens; how many have the first, second, ... token right. The tokens
-of an answer are not independent, so that intervals of per-token accuracy are made from samples.
+"n" samples; how many of them have 0, 1, ... A right tokens; how many have the first, second, ... token right. Tokens of
+an answer are not independent, so that intervals of per-token accuracy are made from samples.
 """
 
 import math

@@ -28,8 +28,8 @@ class Stage:
 class TrainConfig:
     """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`).
 
-    `continued`: a later stage goes on with the optimiser's moments and without a warm-up of its own; False: with a fresh
-    optimiser, as the released scripts of the curriculum do.
+    `continued`: a later stage goes on with the optimiser's moments and without a warm-up of its own; False: with a
+    fresh optimiser, as the released scripts of the curriculum do.
     """
 
     stages: tuple[Stage, ...]

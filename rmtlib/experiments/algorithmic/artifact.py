@@ -5,7 +5,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.counted import check_counts, token_accuracy
-from rmtlib.experiments.algorithmic.rows import LONG_CSV, SHORT_CSV, TABLES, as_rows, task_row
+from rmtlib.experiments.algorithmic.rows import SHORT_CSV, TABLES, as_rows, task_row
 from rmtlib.experiments.algorithmic.scales import settings
 from rmtlib.experiments.algorithmic.settings import Params, cost
 from rmtlib.experiments.algorithmic.trials import TRIALS
