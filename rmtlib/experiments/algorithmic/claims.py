@@ -37,8 +37,8 @@ SHORT_CLAIMS = (
         "copy-gap-grows",
         "Copy: RMT solves the task in nine segments, where Transformer-XL of equal memory falls far below it.",
         "RMT, Figure 3, copy",
-        "Tr-XL's accuracy less RMT's is negative at nine segments, and lower there than at three. Gates: RMT above 0.9, "
-        "Tr-XL above twice chance at three segments.",
+        "Tr-XL's accuracy less RMT's is negative at nine segments, and lower there than at three. Gates: at three "
+        "segments RMT above 0.9, Tr-XL above twice chance.",
         RULES["algorithmic"]["copy-gap-grows"],
     ),
     primary(
@@ -54,8 +54,8 @@ SHORT_CLAIMS = (
         "half-memory-suffices",
         "RMT solves the tasks almost perfectly with limited memory unlike Tr-XL.",
         "RMT, appendix A.1, Figure 2",
-        "Reverse in four segments: with memory 6 instead of 12 RMT loses less accuracy than Tr-XL loses in the authors' "
-        "runs. Gate: RMT above 0.9 with memory 12.",
+        "Reverse in four segments: with memory 6 instead of 12 RMT loses less accuracy than Tr-XL loses in the "
+        "authors' runs. Gate: RMT above 0.9 with memory 12.",
         RULES["algorithmic"]["half-memory-suffices"],
     ),
     Claim(
@@ -87,8 +87,8 @@ SHORT_CLAIMS = (
         "half-memory-copy",
         "RMT solves the tasks almost perfectly with limited memory unlike Tr-XL.",
         "RMT, appendix A.1, Figure 2",
-        "With memory of half a segment: Tr-XL's accuracy less RMT's, on copy in three and six, on reverse in two and four "
-        "segments.",
+        "With memory of half a segment: Tr-XL's accuracy less RMT's, on copy in three and six, on reverse in two and "
+        "four segments.",
         below(
             ("copy-3-trxl-12", "copy-3-rmt-12"),
             ("copy-6-trxl-6", "copy-6-rmt-6"),

@@ -48,7 +48,7 @@ def curve(artifact: str, task: str, size: int, model: str) -> list[TaskRow]:
 
 
 def figure(results: Results, artifact: str) -> Figure:
-    """Runs of this machine are filled, published ones hollow and dashed; the authors' means are grey-edged and large."""
+    """Runs of this machine are filled, published ones hollow and dashed, the authors' means large and hollow."""
     panels, tasks = scale_panels(results), columns(artifact)
     shown = panels or [Panel("", {}, {})]
     with new_figure(2.7 * len(tasks) + 0.4, 2.5 * len(shown) + 0.8) as figure:

@@ -84,8 +84,8 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     return Table(
         f"How many tokens of the answer are right, {scale} scale: mean ± standard deviation over seeds; of one run its "
         "95 % interval. Generated: each token is read after those that the model itself has answered. Whole: samples "
-        "whose every token is right so. Forced: after the true tokens. Released: generated, but the first token of each "
-        "segment is the true one.",
+        "whose every token is right so. Forced: after the true tokens. Released: generated, but the first token of "
+        "each segment is the true one.",
         ("row", "symbols, segment", "generated", "whole", "forced", "released", "steps"),
         body,
         prose=("row",),
@@ -121,8 +121,8 @@ def paper(artifact: str, results: Results) -> Table:
     """The authors' runs, and how long they were trained."""
     body = tuple((row.label, authors_text(row), f"{row.steps}k", row.name) for row in TABLES[artifact] if row.paper)
     return Table(
-        "The authors' runs: test per-token accuracy, and the most steps they were trained for (batches of 32; of 128 or "
-        "256 for 120 symbols and more).",
+        "The authors' runs: test per-token accuracy, and the most steps they were trained for (batches of 32; of 128 "
+        "or 256 for 120 symbols and more).",
         ("row", "accuracy", "steps", "name"),
         body,
         prose=("row", "accuracy"),

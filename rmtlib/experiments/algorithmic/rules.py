@@ -51,7 +51,7 @@ def _short() -> dict[str, Rule]:
             (Contrast({"reverse-4-trxl-12": 1, "reverse-4-rmt-12": -1}),),
             (_learned("reverse-4-trxl-12"),),
         ),
-        # Appendix A.1, Figure 2: half the segment's size is enough memory; the limit is what Transformer-XL loses by it.
+        # Appendix A.1, Figure 2: memory of half a segment is enough; the limit is what Transformer-XL loses by it.
         "half-memory-suffices": _rule(
             "algorithmic",
             (Contrast({"reverse-4-rmt-12": 1, "reverse-4-rmt-6": -1}, limit=round(halved, 3)),),
