@@ -1,0 +1,44 @@
+"""The trials that the settings of the scale medium were chosen from, with a seed of no result."""
+
+from dataclasses import replace
+
+from rmtlib.experiments.algorithmic.rows import task_row
+from rmtlib.experiments.algorithmic.scales import PAIRS, SOLVED, SYMBOLS, Recipe, medium
+from rmtlib.runs.spec import PILOT, RunConfig, Trial
+from rmtlib.settings import to_params
+
+SEED = 100
+GROWING = Recipe(
+    lengths=(1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0),
+    steps=(1500, 1000, 1000, 1000, 1500),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    lr=5e-4,
+    model=dict(dropout=0.0, init_std=0.05),
+    train=dict(
+        batch_size=32, evaluate_every=250, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True, horizon=1e6,
+        patience=10_000, log_every=50, warmup=1 / 3, precision="bf16",
+    ),
+)  # fmt: skip
+
+
+def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
+    params = medium(task_row("algorithmic", row), SEED, recipe)
+    params = replace(params, test_samples=256)
+    return Trial(f"{row}-{name}", note, RunConfig("algorithmic", row, PILOT, SEED, to_params(params)))
+
+
+LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
+EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
+
+TRIALS = (
+    _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),
+    _trial("paced", "copy-3-rmt-24", EVEN, SYMBOLS),
+    _trial("paced", "reverse-2-rmt-24", EVEN, SYMBOLS),
+    _trial("pairs", "retrieval-2-rmt-5", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("paced", "reverse-2-trxl-24", EVEN, SYMBOLS),
+    _trial("paced", "copy-3-trxl-24", EVEN, SYMBOLS),
+    _trial("pairs", "retrieval-3-rmt-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("pairs", "retrieval-3-trxl-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("paced", "copy-6-rmt-12", EVEN, SYMBOLS),
+    _trial("paced", "reverse-4-rmt-12", EVEN, SYMBOLS),
+)
