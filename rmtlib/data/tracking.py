@@ -1,4 +1,4 @@
-"""Where everybody and everything is after each statement of a story: more questions than bAbI asks (qa1, qa2, qa3, qa5).
+"""Where people and objects are after each statement of a story, and questions on it that bAbI does not ask.
 
 Small models do not leave the plateau of answering by recency on two and three facts; asked along the story where a
 person or an object is, they do. These questions and answers are this project's own: the papers train on bAbI's alone.

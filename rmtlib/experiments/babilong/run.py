@@ -1,4 +1,4 @@
-"""Train and evaluate RMT on one BABILong task: the work of a Figure 5 run."""
+"""Train and evaluate one model on one BABILong task."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,9 +14,8 @@ from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
 from rmtlib.experiments.babilong.settings import PRETRAINED, Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_tokenizer
-from rmtlib.models.config import RMTConfig
+from rmtlib.models.interface import RecurrentModel
 from rmtlib.models.registry import build, size_of
-from rmtlib.models.rmt import RMT
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import TestSet, run_tests
 from rmtlib.runs.training import default_device, train
@@ -71,7 +70,7 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
         builders[split] = SampleBuilder(
             questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
-    train = replace(builders["train"], every_question=params.every_question)
+    train = replace(builders["train"], every_question=params.every_question, tracked_questions=params.tracked_questions)
     return TaskData(
         train=train,
         train_facts=replace(train, background=None),
@@ -81,14 +80,13 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
     )
 
 
-def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
+def build_model(params: Params) -> tuple[RecurrentModel, list[dict[str, Any]]]:
     """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
     decoder, weights, shape = None, [], params.backbone
     if isinstance(shape, str):
         decoder, note = load_backbone(shape)
         weights, shape = [note], decoder.config
-    config = RMTConfig(shape, params.memory_tokens, params.memory_mask)  # type: ignore[arg-type]
-    return build(config, seed=params.train.seed, decoder=decoder), weights
+    return build(params.model(shape), seed=params.train.seed, decoder=decoder), weights
 
 
 def model_size(params: Params) -> dict[str, int]:
@@ -98,7 +96,7 @@ def model_size(params: Params) -> dict[str, int]:
     """
     if isinstance(params.backbone, str):
         return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
-    return size_of(RMTConfig(params.backbone, params.memory_tokens, params.memory_mask))  # type: ignore[arg-type]
+    return size_of(params.model(params.backbone))
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
@@ -106,8 +104,8 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     device, config, seed = default_device(), params.train, params.train.seed
     folder.progress("preparing data", 0, 1)
     data = open_data(task, params, folder.progress)
-    model, weights = build_model(params)
-    model.to(device)
+    made, weights = build_model(params)
+    model: Any = made.to(device)  # type: ignore[attr-defined]
     S, batch = config.segment_size, params.evaluation_batch
 
     def sample(stage: int, index: int) -> Sample:
@@ -115,12 +113,16 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
         return (data.train if segments else data.train_facts).build(index, context_tokens(max(segments, 1), S))
 
     def validate(trained: Any, stage: int) -> float:
-        length = context_tokens(max(config.stages[stage].segments, 1), S)
-        held_out = partial(data.validation.build, context_tokens=length)
-        count = min(params.validation_samples, len(data.validation.fitting(length)))
+        segments = config.stages[stage].segments
+        length = context_tokens(max(segments, 1), S)
+        facts_alone = not segments and params.enough
+        builder = replace(data.validation, background=None) if facts_alone else data.validation
+        held_out = partial(builder.build, context_tokens=length)
+        count = min(params.validation_samples, len(builder.fitting(length)))
         return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
 
-    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params))
+    enough = {"enough": params.enough} if params.enough else {}
+    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params), **enough)
     results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
@@ -139,7 +141,7 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
 
 def _evaluate(
-    model: RMT, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
+    model: RecurrentModel, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
 ) -> tuple[list[dict[str, Any]], int]:
     """Exact match at every length; resumes where it was stopped."""
     S = params.train.segment_size
