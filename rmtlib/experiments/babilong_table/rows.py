@@ -1,5 +1,7 @@
 """The rows of the artifact babilong: every model on every task, with what the two papers print of it."""
 
+from collections.abc import Mapping, Sequence
+
 from rmtlib.data.babi import TASKS
 from rmtlib.experiments.babilong.rows import PAPER as RMT
 from rmtlib.runs.spec import Row
@@ -14,7 +16,9 @@ MODELS = {
     "window": "backbone on its window",
 }
 LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "512k", "1M", "10M")
-TABLE_4 = {  # BABILong paper, in per cent, mean of three runs; as far as a model could read
+TABLE_4: Mapping[
+    str, Mapping[str, Sequence[float]]
+] = {  # BABILong paper, in per cent, mean of three runs; as far as a model could read
     "rmt": RMT,
     "armt": {
         "qa1": (100, 99, 100, 100, 100, 100, 100, 100, 100, 99, 99, 89),
@@ -39,7 +43,9 @@ TABLE_4 = {  # BABILong paper, in per cent, mean of three runs; as far as a mode
     },
 }
 ARMT_LENGTHS = ("64k", "128k", "500k", "1M", "10M", "50M")
-ARMT_TABLE_1 = {  # ARMT paper, in per cent; RMT and RMT-R are single runs, Mamba two, ARMT three
+ARMT_TABLE_1: Mapping[
+    str, Mapping[str, Sequence[float]]
+] = {  # ARMT paper, in per cent; RMT and RMT-R are single runs, Mamba two, ARMT three
     "rmt": {
         "qa1": (99.6, 99.1, 96.4, 94.2, 76.4),
         "qa2": (72.7, 56.3, 32.0, 25.5, 16.2),

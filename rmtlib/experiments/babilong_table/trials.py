@@ -18,14 +18,12 @@ def _facts_alone(
     """RMT on the facts alone, then on one segment with its background."""
     params: Params = settings("rmt", task, "small", SEED)
     assert isinstance(params.backbone, DecoderConfig)
-    stages = (Stage(0, steps, lr), Stage(1, 500, lr))
+    train = replace(params.train, stages=(Stage(0, steps, lr), Stage(1, 500, lr)), evaluate_every=250, precision="bf16")
     params = replace(
         params,
         questions="simulator" if task == "qa3" else "files",
         backbone=replace(params.backbone, d_model=width, n_layers=layers),
-        train=replace(
-            params.train, stages=(Stage(0, steps, lr), Stage(1, 500, lr)), evaluate_every=250, precision="bf16"
-        ),
+        train=train,
         tracked_questions=tracked,
         enough=(0.98, 0.98),
         test_samples={"1": params.validation_samples},
