@@ -79,7 +79,7 @@ def _draw_scale(ax: Axes, panel: Panel, recency: dict[str, Series]) -> None:
                 ax.axhline(recency[task].first.mean, color=colour, linewidth=1, linestyle=DOTTED, zorder=1)
     trained = [series.x_trained for series in panel.series]
     mark_trained(ax, panel, trained)
-    _context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))
+    context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))
     ax.set_title(
         f"{panel.scale} scale: trained up to {', '.join(short_count(round(t)) for t in sorted(set(trained)))} tokens\n"
         f"{_stories(panel.series)}"
@@ -108,11 +108,12 @@ def _draw_paper(ax: Axes, tasks: dict[str, dict[int, float]]) -> None:
         )
     ax.axvline(PAPER_TRAIN_TOKENS, color=GREY, linewidth=1, linestyle="-.", zorder=2)
     ax.set_facecolor(PAPER_GROUND)
-    _context_axis(ax, sorted({x for points in tasks.values() for x in points}))
+    context_axis(ax, sorted({x for points in tasks.values() for x in points}))
     ax.set_title(f"paper (Table 4): GPT-2, trained up to {short_count(PAPER_TRAIN_TOKENS)}")
 
 
-def _context_axis(ax: Axes, lengths: Sequence[float]) -> None:
+def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
+    """A logarithmic axis of context lengths with at most eight of them named."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ax.set_xscale("log", base=2)
