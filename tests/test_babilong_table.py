@@ -42,9 +42,8 @@ def test_settings_are_complete_and_survive_their_record(row, scale):
     config = TABLE.config(row, scale, 1)
     params = from_dict(Params, config.to_json()["params"])
     assert to_params(params) == config.to_json()["params"]
-    if not isinstance(params.backbone, str):
-        counted = size_of(params.model(params.backbone))["parameters"]
-        assert weights(params) == pytest.approx(counted, rel=0.05)
+    counted = size_of(params.model(params.shape))["parameters"]
+    assert weights(params) == pytest.approx(counted, rel=0.03)
     assert TABLE.cost(config).flops > 0
 
 
@@ -102,8 +101,10 @@ def test_verdicts_follow_the_rules():
     mamba = runs("mamba-qa3", 0.1, 0.12, 0.11)
     found = {v.claim.name: v.outcome for v in view_of("babilong", [*rmt, *armt, *mamba]).verdicts()}
     assert {name: found[name] for name in RULES} == dict.fromkeys(RULES, "holds")
-    worse = [*runs("armt-qa2", 0.6, 0.61, 0.62), *runs("armt-qa3", 0.05, 0.04, 0.06)]
-    assert {v.claim.name: v.outcome for v in view_of("babilong", [*rmt, *worse]).verdicts()}["armt-falls-less"] == "fails"
+    worse = [*runs("armt-qa2", 0.9, 0.91, 0.92), *runs("armt-qa3", 0.05, 0.04, 0.06)]
+    assert {v.claim.name: v.outcome for v in view_of("babilong", [*rmt, *worse]).verdicts()}[
+        "armt-falls-less"
+    ] == "fails"
     lost = [*runs("rmt-qa2", 0.0, 0.01, 0.02, start=0.4), *runs("rmt-qa3", 0.3, 0.32, 0.34)]
     found = {v.claim.name: v.outcome for v in view_of("babilong", lost).verdicts()}
     assert found["rmt-falls-on-more-facts"] == "undecided"  # it did not learn qa2

@@ -12,9 +12,10 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
-from rmtlib.experiments.babilong.settings import PRETRAINED, Params, context_tokens, work
-from rmtlib.models.backbones import load_backbone, load_tokenizer
+from rmtlib.experiments.babilong.settings import Params, context_tokens, work
+from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
 from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.mamba import mamba_from_hf
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import TestSet, run_tests
@@ -82,11 +83,13 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
 
 def build_model(params: Params) -> tuple[RecurrentModel, list[dict[str, Any]]]:
     """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
-    decoder, weights, shape = None, [], params.backbone
-    if isinstance(shape, str):
-        decoder, note = load_backbone(shape)
-        weights, shape = [note], decoder.config
-    return build(params.model(shape), seed=params.train.seed, decoder=decoder), weights
+    if not isinstance(params.backbone, str):
+        return build(params.model(params.backbone), seed=params.train.seed), []
+    if params.kind == "mamba":
+        pretrained, note = load_hf(params.backbone)
+        return mamba_from_hf(pretrained), [note]
+    decoder, note = load_backbone(params.backbone)
+    return build(params.model(decoder.config), seed=params.train.seed, decoder=decoder), [note]
 
 
 def model_size(params: Params) -> dict[str, int]:
@@ -94,9 +97,8 @@ def model_size(params: Params) -> dict[str, int]:
 
     Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
     """
-    if isinstance(params.backbone, str):
-        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
-    return size_of(params.model(params.backbone))
+    sizes = size_of(params.model(params.shape))
+    return {"state_size": sizes["state_size"]} if isinstance(params.backbone, str) else sizes
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig
-from rmtlib.models.size import decoder_weights, mamba_weights
+from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
-PRETRAINED = {"gpt2": (12, 768, 50_257), "smollm2": (30, 576, 49_152)}  # layers, width, vocabulary: for the cost
+MAMBA = "state-spaces/mamba-130m-hf"
+PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
 
 
 Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba"]
@@ -30,7 +31,7 @@ class Params:
             A stage of the facts alone is then also validated on them alone.
     """
 
-    backbone: DecoderConfig | MambaConfig | str  # trained from scratch, or the name of a pretrained decoder
+    backbone: DecoderConfig | MambaConfig | str  # trained from scratch, or the name of a pretrained model
     memory_tokens: int
     memory_mask: str
     tokenizer: str  # "word-N" (N entries), "gpt2", "smollm2" or a hub name
@@ -52,6 +53,11 @@ class Params:
         at_least(self, 0, "memory_tokens", "d_memory", "tracked_questions")
         if self.enough and len(self.enough) != len(self.train.stages):
             raise ValueError(f"enough is {self.enough}; it must be empty or have one number a stage")
+
+    @property
+    def shape(self) -> DecoderConfig | MambaConfig:
+        """The backbone's, of a pretrained one as far as its size goes."""
+        return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     def model(self, shape: Any) -> RMTConfig | RMTRConfig | ARMTConfig | PRMTConfig | MambaConfig:
         """The config that `models.registry` builds, with this backbone's shape."""
@@ -86,20 +92,13 @@ def work(params: Params) -> list[float]:
 
 def _flops_per_token(params: Params) -> float:
     """Of a forward pass; memory tokens are computed too. ARMT has no read block, RMT-R one that is twice as long."""
-    S, M, b = params.train.segment_size, params.memory_tokens, params.backbone
+    S, M, b = params.train.segment_size, params.memory_tokens, params.shape
     if isinstance(b, MambaConfig):
         return 2.0 * mamba_weights(b) + 10 * b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
-    layers, width, _ = _sizes(params)
     blocks = 1 if params.kind == "armt" else 3 if params.kind.startswith("rmt-r") else 2
-    positions = (S + blocks * M) / S
+    layers, width, positions = b.n_layers, b.d_model, (S + blocks * M) / S
     own = 2 * layers * 6 * params.d_memory * (width + 1) if params.kind == "armt" else 0
     return positions * (24 * layers * width**2 + 2 * layers * (S + blocks * M) * width + own)
-
-
-def _sizes(params: Params) -> tuple[int, int, int]:
-    """Layers, width and vocabulary of the backbone."""
-    b = params.backbone
-    return PRETRAINED[b] if isinstance(b, str) else (b.n_layers, b.d_model, b.vocab_size)
 
 
 def _trained(stage: Stage, train: TrainConfig) -> int:
@@ -116,7 +115,7 @@ def _tested(params: Params) -> int:
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
     train, M = params.train, params.memory_tokens
-    layers, width, _ = _sizes(params)
+    layers, width = params.shape.n_layers, params.shape.d_model
     segments = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
     positions = train.batch_size * (train.segment_size + 2 * M) * segments
     return transformer_cost(
@@ -129,14 +128,13 @@ def cost(params: Params) -> Cost:
 
 
 def weights(params: Params) -> int:
-    """Of the whole model; of a pretrained backbone, to a few per cent."""
-    b, M = params.backbone, params.memory_tokens
+    """Of the whole model."""
+    b, M = params.shape, params.memory_tokens
     if isinstance(b, MambaConfig):
         return mamba_weights(b)
-    layers, width, vocabulary = _sizes(params)
-    own = M * width * (layers if params.kind == "prmt" else 1)
+    own = M * b.d_model * (b.n_layers if params.kind == "prmt" else 1)
     if params.kind == "armt":
-        own += layers * (width**2 + 2 * width * params.d_memory)
+        own += armt_weights(b, params.d_memory)
     if params.kind.startswith("rmt-r"):  # the read block's other half; query, key, value, output and an MLP
-        own += M * width + 12 * width**2
-    return own + (12 * layers * width**2 + vocabulary * width if isinstance(b, str) else decoder_weights(b))
+        own += M * b.d_model + 12 * b.d_model**2
+    return own + decoder_weights(b)

@@ -9,30 +9,35 @@ from dataclasses import replace
 from typing import Any
 
 from rmtlib.experiments.babilong.scales import settings as figure_5
-from rmtlib.experiments.babilong.settings import Params
+from rmtlib.experiments.babilong.settings import MAMBA, Params
 from rmtlib.models.config import DecoderConfig, MambaConfig
 from rmtlib.training.curriculum import Stage
 
 TRACKED = {"qa2": 8, "qa3": 12}
 D_MEMORY = 64  # as published
+MAMBA_RATE = 3e-4  # of the released script
 
 
 def with_model(params: Params, model: str) -> Params:
-    """The same run with another model; the decoder's shape is kept, Mamba's is as near as it gets."""
+    """The same run with another model."""
     if model == "mamba":
-        return replace(params, kind="mamba", memory_tokens=0, backbone=_mamba(params))
+        return _with_mamba(params)
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
     return replace(params, kind=kind, d_memory=D_MEMORY if model == "armt" else 0)
 
 
-def _mamba(params: Params) -> MambaConfig:
-    """As many layers of the same width; a block of Mamba has about half of a decoder block's weights, so twice them."""
-    b = params.backbone
+def _with_mamba(params: Params) -> Params:
+    """Mamba-130m where the decoder is pretrained too, with the released rate; else one of the same width.
+
+    Its blocks have about half of a decoder block's weights, so there are twice as many.
+    """
+    b, params = params.backbone, replace(params, kind="mamba", memory_tokens=0)
     if isinstance(b, str):
-        return MambaConfig(vocab_size=50_280, d_model=768, n_layers=24)  # Mamba-130m's
-    return MambaConfig(vocab_size=b.vocab_size, d_model=b.d_model, n_layers=2 * b.n_layers)
+        stages = tuple(replace(stage, lr=MAMBA_RATE) for stage in params.train.stages)
+        return replace(params, backbone=MAMBA, tokenizer=MAMBA, train=replace(params.train, stages=stages))
+    return replace(params, backbone=MambaConfig(b.vocab_size, b.d_model, 2 * b.n_layers))
 
 
 def _tracked(params: Params, task: str) -> Params:
