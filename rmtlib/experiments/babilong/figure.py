@@ -113,11 +113,14 @@ def _draw_paper(ax: Axes, tasks: dict[str, dict[int, float]]) -> None:
 
 
 def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
-    """A logarithmic axis of context lengths with at most eight of them named."""
+    """A logarithmic axis of context lengths; of more than eight, those are named that are at least four times the one before."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ax.set_xscale("log", base=2)
-    shown = lengths[:: -(-len(lengths) // 8)] if lengths else []
+    shown: list[float] = []
+    for tokens in lengths:
+        if not shown or tokens >= (4 if len(lengths) > 8 else 1) * shown[-1]:
+            shown.append(tokens)
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([short_count(round(tokens)) for tokens in shown])
