@@ -113,7 +113,7 @@ def _draw_paper(ax: Axes, tasks: dict[str, dict[int, float]]) -> None:
 
 
 def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
-    """A logarithmic axis of context lengths; of more than eight, those are named that are at least four times the one before."""
+    """A logarithmic axis of context lengths; of more than eight, one in every two octaves at most is named."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ax.set_xscale("log", base=2)
