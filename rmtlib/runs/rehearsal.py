@@ -151,10 +151,11 @@ def _execute(name: str, made: dict[str, Any], folder: str) -> dict[str, Any]:
     started, result = time.monotonic(), None
     with suppress(Stopped):
         result = artifact.execute(config, _StopsOnce(Path(folder)))
-    stopped = result is None  # by now the first model is gone: the error's traceback would have kept it
-    result = artifact.execute(config, RunFolder(Path(folder))) if stopped else result
+    outcome = "finished"
+    if result is None:  # by now the first model is gone: the error's traceback would have kept it
+        result, outcome = artifact.execute(config, RunFolder(Path(folder))), "stopped and continued"
     return {
-        "outcome": "stopped and continued" if stopped else "finished",
+        "outcome": outcome,
         "wall_s": round(time.monotonic() - started, 1),
         "peak_memory": provenance.peak_memory()["host"],
         "parameters": result.metrics.get("parameters"),
