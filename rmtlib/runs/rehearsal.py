@@ -143,6 +143,8 @@ def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any
             return line | {"outcome": f"not done after {seconds:.0f} s"}
         except BrokenProcessPool:
             return line | {"outcome": "its process was killed, most likely for lack of memory"}
+        except Exception as error:  # whatever it is: to find it is what a rehearsal is for
+            return line | {"outcome": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
 
 def _execute(name: str, made: dict[str, Any], folder: str) -> dict[str, Any]:
