@@ -12,6 +12,7 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
+from rmtlib.evaluation.retrieval import retrieve
 from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
 from rmtlib.models.interface import RecurrentModel
@@ -101,6 +102,11 @@ def model_size(params: Params) -> dict[str, int]:
     return {"state_size": sizes["state_size"]} if isinstance(params.backbone, str) else sizes
 
 
+def as_read(sample: Sample, params: Params, tokenizer: Tokenizer) -> Any:
+    """The sample as the model reads it: itself, or what retrieval leaves of it."""
+    return retrieve(sample, tokenizer, params.train.segment_size) if params.kind == "rag" else sample
+
+
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     """Train, then evaluate at every length; both continue from what the folder holds."""
     device, config, seed = default_device(), params.train, params.train.seed
@@ -110,17 +116,23 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     model: Any = made.to(device)  # type: ignore[attr-defined]
     S, batch = config.segment_size, params.evaluation_batch
 
-    def sample(stage: int, index: int) -> Sample:
+    builder = data.train
+    if params.kind == "rag":  # an answer within the context could be retrieved
+        builder = replace(builder, every_question=False, tracked_questions=0)
+
+    def sample(stage: int, index: int) -> Any:
         segments = draw_segments(config.stages[stage], seed, index)
-        return (data.train if segments else data.train_facts).build(index, context_tokens(max(segments, 1), S))
+        if not segments:
+            return data.train_facts.build(index, context_tokens(1, S))
+        return as_read(builder.build(index, context_tokens(segments, S)), params, builder.tokenizer)
 
     def validate(trained: Any, stage: int) -> float:
         segments = config.stages[stage].segments
         length = context_tokens(max(segments, 1), S)
         facts_alone = not segments and params.enough
-        builder = replace(data.validation, background=None) if facts_alone else data.validation
-        held_out = partial(builder.build, context_tokens=length)
-        count = min(params.validation_samples, len(builder.fitting(length)))
+        texts = replace(data.validation, background=None) if facts_alone else data.validation
+        held_out = lambda i: as_read(texts.build(i, length), params, texts.tokenizer)  # noqa: E731
+        count = min(params.validation_samples, len(texts.fitting(length)))
         return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
 
     enough = {"enough": params.enough} if params.enough else {}
@@ -150,7 +162,7 @@ def _evaluate(
 
     def line(segments: int, count: int) -> TestSet:
         size = context_tokens(segments, S)
-        sample = partial(test.build, context_tokens=size)
+        sample = lambda index: as_read(test.build(index, size), params, test.tokenizer)  # noqa: E731
 
         def correct(indices: range) -> list[bool]:
             with autocast(device, params.train.precision):

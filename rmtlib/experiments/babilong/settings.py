@@ -16,7 +16,7 @@ MAMBA = "state-spaces/mamba-130m-hf"
 PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
 
 
-Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba"]
+Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rag"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Params:
     """All that a run depends on besides its task.
 
     Attributes:
-        kind: the model around the backbone. "rmt" with no memory tokens is the backbone on its window of one segment.
+        kind: the model around the backbone. "rmt" with no memory tokens is the backbone on its window of one segment,
+            "rag" the same on a window of retrieved sentences (`evaluation.retrieval`).
         d_memory: width of ARMT's keys before its feature map.
         tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
         enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.

@@ -42,9 +42,10 @@ STYLES = {
     "prmt": PINK,
     "mamba": GREEN,
     "window": BLACK,
-    "rag": Style("#8B3A00", "X"),
+    "rag": Style("#56B4E9", "X"),
+    "rag-llama": Style("#8B3A00", "X"),
 }
-LABELS = MODELS | {"rag": "RAG (paper alone)"}
+LABELS = MODELS | {"rag-llama": "retrieval, Llama-3 (paper)"}
 
 
 def split(row: str) -> tuple[str, str]:

@@ -25,6 +25,8 @@ def with_model(params: Params, model: str) -> Params:
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
+    if model == "rag":
+        return replace(params, kind=kind, memory_tokens=0)
     return replace(params, kind=kind, d_memory=D_MEMORY if model == "armt" else 0)
 
 
