@@ -11,7 +11,7 @@ from rmtlib.segments import IGNORE, next_token_labels
 
 BOOK = (
     "It was a long day for the old man and his dog. They sat near the river until the sun had gone. Nobody came by "
-    "that night, as far as they could tell. The water was cold and dark! Would it ever be warm again? They did not know."
+    "that night, as far as they could tell. The water was cold and dark! Would it be warm again? They did not know."
 )
 QUESTIONS = simulate("qa1", 60, 0, "test")
 
