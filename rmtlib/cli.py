@@ -1,4 +1,4 @@
-"""The command `rmtlib`: run, plan, status, publish, verify, claims, data, notebook.
+"""The command `rmtlib`: run, plan, rehearse, status, publish, verify, claims, data, notebook.
 
 Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
 continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
+    command = add("rehearse", _rehearse, "two steps of every row's real model: does a scale work before a GPU runs it?")
+    add_selection(command)
+    command.add_argument("--out", metavar="FILE", help="also write the result there, as JSON")
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("publish", _publish, "copy finished records of committed code to results/")
@@ -206,6 +209,27 @@ def _plan(options: argparse.Namespace) -> int:
             print(f"damaged: {run['stage']}")
     for warning in planned["warnings"]:
         print(f"warning: {warning}")
+    return 0
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    from rmtlib.runs.progress import duration, size
+    from rmtlib.runs.rehearsal import PASSED, add_to, rehearse
+
+    artifact, configs = _selected(options, prepare=True)
+    lines, table = [], [["row", "outcome", "weights", "took", "memory", "planned"]]
+    for line in rehearse(artifact, configs):
+        lines.append(line)
+        took, memory = duration(line.get("wall_s", 0)), size(line.get("peak_memory", 0))
+        weights, planned = f"{line.get('parameters') or 0:,}", size(line.get("planned_memory", 0))
+        table.append([line["row"], line["outcome"], weights, took, memory, planned])
+        print(f"{line['row']}: {line['outcome']}", file=sys.stderr)
+    _print_json(lines) if options.json else _print_table(table)
+    if options.out:
+        add_to(Path(options.out), options.artifact, lines)
+    failed = [line["row"] for line in lines if line["outcome"] not in PASSED]
+    if failed:
+        raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
     return 0
 
 

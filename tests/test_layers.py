@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from rmtlib.experiments.registry import ARTIFACTS
+
 PACKAGE = Path(__file__).parent.parent / "rmtlib"
 LAYERS = ("data", "models", "training", "evaluation", "runs", "report", "experiments")
 ABOVE = {"rmtlib.cli", "rmtlib.book", "rmtlib.notebooks", "rmtlib"}  # commands, and the list of public names
@@ -68,7 +70,7 @@ def test_no_circles():
 
 
 def test_only_the_registry_lists_artifacts():
-    names = ("figure-5", "enwik8", "wikitext-103", "memory-capacity", "lm-segments", "lora-wikitext-2", "algorithmic")
+    names = tuple(ARTIFACTS)
     for name, path in MODULES.items():
         if name.split(".")[1:2] in (["runs"], ["training"], ["models"], ["evaluation"]):
             text = path.read_text()

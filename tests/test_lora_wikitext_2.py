@@ -16,10 +16,10 @@ from rmtlib.experiments.lora.rows import STUDY
 from rmtlib.experiments.lora.rules import RMT, RULES, arms
 from rmtlib.experiments.lora.run import build_model, open_texts
 from rmtlib.experiments.lora.scales import settings
-from rmtlib.experiments.lora.settings import PRETRAINED, Params
+from rmtlib.experiments.lora.settings import Params
 from rmtlib.experiments.view import view_of
 from rmtlib.models.decoder import Decoder
-from rmtlib.models.size import decoder_weights
+from rmtlib.models.size import DECODERS, decoder_weights
 from rmtlib.report.figures import style_of
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
@@ -217,9 +217,9 @@ def test_damaged_readings_are_one_line(tmp_path):
 def test_shapes_of_pretrained_backbones_are_theirs():
     """SmolLM2-135M has 134,515,008 weights, GPT-2 124,439,808."""
     with torch.device("meta"):
-        counts = {n: sum(p.numel() for p in Decoder(shape).parameters()) for n, shape in PRETRAINED.items()}
+        counts = {n: sum(p.numel() for p in Decoder(shape).parameters()) for n, shape in DECODERS.items()}
     assert counts == {"gpt2": 124_439_808, "smollm2": 134_515_008}
-    assert {name: decoder_weights(shape) for name, shape in PRETRAINED.items()} == counts
+    assert {name: decoder_weights(shape) for name, shape in DECODERS.items()} == counts
 
 
 def test_a_backbone_at_the_scale_gpu_is_what_this_machine_has(monkeypatch):

@@ -18,6 +18,7 @@ import numpy as np
 
 from rmtlib.data.babi import Question
 from rmtlib.data.text import Background, Tokenizer
+from rmtlib.data.tracking import tracked_questions
 from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE
@@ -116,6 +117,8 @@ class SampleBuilder:
         every_question: ask the earlier questions of the story too, each at a random gap after its last fact and
             with its answer in place. More to learn from than the papers' one question at the end. (If facts and
             earlier questions together exceed the context, the sample is longer.)
+        tracked_questions: ask so many more along the story, where a person or object is (`data.tracking`), with their
+            answers in place. Not in the papers.
         task_start_pct, task_end_pct: put all facts between these shares of the context (BABILong's option).
     """
 
@@ -126,6 +129,7 @@ class SampleBuilder:
     seed: int
     join: str = "space"
     every_question: bool = False
+    tracked_questions: int = 0
     task_start_pct: float | None = None
     task_end_pct: float | None = None
 
@@ -184,7 +188,7 @@ class SampleBuilder:
         question = self.question_of(index, context_tokens)
         rng = generator(self.seed, self.stream, "sample", index)
         items = [self._encode(fact) for fact in question.facts]
-        asked = self._asked(question, len(items))
+        asked = self._asked(question, len(items)) + self._tracked(question, index)
         facts_length = sum(map(len, items)) + sum(len(ids) for _, ids, _ in asked)
         noise = context_tokens - facts_length if self.background is not None else 0
         chunks, gaps = self._noise(max(noise, 0), rng)
@@ -203,8 +207,13 @@ class SampleBuilder:
 
     def _ask(self, question: Question) -> tuple[np.ndarray, int]:
         """Question, GEN, answer, EOS, and the number of tokens before the answer."""
-        asked = self._encode(question.question + (question.end if self.join == "released" else ""))
-        ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(question.answer), self.tokenizer.eos_id]
+        return self._ask_in_words(
+            question.question + (question.end if self.join == "released" else ""), question.answer
+        )
+
+    def _ask_in_words(self, question: str, answer: str) -> tuple[np.ndarray, int]:
+        asked = self._encode(question)
+        ids = [*asked, self.tokenizer.gen_id, *self.tokenizer.encode(answer), self.tokenizer.eos_id]
         return np.array(ids, dtype=np.uint16), len(asked) + 1
 
     def _asked(self, question: Question, facts: int) -> list[tuple[int, np.ndarray, int]]:
@@ -214,6 +223,14 @@ class SampleBuilder:
         return [
             (len(other.facts), *self._ask(other)) for other in self._stories[question.story] if len(other.facts) < facts
         ]
+
+    def _tracked(self, question: Question, index: int) -> list[tuple[int, np.ndarray, int]]:
+        """Tracked questions along the story, in the form of `_asked`."""
+        if not self.tracked_questions:
+            return []
+        rng, before = generator(self.seed, self.stream, "tracked", index), question.task == "qa3"
+        found = tracked_questions(question.facts, self.tracked_questions, rng, before=before)
+        return [(facts, *self._ask_in_words(asked, answer)) for facts, asked, answer in found]
 
     @cached_property
     def _stories(self) -> dict[int, list[Question]]:
@@ -263,7 +280,8 @@ class SampleBuilder:
         # (gap, fact, tokens before the answer or 0 for a fact): a question stays between its last fact and the next.
         inserts = [(int(gap), i, 0, ids) for i, (gap, ids) in enumerate(zip(fact_gaps, items, strict=True))]
         for facts_before, ids, prompt in asked:
-            low, high = fact_gaps[facts_before - 1], fact_gaps[facts_before]
+            low = fact_gaps[facts_before - 1]
+            high = fact_gaps[facts_before] if facts_before < len(items) else len(gaps) - 1
             inserts.append((int(rng.integers(low, high + 1)), facts_before - 1, prompt, ids))
         inserts.sort(key=lambda item: item[:3])
         pieces: list[np.ndarray] = []

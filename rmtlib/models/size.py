@@ -3,6 +3,14 @@
 from rmtlib.models.config import DecoderConfig, MambaConfig, TransformerXLConfig
 from rmtlib.models.names import MAP_NAMES
 
+DECODERS = {  # shapes of pretrained ones, for costs and for what a record's counts have to be
+    "gpt2": DecoderConfig(50_257, d_model=768, n_layers=12, n_heads=12),
+    "smollm2": DecoderConfig(
+        49_152, d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, d_ff=1536, positions="rotary", norm="rms",
+        activation="swiglu", bias=False, names="llama",
+    ),
+}  # fmt: skip
+
 
 def decoder_weights(c: DecoderConfig) -> int:
     """Of a decoder whose biases are all there or none, without norms of queries and keys."""

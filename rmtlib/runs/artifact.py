@@ -69,6 +69,10 @@ class Artifact(ABC):
         writes a checkpoint and raises `Stopped`.
         """
 
+    def rehearsed(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Settings that `runs.rehearsal` made smaller, mended so that they fit together again."""
+        return params
+
     @abstractmethod
     def cost(self, config: RunConfig) -> Cost:
         """The most that the run takes, by arithmetic alone (no data, no model is made)."""

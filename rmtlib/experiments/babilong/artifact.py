@@ -36,32 +36,27 @@ def _stories(records: list[dict[str, Any]], row: str) -> str:
     return " and ".join(("the simulator" if made else "bAbI's files") for made in sorted(simulated))
 
 
-class Figure5(Artifact):
-    """BABILong Figure 5: RMT performance on five BABILong tasks varies between training seeds."""
+class BABILong(Artifact):
+    """A table or figure of exact match on BABILong's tasks, one row for a task and a model."""
 
-    name = "figure-5"
-    title = "RMT on five BABILong tasks, over training seeds"
-    rows = ROWS
     scales = ("smoke", "small", "medium", "gpu", "paper")
 
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        return TRIALS
+    def params(self, row: str, scale: str, seed: int) -> Params:
+        """The row's settings; questions "auto" stand for what is on the machine."""
+        raise NotImplementedError
 
-    def default_rows(self, scale: str) -> tuple[str, ...]:
-        return ("qa1",) if scale in ("smoke", "small", "medium") else TASKS
-
-    def default_seeds(self, scale: str) -> int:
-        return {"smoke": 1, "medium": SEEDS}.get(scale, 3)
+    def task(self, row: str) -> str:
+        """The row's task."""
+        return next(each.task for each in self.rows if each.name == row) or ""
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch what runs of these rows can use, if it can be had; `config` then sees what is there."""
         if scale == "smoke":
             return
-        for row in rows:
-            if available_questions(row) == "simulator":
+        for task in dict.fromkeys(self.task(row) for row in rows):
+            if available_questions(task) == "simulator":
                 print(
-                    f"bAbI's files of {row} cannot be had here: its stories come from the simulator, and the results "
+                    f"bAbI's files of {task} cannot be had here: its stories come from the simulator, and the results "
                     "compare with those on the files in kind, not to the digit",
                     file=sys.stderr,
                 )
@@ -76,23 +71,22 @@ class Figure5(Artifact):
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config. What depends on the files of this machine is decided here, without the network."""
-        params = settings(row, scale, seed)
-        if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
-            params = gpu_from_scratch(row, seed)
-        if params.questions == "auto":
-            params = replace(params, questions=available_questions(row, fetch=False))
-        return RunConfig(self.name, row, scale, seed, to_params(params))
+        questions = available_questions(self.task(row), fetch=False)
+        return self.frozen(row, scale, seed, self.params(row, scale, seed), questions)
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
-        params = settings(row, scale, seed)
+        return self.frozen(row, scale, seed, self.params(row, scale, seed), "files")
+
+    def frozen(self, row: str, scale: str, seed: int, params: Params, questions: str) -> RunConfig:
+        """The config of these settings, with questions from "files" or the "simulator" where they say "auto"."""
         if params.questions == "auto":
-            params = replace(params, questions="files")
+            params = replace(params, questions=questions)
         return RunConfig(self.name, row, scale, seed, to_params(params))
 
     def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
         from rmtlib.experiments.babilong.run import execute
 
-        return execute(config.row, from_dict(Params, config.params), folder)
+        return execute(self.task(config.row), from_dict(Params, config.params), folder)
 
     def cost(self, config: RunConfig) -> Cost:
         return cost(from_dict(Params, config.params))
@@ -134,6 +128,33 @@ class Figure5(Artifact):
                 f"stories from {_stories(records, row.name)}",
             ]
         return lines
+
+
+class Figure5(BABILong):
+    """BABILong Figure 5: RMT performance on five BABILong tasks varies between training seeds."""
+
+    name = "figure-5"
+    title = "RMT on five BABILong tasks, over training seeds"
+    rows = ROWS
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return TRIALS
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        return ("qa1",) if scale in ("smoke", "small", "medium") else TASKS
+
+    def default_seeds(self, scale: str) -> int:
+        return {"smoke": 1, "medium": SEEDS}.get(scale, 3)
+
+    def params(self, row: str, scale: str, seed: int) -> Params:
+        params = settings(row, scale, seed)
+        if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
+            params = gpu_from_scratch(row, seed)
+        return params
+
+    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
+        return self.frozen(row, scale, seed, settings(row, scale, seed), "files")
 
     def report(self) -> "Report":
         from rmtlib.experiments.babilong.report import report

@@ -79,7 +79,7 @@ def _draw_scale(ax: Axes, panel: Panel, recency: dict[str, Series]) -> None:
                 ax.axhline(recency[task].first.mean, color=colour, linewidth=1, linestyle=DOTTED, zorder=1)
     trained = [series.x_trained for series in panel.series]
     mark_trained(ax, panel, trained)
-    _context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))
+    context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))
     ax.set_title(
         f"{panel.scale} scale: trained up to {', '.join(short_count(round(t)) for t in sorted(set(trained)))} tokens\n"
         f"{_stories(panel.series)}"
@@ -108,15 +108,19 @@ def _draw_paper(ax: Axes, tasks: dict[str, dict[int, float]]) -> None:
         )
     ax.axvline(PAPER_TRAIN_TOKENS, color=GREY, linewidth=1, linestyle="-.", zorder=2)
     ax.set_facecolor(PAPER_GROUND)
-    _context_axis(ax, sorted({x for points in tasks.values() for x in points}))
+    context_axis(ax, sorted({x for points in tasks.values() for x in points}))
     ax.set_title(f"paper (Table 4): GPT-2, trained up to {short_count(PAPER_TRAIN_TOKENS)}")
 
 
-def _context_axis(ax: Axes, lengths: Sequence[float]) -> None:
+def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
+    """A logarithmic axis of context lengths; of more than eight, one in every two octaves at most is named."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ax.set_xscale("log", base=2)
-    shown = lengths[:: -(-len(lengths) // 8)] if lengths else []
+    shown: list[float] = []
+    for tokens in lengths:
+        if not shown or tokens >= (4 if len(lengths) > 8 else 1) * shown[-1]:
+            shown.append(tokens)
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([short_count(round(tokens)) for tokens in shown])

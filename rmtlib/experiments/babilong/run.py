@@ -1,4 +1,4 @@
-"""Train and evaluate RMT on one BABILong task: the work of a Figure 5 run."""
+"""Train and evaluate one model on one BABILong task."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,11 +12,12 @@ from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
-from rmtlib.experiments.babilong.settings import PRETRAINED, Params, context_tokens, work
-from rmtlib.models.backbones import load_backbone, load_tokenizer
-from rmtlib.models.config import RMTConfig
+from rmtlib.evaluation.retrieval import retrieve
+from rmtlib.experiments.babilong.settings import Params, context_tokens, work
+from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
+from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.mamba import mamba_from_hf
 from rmtlib.models.registry import build, size_of
-from rmtlib.models.rmt import RMT
 from rmtlib.runs.spec import Result
 from rmtlib.runs.testing import TestSet, run_tests
 from rmtlib.runs.training import default_device, train
@@ -71,7 +72,7 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
         builders[split] = SampleBuilder(
             questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
-    train = replace(builders["train"], every_question=params.every_question)
+    train = replace(builders["train"], every_question=params.every_question, tracked_questions=params.tracked_questions)
     return TaskData(
         train=train,
         train_facts=replace(train, background=None),
@@ -81,14 +82,15 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
     )
 
 
-def build_model(params: Params) -> tuple[RMT, list[dict[str, Any]]]:
+def build_model(params: Params) -> tuple[RecurrentModel, list[dict[str, Any]]]:
     """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
-    decoder, weights, shape = None, [], params.backbone
-    if isinstance(shape, str):
-        decoder, note = load_backbone(shape)
-        weights, shape = [note], decoder.config
-    config = RMTConfig(shape, params.memory_tokens, params.memory_mask)  # type: ignore[arg-type]
-    return build(config, seed=params.train.seed, decoder=decoder), weights
+    if not isinstance(params.backbone, str):
+        return build(params.model(params.backbone), seed=params.train.seed), []
+    if params.kind == "mamba":
+        pretrained, note = load_hf(params.backbone)
+        return mamba_from_hf(pretrained), [note]
+    decoder, note = load_backbone(params.backbone)
+    return build(params.model(decoder.config), seed=params.train.seed, decoder=decoder), [note]
 
 
 def model_size(params: Params) -> dict[str, int]:
@@ -96,9 +98,13 @@ def model_size(params: Params) -> dict[str, int]:
 
     Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
     """
-    if isinstance(params.backbone, str):
-        return {"state_size": params.memory_tokens * PRETRAINED[params.backbone][1]}
-    return size_of(RMTConfig(params.backbone, params.memory_tokens, params.memory_mask))  # type: ignore[arg-type]
+    sizes = size_of(params.model(params.shape))
+    return {"state_size": sizes["state_size"]} if isinstance(params.backbone, str) else sizes
+
+
+def as_read(sample: Sample, params: Params, tokenizer: Tokenizer) -> Any:
+    """The sample as the model reads it: itself, or what retrieval leaves of it."""
+    return retrieve(sample, tokenizer, params.train.segment_size) if params.kind == "rag" else sample
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
@@ -106,21 +112,31 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     device, config, seed = default_device(), params.train, params.train.seed
     folder.progress("preparing data", 0, 1)
     data = open_data(task, params, folder.progress)
-    model, weights = build_model(params)
-    model.to(device)
+    made, weights = build_model(params)
+    model: Any = made.to(device)  # type: ignore[attr-defined]
     S, batch = config.segment_size, params.evaluation_batch
 
-    def sample(stage: int, index: int) -> Sample:
+    builder = data.train
+    if params.kind == "rag":  # an answer within the context could be retrieved
+        builder = replace(builder, every_question=False, tracked_questions=0)
+
+    def sample(stage: int, index: int) -> Any:
         segments = draw_segments(config.stages[stage], seed, index)
-        return (data.train if segments else data.train_facts).build(index, context_tokens(max(segments, 1), S))
+        if not segments:
+            return data.train_facts.build(index, context_tokens(1, S))
+        return as_read(builder.build(index, context_tokens(segments, S)), params, builder.tokenizer)
 
     def validate(trained: Any, stage: int) -> float:
-        length = context_tokens(max(config.stages[stage].segments, 1), S)
-        held_out = partial(data.validation.build, context_tokens=length)
-        count = min(params.validation_samples, len(data.validation.fitting(length)))
+        segments = config.stages[stage].segments
+        length = context_tokens(max(segments, 1), S)
+        facts_alone = not segments and params.enough
+        texts = replace(data.validation, background=None) if facts_alone else data.validation
+        held_out = lambda i: as_read(texts.build(i, length), params, texts.tokenizer)  # noqa: E731
+        count = min(params.validation_samples, len(texts.fitting(length)))
         return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
 
-    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params))
+    enough = {"enough": params.enough} if params.enough else {}
+    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params), **enough)
     results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
@@ -140,14 +156,14 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
 
 def _evaluate(
-    model: RMT, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
+    model: RecurrentModel, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
 ) -> tuple[list[dict[str, Any]], int]:
     """Exact match at every length; resumes where it was stopped."""
     S = params.train.segment_size
 
     def line(segments: int, count: int) -> TestSet:
         size = context_tokens(segments, S)
-        sample = partial(test.build, context_tokens=size)
+        sample = lambda index: as_read(test.build(index, size), params, test.tokenizer)  # noqa: E731
 
         def correct(indices: range) -> list[bool]:
             with autocast(device, params.train.precision):

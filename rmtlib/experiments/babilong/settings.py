@@ -1,24 +1,38 @@
 """The settings of a BABILong run, and what it costs. Light to import: no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from rmtlib.models.config import DecoderConfig
-from rmtlib.models.size import decoder_weights
+from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig
+from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
-PRETRAINED = {"gpt2": (12, 768, 50_257), "smollm2": (30, 576, 49_152)}  # layers, width, vocabulary: for the cost
+MAMBA = "state-spaces/mamba-130m-hf"
+PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
+
+
+Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rag"]
 
 
 @dataclass(frozen=True)
 class Params:
-    """All that a run depends on besides its task."""
+    """All that a run depends on besides its task.
 
-    backbone: DecoderConfig | str  # a decoder trained from scratch, or the name of a pretrained one
+    Attributes:
+        kind: the model around the backbone. "rmt" with no memory tokens is the backbone on its window of one segment,
+            "rag" the same on a window of retrieved sentences (`evaluation.retrieval`).
+        d_memory: width of ARMT's keys before its feature map.
+        tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
+        enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.
+            A stage of the facts alone is then also validated on them alone.
+    """
+
+    backbone: DecoderConfig | MambaConfig | str  # trained from scratch, or the name of a pretrained model
     memory_tokens: int
     memory_mask: str
     tokenizer: str  # "word-N" (N entries), "gpt2", "smollm2" or a hub name
@@ -30,9 +44,35 @@ class Params:
     validation_samples: int
     test_samples: Mapping[str, int]  # segments -> number of test samples
     evaluation_batch: int  # samples evaluated at once
+    kind: Kind = field(default="rmt", metadata={"since": 2})
+    d_memory: int = field(default=0, metadata={"since": 2})
+    tracked_questions: int = field(default=0, metadata={"since": 2})
+    enough: tuple[float, ...] = field(default=(), metadata={"since": 2})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "validation_samples", "evaluation_batch")
+        at_least(self, 0, "memory_tokens", "d_memory", "tracked_questions")
+        if self.enough and len(self.enough) != len(self.train.stages):
+            raise ValueError(f"enough is {self.enough}; it must be empty or have one number a stage")
+
+    @property
+    def shape(self) -> DecoderConfig | MambaConfig:
+        """The backbone's, of a pretrained one as far as its size goes."""
+        return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone
+
+    def model(self, shape: Any) -> RMTConfig | RMTRConfig | ARMTConfig | PRMTConfig | MambaConfig:
+        """The config that `models.registry` builds, with this backbone's shape."""
+        if isinstance(shape, MambaConfig):
+            return shape
+        if self.kind == "armt":
+            return ARMTConfig(shape, self.memory_tokens, self.d_memory)
+        if self.kind == "prmt":
+            return PRMTConfig(shape, self.memory_tokens)
+        if self.kind.startswith("rmt-r"):
+            longest = max(max(map(int, self.test_samples)), max(stage.segments for stage in self.train.stages))
+            mode: Any = "top_1" if self.kind == "rmt-r-top-1" else "attention"
+            return RMTRConfig(shape, self.memory_tokens, mode, past_segments=longest)
+        return RMTConfig(shape, self.memory_tokens, self.memory_mask)  # type: ignore[arg-type]
 
 
 def context_tokens(segments: int, segment_size: int) -> int:
@@ -42,10 +82,7 @@ def context_tokens(segments: int, segment_size: int) -> int:
 
 def work(params: Params) -> list[float]:
     """FLOP of every training stage with its validations, then of the tests."""
-    train, S = params.train, params.train.segment_size
-    layers, width, _ = _sizes(params)
-    positions = (S + 2 * params.memory_tokens) / S  # memory tokens are computed too
-    per_token = positions * (24 * layers * width**2 + 2 * layers * (S + 2 * params.memory_tokens) * width)
+    train, S, per_token = params.train, params.train.segment_size, _flops_per_token(params)
     parts = []
     for stage in train.stages:
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
@@ -54,10 +91,15 @@ def work(params: Params) -> list[float]:
     return [*parts, per_token * _tested(params)]
 
 
-def _sizes(params: Params) -> tuple[int, int, int]:
-    """Layers, width and vocabulary of the backbone."""
-    b = params.backbone
-    return PRETRAINED[b] if isinstance(b, str) else (b.n_layers, b.d_model, b.vocab_size)
+def _flops_per_token(params: Params) -> float:
+    """Of a forward pass; memory tokens are computed too. ARMT has no read block, RMT-R one that is twice as long."""
+    S, M, b = params.train.segment_size, params.memory_tokens, params.shape
+    if isinstance(b, MambaConfig):
+        return 2.0 * mamba_weights(b) + 10 * b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
+    blocks = 1 if params.kind == "armt" else 3 if params.kind.startswith("rmt-r") else 2
+    layers, width, positions = b.n_layers, b.d_model, (S + blocks * M) / S
+    own = 2 * layers * 6 * params.d_memory * (width + 1) if params.kind == "armt" else 0
+    return positions * (24 * layers * width**2 + 2 * layers * (S + blocks * M) * width + own)
 
 
 def _trained(stage: Stage, train: TrainConfig) -> int:
@@ -74,7 +116,7 @@ def _tested(params: Params) -> int:
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
     train, M = params.train, params.memory_tokens
-    layers, width, _ = _sizes(params)
+    layers, width = params.shape.n_layers, params.shape.d_model
     segments = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
     positions = train.batch_size * (train.segment_size + 2 * M) * segments
     return transformer_cost(
@@ -87,8 +129,13 @@ def cost(params: Params) -> Cost:
 
 
 def weights(params: Params) -> int:
-    """Of the whole model; of a pretrained backbone, to a few per cent."""
-    layers, width, vocabulary = _sizes(params)
-    if isinstance(params.backbone, str):
-        return 12 * layers * width**2 + vocabulary * width
-    return decoder_weights(params.backbone) + params.memory_tokens * width
+    """Of the whole model."""
+    b, M = params.shape, params.memory_tokens
+    if isinstance(b, MambaConfig):
+        return mamba_weights(b)
+    own = M * b.d_model * (b.n_layers if params.kind == "prmt" else 1)
+    if params.kind == "armt":
+        own += armt_weights(b, params.d_memory)
+    if params.kind.startswith("rmt-r"):  # the read block's other half; query, key, value, output and an MLP
+        own += M * b.d_model + 12 * b.d_model**2
+    return own + decoder_weights(b)

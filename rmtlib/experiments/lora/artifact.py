@@ -82,6 +82,15 @@ class LoRAWikiText2(Artifact):
 
         return execute(from_dict(Params, config.params), folder)
 
+    def rehearsed(self, params: dict[str, Any]) -> dict[str, Any]:
+        """As many windows in a batch as fill one chunk."""
+        tuning = params["tuning"]
+        if tuning and tuning["labels"] == "all":
+            params["tuning"] = tuning | {
+                "train": tuning["train"] | {"batch_size": tuning["chunk"] // tuning["segments"]}
+            }
+        return params
+
     def cost(self, config: RunConfig) -> Cost:
         return cost(from_dict(Params, config.params))
 

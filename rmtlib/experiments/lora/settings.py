@@ -4,20 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rmtlib.models.config import DecoderConfig, LoRAConfig
-from rmtlib.models.size import armt_weights, decoder_weights, lora_weights, qkv_width
+from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, lora_weights, qkv_width
 from rmtlib.runs.cost import CHECKPOINT_BYTES, PROCESS_BYTES, activations
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
 from rmtlib.training.pretrain_config import PretrainConfig
-
-PRETRAINED = {  # shapes, for the cost and for what a record's counts have to be
-    "gpt2": DecoderConfig(50_257, d_model=768, n_layers=12, n_heads=12),
-    "smollm2": DecoderConfig(
-        49_152, d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, d_ff=1536, positions="rotary", norm="rms",
-        activation="swiglu", bias=False, names="llama",
-    ),
-}  # fmt: skip
 
 WHOLE_TEXT = 300_000  # about how many tokens WikiText-2's test text has
 
@@ -135,8 +127,8 @@ class Params:
     def __post_init__(self) -> None:
         at_least(self, 0, "memory_tokens", "d_memory")
         at_least(self, 1, "batch")
-        if isinstance(self.backbone, str) and self.backbone not in PRETRAINED:
-            raise ValueError(f"backbone is {self.backbone!r}; it must be one of {', '.join(PRETRAINED)}")
+        if isinstance(self.backbone, str) and self.backbone not in DECODERS:
+            raise ValueError(f"backbone is {self.backbone!r}; it must be one of {', '.join(DECODERS)}")
         if (self.memory == "none") != (self.memory_tokens == 0):
             raise ValueError(f"memory is {self.memory!r} with {self.memory_tokens} tokens; a memory has at least one")
 
@@ -149,7 +141,7 @@ class Params:
     @property
     def decoder(self) -> DecoderConfig:
         """The backbone's shape."""
-        return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone.decoder
+        return DECODERS[self.backbone] if isinstance(self.backbone, str) else self.backbone.decoder
 
 
 def _per_token(params: Params, segment: int) -> float:

@@ -1,0 +1,74 @@
+"""The claims of the BABILong and ARMT papers on models with memory, as contrasts of exact match."""
+
+from rmtlib.data.babi import TASKS
+from rmtlib.evaluation.decisions import Contrast, Rule
+from rmtlib.experiments.babilong_table.rules import BEYOND, RULES
+from rmtlib.experiments.declare import primary
+from rmtlib.report.claims import Claim, below
+
+TABLE = "BABILong, Table 4"
+
+CLAIMS = (
+    primary(
+        "babilong",
+        "armt-falls-less",
+        "ARMT declines later than RMT on tasks with two and three facts.",
+        TABLE,
+        f"What ARMT loses from the training length to {BEYOND} times that length, less what RMT loses, on qa2 and qa3. "
+        "Gate: both have more than 0.6 at the training length.",
+        RULES["armt-falls-less"],
+    ),
+    primary(
+        "babilong",
+        "rmt-falls-on-more-facts",
+        "RMT declines on tasks with two and three facts (94 to 39 and 66 to 36 per cent from 16k to 128k tokens).",
+        TABLE,
+        f"What RMT loses on qa2 and qa3 from the training length to {BEYOND} times that length: more than a third of "
+        "what it loses in the paper. Gate: more than 0.6 at the training length.",
+        RULES["rmt-falls-on-more-facts"],
+    ),
+    primary(
+        "babilong",
+        "mamba-ahead-on-qa3",
+        "Mamba has an edge in complex tasks such as remembering a large number of facts in QA3.",
+        "BABILong, section 3.3",
+        "RMT's exact match on qa3 at the training length less Mamba's: below minus 0.1, a third of the paper's "
+        "difference. Gate: Mamba has more than 0.6.",
+        RULES["mamba-ahead-on-qa3"],
+    ),
+    Claim(
+        "rmt-r-as-rmt",
+        "Retrieval over past memories brings RMT nothing on two and three facts, and something on qa4.",
+        "ARMT, Table 1",
+        f"Exact match of RMT at {BEYOND} times the training length less RMT-R's, on qa2, qa3 and qa4.",
+        below(*((f"rmt-{task}: far", f"rmt-r-{task}: far") for task in ("qa2", "qa3", "qa4"))),
+    ),
+    Claim(
+        "armt-holds",
+        "ARMT keeps its accuracy far beyond the lengths of training.",
+        "ARMT, section 4 and Table 1",
+        f"What ARMT loses from the training length to {BEYOND} times that length.",
+        Rule(tuple(Contrast({f"armt-{task}: fall": 1}, limit=0.05) for task in TASKS)),
+    ),
+    Claim(
+        "mamba-level-on-qa1",
+        "Finetuned recurrent models, Mamba, RMT and ARMT perform equally well on QA1.",
+        "BABILong, section 3.3",
+        "Exact match on qa1 at the training length: RMT's less Mamba's, and RMT's less ARMT's.",
+        below(("rmt-qa1: trained", "mamba-qa1: trained"), ("rmt-qa1: trained", "armt-qa1: trained")),
+    ),
+    Claim(
+        "memory-is-needed",
+        "Without memory the backbone answers from its last segment alone.",
+        "this project's question",
+        "Exact match at the training length of the backbone on its window less RMT's.",
+        below(*((f"window-{task}: trained", f"rmt-{task}: trained") for task in TASKS)),
+    ),
+    Claim(
+        "facts-steepen",
+        "Tasks with more supporting facts decline more steeply.",
+        "BABILong, Figure 5 and Table 4",
+        "Least-squares slope of RMT's exact match per doubling of the context: of qa2 and qa3 less that of qa1.",
+        below(("rmt-qa2: slope", "rmt-qa1: slope"), ("rmt-qa3: slope", "rmt-qa1: slope")),
+    ),
+)

@@ -1,0 +1,138 @@
+"""The numbers, tables and words of the babilong page: exact match of every model on every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rmtlib.data.babi import TASKS
+from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
+from rmtlib.experiments.babilong.report import measure
+from rmtlib.experiments.babilong.rules import arms
+from rmtlib.experiments.babilong_table.claims import CLAIMS
+from rmtlib.experiments.babilong_table.figure import LABELS, STYLES, alt, figure, of_task, printed_of
+from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, TABLE_4
+from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
+from rmtlib.report.report import Report
+from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
+
+MULTIPLES = (1, 2, 4, 8, 64)
+
+
+def printed() -> Iterator[Measurement]:
+    """Table 4's values, with retrieval, and ARMT's Table 1 for RMT-R; contexts without background are left out."""
+    values: dict[str, tuple[Sequence[str], Mapping[str, Sequence[float]]]] = {
+        model: (LENGTHS, TABLE_4[model]) for model in TABLE_4
+    }
+    values["rmt-r"] = (ARMT_LENGTHS, ARMT_TABLE_1["rmt-r"])
+    for model, (lengths, by_task) in values.items():
+        for task, row in by_task.items():
+            for length, value in zip(lengths, row, strict=False):
+                if tokens := parse_count(length):
+                    yield Measurement(
+                        "babilong", f"{model}-{task}", "exact match", round(value / 100, 4), "paper", x=tokens,
+                        x_trained=PAPER_TRAIN_TOKENS, tokens=tokens,
+                    )  # fmt: skip
+
+
+def by_task(task: str) -> Callable[[Results, str], Table | None]:
+    """The table of one task at one scale: a row for each context length, a column for each model."""
+
+    def table(results: Results, scale: str) -> Table | None:
+        models = of_task(results.series().get(scale, {}), task)
+        if not models:
+            return None
+        points = {model: {point.runs[0].segments: point for point in s.points} for model, s in models.items()}
+        trained = {s.at_trained_x.runs[0].segments for s in models.values()}
+        lengths = sorted({segments for at in points.values() for segments in at if segments})
+        rows = tuple(
+            (
+                f"{segments} (longest trained)" if segments in trained else str(segments),
+                *(value_cell(at.get(segments), missing="not measured") for at in points.values()),
+            )
+            for segments in lengths
+        )
+        return Table(
+            f"{task}, {scale} scale: exact match against the context length in segments, mean ± standard deviation "
+            "over seeds; for one run its 95 % binomial interval in brackets.",
+            ("segments", *(f"{LABELS[model]}, {plural(s.n_runs, 'run')}" for model, s in models.items())),
+            rows,
+            prose=("segments",),
+        )
+
+    return table
+
+
+def compare(results: Results) -> Table:
+    """Paper above ours, model by model, aligned by how far beyond its own training length each reads."""
+    scales = {scale: rows for scale, rows in results.series().items() if scale != "smoke"}
+    sizes = {(r["scale"], r["row"]): r["metrics"]["state_size"] for r in latest(results.records)}
+    body: list[tuple[Cell, ...]] = []
+    for row in results.rows:
+        model, task = row.name.removesuffix(f"-{row.task}"), row.task or ""
+        values = {round((m.x or 0) / PAPER_TRAIN_TOKENS, 3): m.value for m in printed_of(results, task).get(model, [])}
+        if values:
+            cells = [f"{values[m]:.2f}" if m in values else "" for m in MULTIPLES]
+            body.append((row.label, "paper", "", *cells))
+        ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
+        for scale, series in ours:
+            points = [series.at_multiple(m) for m in MULTIPLES]
+            state = f"{sizes[scale, row.name]:,}"
+            body.append((row.label, f"ours, {scale}", state, *("" if p is None else mean_text(p) for p in points)))
+        if not ours:
+            body.append((row.label, "ours", "not run", *("" for _ in MULTIPLES)))
+    return Table(
+        "How exact match falls beyond the training length (1×), the papers' models and ours. Read the order and the "
+        "shape, not the level: models, length in tokens and vocabulary differ.",
+        ("row", "whose", "state, floats", *(f"{m}×" for m in MULTIPLES)),
+        tuple(body),
+        merged=True,
+    )
+
+
+def paper(results: Results) -> Table:
+    """The papers' accuracies as printed: a row for each model and task, a column for each length."""
+    lengths = sorted({m.tokens or 0 for m in results.printed})
+    body = tuple(
+        (
+            f"{LABELS[model]}, {task}",
+            *(f"{values[length]:.3g}" if length in values else "" for length in lengths),
+        )
+        for task in TASKS
+        for model, points in printed_of(results, task).items()
+        for values in [{m.tokens: m.value for m in points}]
+    )
+    return Table(
+        "The papers' values: BABILong's Table 4 (RMT, ARMT, Mamba, retrieval with Llama-3 ChatQA), and ARMT's Table 1 "
+        "for RMT-R. ARMT's Table 1 has another series of RMT, a single run that is better on qa1 and qa2.",
+        ("model and task", *map(short_count, lengths)),
+        body,
+    )
+
+
+def caption(results: Results) -> str:
+    """Each model's accuracy at the training length and at the longest context, at the largest scale that was run."""
+    parts = []
+    for scale, rows in [*results.series().items()][-1:]:
+        for task in TASKS:
+            models = of_task(rows, task).items()
+            said = ", ".join(f"{LABELS[model]} {s.at_trained_x.mean:.2f} and {s.last.mean:.2f}" for model, s in models)
+            if said:
+                parts.append(f"{task} ({scale} scale), exact match at the training length and the longest: {said}")
+    return ". ".join(parts) or "Nothing was run yet: the papers' values alone"
+
+
+def report() -> Report:
+    """All parts of the artifact's pages."""
+    return Report(
+        measure=measure,
+        styles=STYLES,
+        figure=figure,
+        alt=alt,
+        caption=caption,
+        by_scale=tuple(by_task(task) for task in TASKS),
+        compare=compare,
+        paper=paper,
+        claims=CLAIMS,
+        arms=arms,
+        printed=tuple(printed()),
+    )

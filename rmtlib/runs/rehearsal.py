@@ -1,0 +1,174 @@
+"""Rehearse a scale that this machine cannot run: every row's own model and weights, two steps, a stop, one test sample.
+
+What only the real settings show is then known before a GPU is paid for: whether the config builds, its weights and data
+can be had, precision and recomputation work, and a stopped run continues. Only counts are made smaller (`smaller`): steps,
+batch, samples, tokens of tests, and the segments of a sample. Nothing is claimed from such a run, and it leaves no record.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.runs import provenance
+from rmtlib.runs.artifact import Artifact, load_artifact, reference
+from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.storage import read_json, write_json
+
+SEGMENTS = 2  # of a sample, at most
+SAMPLES = 2
+TOKENS = 4000  # of a text that is read for a score
+LEAST = {  # settings that count, by name, and what they are at most in a rehearsal
+    "segments": SEGMENTS,
+    "batch_size": SAMPLES,
+    "evaluation_batch": SAMPLES,
+    "validation_samples": SAMPLES,
+    "test_samples": SAMPLES,
+    "train_samples": 64,
+    "validation_windows": 1,
+    "validation_tokens": TOKENS,
+    "evaluate_every": 1,
+    "log_every": 1,
+    "columns": 1,
+    "histories": SEGMENTS,
+}
+
+
+PASSED = ("finished", "stopped and continued")
+
+
+class _StopsOnce(RunFolder):
+    """Asks for a stop once a training step is done."""
+
+    stepped = False
+
+    def progress(self, stage: str, step: int, steps: int, **numbers: float | None) -> None:
+        super().progress(stage, step, steps, **numbers)
+        if "loss" in numbers:
+            self.stepped = True
+
+    def should_stop(self) -> bool:
+        return self.stepped
+
+
+def smaller(params: Any) -> Any:
+    """The same settings with fewer steps and samples; model, precision, rates and segment length stay.
+
+    A curriculum keeps its stages, with one step each (two if there is one alone); a stream has three steps.
+    """
+    if not isinstance(params, Mapping):
+        return [smaller(item) for item in params] if isinstance(params, (list, tuple)) else params
+    made = {key: _less(key, value) for key, value in params.items()}
+    if "stages" in made:
+        steps = 2 if len(made["stages"]) == 1 else 1
+        made["stages"] = [stage | {"steps": steps} for stage in made["stages"]]
+    elif "steps" in made and "lr" in made and "segments" not in made:
+        made["steps"] = 3
+    return made
+
+
+def _less(key: str, value: Any) -> Any:
+    if key == "tokens":  # of the splits of a text, or of one reading; None is all of it
+        if isinstance(value, Mapping):
+            return {split: _least(count, TOKENS) for split, count in value.items()}
+        return _least(value, TOKENS)
+    if key == "test_samples" and isinstance(value, Mapping):  # length -> samples: the shortest alone
+        return {length: 1 for length in list(value)[:1]}
+    if key == "test_pairs":
+        return list(value)[:2]
+    if key in LEAST and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return min(value, LEAST[key])
+    return smaller(value)
+
+
+def _least(value: Any, most: int) -> int:
+    return most if value is None else min(value, most)
+
+
+def rehearsal_of(artifact: Artifact, config: RunConfig) -> RunConfig:
+    """The config's rehearsal: `smaller`, then what the artifact has to mend so that its settings still fit together."""
+    return replace(config, params=artifact.rehearsed(smaller(config.to_json()["params"])))
+
+
+def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 1800) -> Iterator[dict[str, Any]]:
+    """Rehearse one run of each row (its first), each in a process of its own.
+
+    Args:
+        seconds: the longest one may take.
+
+    Yields:
+        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "real"}: the
+        outcome is "stopped and continued", "finished" if there was no step to stop at, or why it failed, in one line;
+        `planned_memory` is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+    """
+    seen: set[str] = set()
+    for config in configs:
+        if config.row not in seen:
+            seen.add(config.row)
+            yield _one(artifact, config, seconds)
+
+
+def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"row": config.row, "scale": config.scale}
+    real = artifact.cost(config)
+    line["real"] = {"tokens": real.tokens, "flops": real.flops, "memory_bytes": real.memory_bytes}
+    try:
+        small = rehearsal_of(artifact, config)
+        line["planned_memory"] = artifact.cost(small).memory_bytes
+    except RmtlibError as error:
+        return line | {"outcome": f"its settings do not fit together: {error}"}
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=spawn) as pool,
+    ):
+        try:
+            return line | pool.submit(_execute, reference(artifact), small.to_json(), folder).result(seconds)
+        except RmtlibError as error:
+            return line | {"outcome": str(error)}
+        except TimeoutError:
+            for process in pool._processes.values():
+                process.kill()
+            return line | {"outcome": f"not done after {seconds:.0f} s"}
+        except BrokenProcessPool:
+            return line | {"outcome": "its process was killed, most likely for lack of memory"}
+        except Exception as error:  # whatever it is: to find it is what a rehearsal is for
+            return line | {"outcome": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+
+
+def _execute(name: str, made: dict[str, Any], folder: str) -> dict[str, Any]:
+    """In the process of a run: start, stop after a step, continue to the end."""
+    artifact, config = load_artifact(name), RunConfig.from_json(made)
+    started, result = time.monotonic(), None
+    with suppress(Stopped):
+        result = artifact.execute(config, _StopsOnce(Path(folder)))
+    outcome = "finished"
+    if result is None:  # by now the first model is gone: the error's traceback would have kept it
+        result, outcome = artifact.execute(config, RunFolder(Path(folder))), "stopped and continued"
+    return {
+        "outcome": outcome,
+        "wall_s": round(time.monotonic() - started, 1),
+        "peak_memory": provenance.peak_memory()["host"],
+        "parameters": result.metrics.get("parameters"),
+        "precision": result.precision,
+    }
+
+
+def add_to(path: Path, artifact: str, lines: list[dict[str, Any]]) -> None:
+    """Write what was rehearsed into a file of all artifacts, with the machine and the code it was done with."""
+    known = read_json(path, dict, "delete it and rehearse anew") if path.exists() else {}
+    about: dict[str, Any] = {"hardware": provenance.hardware(), "packages": provenance.packages(), "git": provenance.git_state()}
+    about["date"] = datetime.now(UTC).date().isoformat()
+    kept = {line["row"]: line for line in known.get(artifact, {}).get("rows", [])} | {line["row"]: line for line in lines}
+    write_json(path, known | {artifact: about | {"rows": list(kept.values())}})

@@ -1,0 +1,90 @@
+"""Retrieval instead of memory: which sentences are kept, in which order, and that the answer never leaks."""
+
+import numpy as np
+import pytest
+
+from rmtlib.data.babi import simulate
+from rmtlib.data.babilong import SampleBuilder
+from rmtlib.data.text import Background, WordTokenizer
+from rmtlib.evaluation.retrieval import bm25, retrieve, sentences
+from rmtlib.segments import IGNORE, next_token_labels
+
+BOOK = (
+    "It was a long day for the old man and his dog. They sat near the river until the sun had gone. Nobody came by "
+    "that night, as far as they could tell. The water was cold and dark! Would it be warm again? They did not know."
+)
+QUESTIONS = simulate("qa1", 60, 0, "test")
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    words = [text for q in QUESTIONS for text in (*q.facts, q.question, q.answer)]
+    tokenizer = WordTokenizer.build(words, [BOOK], 150)
+    background = Background.build([BOOK * 20], tokenizer, tmp_path_factory.mktemp("tokens"), lead=" ")
+    return SampleBuilder(QUESTIONS, background, tokenizer, stream="test", seed=1)
+
+
+def test_a_context_is_cut_at_the_ends_of_sentences_and_nothing_is_lost(builder):
+    sample = builder.build(3, 300)
+    context = sample.tokens[0:300]
+    pieces = sentences(context, builder.tokenizer)
+    assert np.array_equal(np.concatenate(pieces), context)
+    assert all(builder.tokenizer.decode(piece[-1:]) in ".?!" for piece in pieces[:-1])
+
+
+def test_bm25_prefers_rare_words_of_the_query_and_ignores_stop_words():
+    scores = bm25(
+        ["the cat sat there", "a dog is in the garden", "the the the", "garden of the cat"], "Where is the dog?"
+    )
+    assert scores.argmax() == 1 and scores[2] == 0
+    assert bm25(["", "the"], "dog").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("window", [40, 64])
+@pytest.mark.parametrize("index", range(0, 60, 7))
+def test_what_is_kept_fits_is_in_order_and_ends_with_the_question_and_its_answer(builder, index, window):
+    sample = builder.build(index, 400)
+    found = retrieve(sample, builder.tokenizer, window)
+    tokens = np.asarray(sample.tokens[0 : len(sample.tokens)])
+    assert len(found.tokens) <= window
+    first, last = sample.answers[-1]
+    tail = tokens[400:last]
+    assert np.array_equal(found.tokens[-len(tail) :], tail)
+    labels = np.asarray(sample.labels[0 : len(tokens)])
+    assert np.array_equal(found.labels[found.labels != IGNORE], labels[labels != IGNORE])
+    loss = np.arange(len(found.tokens)) >= len(found.tokens) - (last - first)
+    assert np.array_equal(found.labels, next_token_labels(found.tokens, loss))
+    kept = [piece.tolist() for piece in sentences(found.tokens[: -len(tail)], builder.tokenizer)]
+    rest = iter(piece.tolist() for piece in sentences(tokens[:400], builder.tokenizer))
+    assert kept and all(piece in rest for piece in kept)  # a part of the context's sentences, in their order
+
+
+def test_the_sentences_about_the_person_asked_for_are_found(builder):
+    right = 0
+    for index in range(40):
+        sample = builder.build(index, 400)
+        found = builder.tokenizer.decode(retrieve(sample, builder.tokenizer, 64).tokens)
+        support = builder.tokenizer.decode(
+            builder.tokenizer.encode(sample.question.facts[sample.question.supporting[0]])
+        )
+        right += support in found
+    assert right >= 38
+
+
+def test_of_equal_sentences_the_later_ones_are_kept(builder):
+    question = QUESTIONS[0]
+    person = question.question.removeprefix("Where is ").rstrip("?")
+    text = "".join(f" {person} went to the {room}." for room in ("kitchen", "office", "garden"))
+    context = builder.tokenizer.encode(text)
+    asked, prompt = builder._ask(question)
+    tokens = np.concatenate([context, asked])
+
+    class One:
+        pass
+
+    one = One()
+    one.tokens, one.question = tokens, question
+    one.answers = ((len(context) + prompt, len(tokens)),)
+    size = len(context) // 3
+    kept = builder.tokenizer.decode(retrieve(one, builder.tokenizer, len(asked) + 2 * size).tokens)
+    assert "office" in kept and "garden ." in kept and "kitchen ." not in kept
