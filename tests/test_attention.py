@@ -14,8 +14,10 @@ from rmtlib.evaluation.attention import (
     SegmentAttention,
     ablate_memory,
     operations,
+    pack_weights,
     plain_attention,
     read_attention,
+    unpack_weights,
 )
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, TransformerXLConfig
 from rmtlib.models.registry import build
@@ -128,6 +130,7 @@ def test_a_model_that_looks_at_all_keys_alike_is_at_chance():
         for name, found in operations(one).items():
             assert found.excess_LH.abs().max() < 1e-12, name
             assert found.mass_LH.shape == (L, H)
+            assert (found.keys_in_use_LH <= one.count(OPERATIONS[name][1]) + 1e-9).all()
     assert set(operations(one)) == {"read", "cache"}
 
 
@@ -145,6 +148,8 @@ def test_known_attention_has_its_known_mass_and_chance():
     assert set(found) == {"write", "carry", "read"}
     assert found["write"].mass_LH.item() == 1.0 and found["write"].excess_LH.item() == pytest.approx(1.0)
     assert found["write"].chance == pytest.approx(3 / 7)
+    assert found["write"].keys_in_use_LH.item() == pytest.approx(2)  # of three
+    assert found["read"].keys_in_use_LH.item() == pytest.approx(1)
     assert found["carry"].mass_LH.item() == 0.0 and found["carry"].excess_LH.item() == pytest.approx(-2 / 5)
     assert found["read"].mass_LH.item() == pytest.approx(1 / 3)
     assert found["read"].chance == pytest.approx((2 / 3 + 2 / 4 + 2 / 5) / 3)
@@ -158,6 +163,16 @@ def test_the_mean_is_over_queries_and_samples():
     visible = torch.ones(2, 3, 3, dtype=torch.bool)
     found = operations(SegmentAttention(weights, visible, 0, 0, 1, 2))
     assert set(found) == {"write"} and found["write"].mass_LH.item() == pytest.approx(0.5)
+
+
+def test_packed_weights_come_back():
+    weights = torch.rand(5, 7, generator=torch.Generator().manual_seed(3)).softmax(-1)
+    packed = pack_weights(weights)
+    assert abs(unpack_weights(packed, 5, 7) - weights.numpy()).max() <= 0.5 / 255 + 1e-9
+    assert len(pack_weights(torch.eye(72))) < 500
+    for text, rows in ((packed, 6), (packed[:-8] + "AAAAAAA=", 5), ("?", 5)):
+        with pytest.raises(ValueError):
+            unpack_weights(text, rows, 7)
 
 
 def test_every_operation_is_of_two_blocks_of_one_model():

@@ -11,10 +11,13 @@ block), K keys (cached positions, then the same T).
 """
 
 import math
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -115,10 +118,14 @@ class Operation(NamedTuple):
     Attributes:
         mass_LH: weight that a query gives to the block, of 1: the mean over the queries and the batch.
         chance: the same if every query looked equally at all keys that it may see.
+        keys_in_use_LH: over how many keys of the block the queries' weight is spread: the exponential of the entropy of
+            their mean weights, for each sample, then the mean. 1: all look at one key; the block's length: all keys
+            are looked at alike.
     """
 
     mass_LH: Tensor
     chance: float
+    keys_in_use_LH: Tensor
 
     @property
     def excess_LH(self) -> Tensor:
@@ -160,10 +167,12 @@ def _labelled(model: Any, recorder: AttentionRecorder, B: int, S: int) -> Segmen
 def operation(segment: SegmentAttention, queries: str, keys: str) -> Operation:
     """How much the queries of one block look at the keys of another (both have some)."""
     rows, columns = segment.queries(queries), segment.keys(keys)
-    mass_LH = segment.weights_LBHTK[..., rows, columns].sum(-1).mean((1, 3))
+    weights_LBHk = segment.weights_LBHTK[..., rows, columns].mean(3)
+    mass_LBH = weights_LBHk.sum(-1)
+    entropy_LBH = torch.special.entr(weights_LBHk / mass_LBH[..., None].clamp_min(1e-30)).sum(-1)
     visible_BTK = segment.visible_BTK[:, rows].double()
     chance = visible_BTK[..., columns].sum(-1) / visible_BTK.sum(-1)
-    return Operation(mass_LH, float(chance.mean()))
+    return Operation(mass_LBH.mean(1), float(chance.mean()), entropy_LBH.exp().mean(1))
 
 
 def operations(segment: SegmentAttention) -> dict[str, Operation]:
@@ -173,6 +182,23 @@ def operations(segment: SegmentAttention) -> dict[str, Operation]:
         for name, (queries, keys) in OPERATIONS.items()
         if segment.count(queries) and segment.count(keys)
     }
+
+
+def pack_weights(weights_TK: Tensor) -> str:
+    """A head's weights as a record keeps them: in steps of 1/255, a byte each, row by row, deflated, in base64."""
+    octets = (weights_TK * 255).round().to(torch.uint8).cpu().numpy().tobytes()
+    return b64encode(zlib.compress(octets, 9)).decode()
+
+
+def unpack_weights(packed: str, queries: int, keys: int) -> np.ndarray:
+    """The inverse (queries, keys), up to rounding. Raises ValueError if the text is not of that many."""
+    try:
+        octets = zlib.decompress(b64decode(packed, validate=True))
+    except zlib.error as error:
+        raise ValueError(f"packed weights are damaged ({error})") from None
+    if len(octets) != queries * keys:
+        raise ValueError(f"{len(octets)} weights do not belong to {queries} queries and {keys} keys")
+    return np.frombuffer(octets, dtype=np.uint8).reshape(queries, keys) / 255
 
 
 class Ablation(NamedTuple):
