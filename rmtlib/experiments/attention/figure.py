@@ -49,7 +49,7 @@ def figure(results: Results) -> Figure:
         if not rows:
             figure.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY)
             return figure
-        parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
         labels = {row.name: row.label for row in results.rows}
         for part, (row, record) in zip(parts, mapped.items(), strict=False):
             _draw_maps(part, record, f"{labels[row]} ({scale} scale, seed {record['seed']})")

@@ -50,10 +50,10 @@ def by_operation(results: Results, scale: str) -> Table | None:
         for row in rows
     )
     return Table(
-        f"What the heads do with memory, {scale} scale: mean ± standard deviation over seeds. Write to cache: excess of "
-        "the head that does most of it, 0 at chance and 1 if it looks at nothing else; write and carry in segments of "
-        "input, read and cache in those that answer, read before in those of input. Lost: accuracy if memory is lost "
-        "between input and answer. Harmed: what is lost of accuracy if it is lost before the input.",
+        f"What the heads do with memory, {scale} scale: mean ± standard deviation over seeds. Write to cache: excess "
+        "of the head that does most of it, 0 at chance and 1 if it looks at nothing else; write and carry in segments "
+        "of input, read and cache in those that answer, read before in those of input. Lost: accuracy if memory is "
+        "lost between input and answer. Harmed: what is lost of accuracy if it is lost before the input.",
         ("row", *columns),
         body,
     )

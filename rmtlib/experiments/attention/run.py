@@ -48,7 +48,7 @@ def execute(config: RunConfig, folder: "RunFolder") -> Result:
     if folder.should_stop():
         raise Stopped("stopped before reading attention; the same command goes on there, the training is kept")
     folder.progress("reading attention", 0, 1)
-    segments, targets = held_out(params.training, params.samples)
+    segments, targets = held_out(params.training, range(params.samples))
     found = [
         {"segment": s, **{name: _to_record(operation) for name, operation in of_segment.items()}}
         for s, of_segment in enumerate(mean_operations(model, segments), start=1)
@@ -104,10 +104,10 @@ def trained_model(params: TrainingParams, folder: "Path") -> Any:
     return model.to(default_device()).eval()
 
 
-def held_out(params: TrainingParams, count: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The first test samples, cut into segments: token ids and targets, each (count, S)."""
+def held_out(params: TrainingParams, indices: range) -> tuple[list[Tensor], list[Tensor]]:
+    """These test samples, cut into segments: token ids and targets, each (B, S); the last one may be shorter."""
     task, size = params.tasks[-1], params.segment_sizes[-1]
-    samples = [task.sample("test", index, algorithmic.HELD_OUT_SEED) for index in range(count)]
+    samples = [task.sample("test", index, algorithmic.HELD_OUT_SEED) for index in indices]
     device = default_device()
 
     def cut(rows: Sequence[Any]) -> list[Tensor]:
