@@ -2,53 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rmtlib.data.algorithmic import AnswerSample
 from rmtlib.errors import Stopped
 from rmtlib.evaluation.answers import DECODINGS, all_answers, counts
 from rmtlib.experiments.algorithmic.settings import Params, work
+from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED, TaskSource
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.training import default_device, train
-from rmtlib.seeds import generator
-from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
-HELD_OUT_SEED = 42  # validation and test samples are the same for all runs
-FIXED_SEED = 43  # and so are those of a fixed training set
-
 
 def model_size(params: Params) -> dict[str, int]:
     """{"parameters", "state_size"} of the model itself, which this builds without memory."""
     return size_of(params.model)
-
-
-class TaskSource(CurriculumSource):
-    """Samples of one task, of another size or in other segments in every stage."""
-
-    def __init__(self, params: Params):
-        super().__init__(params.train, self.training_sample, params.segment_sizes)
-        self.params, self.tasks = params, params.tasks
-        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the fixed set in an epoch
-
-    def label(self, stage: int) -> str:
-        task, segments = self.tasks[stage], self.config.stages[stage].segments
-        return f"stage {stage + 1}/{self.stages} ({task.name} of {task.size} in {segments} segments)"
-
-    def training_sample(self, stage: int, index: int) -> AnswerSample:
-        """Sample `index` of the run: a new one, or one of the fixed set."""
-        count, seed = self.params.train_samples, self.config.seed
-        if count is None:
-            return self.tasks[stage].sample("train", index, seed)
-        epoch, position = divmod(index, count)
-        if self.order[0] != epoch:
-            self.order = (epoch, generator(seed, "algorithmic", "order", epoch).permutation(count))
-        return self.tasks[stage].sample("train", int(self.order[1][position]), FIXED_SEED)
 
 
 def execute(params: Params, folder: "RunFolder") -> Result:
@@ -68,7 +38,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
             batch_size=params.evaluation_batch,
             device=device,
         )
-        return right_BA.double().mean().item()
+        return source.hear(right_BA.double().mean().item())
 
     trainer = train(model, source, validate, folder, parts, enough=params.enough)
     task, size, tested = source.tasks[-1], source.segment_sizes[-1], {}

@@ -1,6 +1,6 @@
 """The settings of a run on an algorithmic task, and what it costs. Light to import: no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rmtlib.data.algorithmic import TASKS, Task
 from rmtlib.models.config import TransformerXLConfig
@@ -9,6 +9,7 @@ from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
+from rmtlib.training.plateau import PlateauConfig
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Params:
             `bptt_segments` 0 is a memory that is detached between segments.
         enough: of each stage, the validation score (per-token accuracy with teacher forcing) at which it ends.
         train_samples: a fixed set of so many, in a new order every time; None: always new ones.
+        plateau: how the learning rate falls; None: as `train` says alone.
+        carry_cache: a batch begins with the cache that the one before has left, as in the released training.
     """
 
     task: str
@@ -35,6 +38,8 @@ class Params:
     validation_samples: int
     test_samples: int
     evaluation_batch: int  # samples evaluated at once
+    plateau: PlateauConfig | None = field(default=None, metadata={"since": 2})
+    carry_cache: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "train_samples", "validation_samples", "test_samples", "evaluation_batch")
