@@ -47,7 +47,7 @@ def test_the_notebook_shows_a_tiny_model_where_there_is_no_run(project, task, se
 
 
 def _sample(trained, index):
-    from rmtlib.experiments.algorithmic.run import HELD_OUT_SEED
+    from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED
 
     return trained.params.tasks[-1].sample("test", index, HELD_OUT_SEED)
 

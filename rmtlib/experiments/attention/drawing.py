@@ -34,7 +34,7 @@ def draw_map(ax: Axes, weights_TK: np.ndarray, blocks: Sequence[int]) -> None:
     from matplotlib.patches import Rectangle
 
     keys, queries = spans(blocks), spans([0, *blocks[1:]])
-    ax.imshow(np.sqrt(weights_TK), cmap="Greys", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    ax.imshow(np.sqrt(weights_TK), cmap="Greys", vmin=0, vmax=1, aspect="equal", interpolation="none")
     for (rows, columns), (_, colour) in MARKS.items():
         if rows in queries and columns in keys:
             (top, bottom), (left, right) = queries[rows], keys[columns]
@@ -48,17 +48,17 @@ def draw_map(ax: Axes, weights_TK: np.ndarray, blocks: Sequence[int]) -> None:
     ax.spines[["top", "right", "left", "bottom"]].set(visible=True, color=GREY, linewidth=0.6)
 
 
-def draw_heads(ax: Axes, strips: dict[str, np.ndarray], heads: int) -> Any:
+def draw_heads(ax: Axes, strips: Sequence[tuple[str, np.ndarray]], heads: int) -> Any:
     """A row of squares for each label, one for each head, layer after layer; blue is below chance, red above.
 
     Args:
-        strips: label -> excess of all heads (L * H), layer by layer.
+        strips: (label, excess of all heads (L * H), layer by layer).
     """
     image = ax.imshow(
-        np.stack(list(strips.values())), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest"
+        np.stack([values for _, values in strips]), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="none"
     )
-    count = len(next(iter(strips.values())))
-    ax.set_yticks(range(len(strips)), list(strips))
+    count = len(strips[0][1])
+    ax.set_yticks(range(len(strips)), [label for label, _ in strips])
     ax.set_xticks(range(count), [f"{i // heads + 1}.{i % heads + 1}" for i in range(count)])
     ax.tick_params(length=0, labelsize=7)
     for layer in range(1, count // heads):

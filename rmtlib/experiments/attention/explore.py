@@ -150,18 +150,18 @@ class Answered:
 
     def draw_heads(self) -> Html:
         """How far above chance every head writes, carries and reads in every segment."""
-        strips = {
-            f"segment {s}: {name}": found.excess_LH.flatten().float().cpu().numpy()
+        strips = [
+            (f"segment {s}: {name}", found.excess_LH.flatten().float().cpu().numpy())
             for s, one in enumerate(self.maps, start=1)
             for name, found in operations(one).items()
-        }
+        ]
         if not strips:
             raise RmtlibError("this model has neither memory nor cache: choose MODEL 'rmt', 'mt' or 'trxl'")
         with new_figure(7.0, 0.8 + 0.25 * len(strips)) as figure:
             ax = figure.subplots()
             picture = draw_heads(ax, strips, self.maps[0].weights_LBHTK.shape[2])
             figure.colorbar(picture, ax=ax, label="excess")
-        tops = (f"{label}: {_name_of_top(strip, self.maps[0])}" for label, strip in strips.items())
+        tops = (f"{label}: {_name_of_top(strip, self.maps[0])}" for label, strip in strips)
         return image(figure, f"Excess of all heads; the highest of {'; '.join(tops)}.")
 
 

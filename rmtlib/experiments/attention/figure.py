@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STYLES: Mapping[str, Style] = {"rmt": RED, "trxl": BLUE}
 COLUMNS = 4  # maps side by side; rows with more segments are shown by their heads alone
+LINES = 6  # rows whose maps are drawn, the first ones; the figure is long enough
 PANELS = 3  # of answers without memory, side by side
 
 
@@ -37,14 +38,19 @@ def shown(results: Results) -> tuple[str, dict[str, list[Record]]]:
     return "", {}
 
 
+def mapped_rows(rows: Mapping[str, Sequence[Record]]) -> dict[str, Record]:
+    """The rows whose maps are drawn, each with the record that they are of."""
+    few = [(row, records[0]) for row, records in rows.items() if records[0]["metrics"]["segments"] <= COLUMNS]
+    return dict(few[:LINES])
+
+
 def figure(results: Results) -> Figure:
     """Maps and heads of each row's first seed; answers of all seeds."""
     scale, rows = shown(results)
-    mapped = {row: records[0] for row, records in rows.items() if records[0]["metrics"]["segments"] <= COLUMNS}
+    mapped = mapped_rows(rows)
     lines, last = len(mapped), -(-max(len(rows), 1) // PANELS)
-    heads = {row: strips(records[0]) for row, records in rows.items()}
-    count = sum(map(len, heads.values()))
-    heights = [2.1] * lines + ([0.17 * count + 1.0, 1.9 * last] if rows else [1.5])
+    heads = [strip for records in rows.values() for strip in strips(records[0])]
+    heights = [2.1] * lines + ([0.17 * len(heads) + 1.0, 1.9 * last] if rows else [1.5])
     with new_figure(8.2, sum(heights)) as figure:
         if not rows:
             figure.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY)
@@ -60,12 +66,13 @@ def figure(results: Results) -> Figure:
         for ax in axes[len(rows) :]:
             ax.set_axis_off()
         parts[-1].suptitle("Accuracy of answers if the memory after a segment is lost (dotted: a guess)", fontsize=9)
+        parts[-1].supxlabel("memory lost after segment", fontsize=8)
     return figure
 
 
-def strips(record: Record) -> dict[str, np.ndarray]:
-    """Label -> excess of all heads: writing and carrying before the first answer, reading from it on."""
-    found = {}
+def strips(record: Record) -> list[tuple[str, np.ndarray]]:
+    """(label, excess of all heads): writing and carrying before the first answer, reading from it on."""
+    found: list[tuple[str, np.ndarray]] = []
     for name in OPERATIONS:
         before = name in ("write", "carry")
         parts = [
@@ -74,7 +81,7 @@ def strips(record: Record) -> dict[str, np.ndarray]:
             if (s < first_answer(record)) == before and (name != "carry" or s > 1)
         ]
         if parts:
-            found[f"{record['row']}: {name}"] = np.mean(parts, axis=0).flatten()
+            found.append((name if found else f"{record['row']}: {name}", np.mean(parts, axis=0).flatten()))
     return found
 
 
@@ -114,10 +121,9 @@ def _draw_maps(part: SubFigure, record: Record, title: str) -> None:
         )
 
 
-def _draw_all_heads(part: SubFigure, heads: Mapping[str, dict[str, np.ndarray]], record: Record) -> None:
+def _draw_all_heads(part: SubFigure, heads: Sequence[tuple[str, np.ndarray]], record: Record) -> None:
     ax = part.subplots()
-    together = {label: strip for of_row in heads.values() for label, strip in of_row.items()}
-    image = draw_heads(ax, together, record["config"]["params"]["training"]["model"]["n_heads"])
+    image = draw_heads(ax, heads, record["config"]["params"]["training"]["model"]["n_heads"])
     ax.set_title("Excess of every head: 0 at chance, 1 if it looks at nothing else", fontsize=9, fontweight="normal")
     part.colorbar(image, ax=ax, shrink=0.9, label="excess")
 
@@ -133,19 +139,19 @@ def _draw_ablation(ax: Axes, records: Sequence[Record]) -> None:
         ]
         x = np.arange(segments) + width * (t - answering - (segments - answering) / 2)
         alpha = 1.0 - 0.55 * (segments - t) / max(segments - answering, 1)
-        ax.bar(x, np.mean(runs, axis=0), width * 0.92, color=colour, alpha=alpha, label=f"answers of {t}")
+        ax.bar(x, np.mean(runs, axis=0), width * 0.92, color=colour, alpha=alpha, label=f"{t}")
         for values in runs:
             ax.scatter(x, values, s=5, color=GREY, zorder=4)
     ax.axhline(metrics["chance"], color=GREY, linewidth=1, linestyle=":")
+    ax.set_axisbelow(True)
     ax.set_xticks(range(segments), ["never", *(f"{s}" for s in range(1, segments))])
-    ax.set_ylim(0, 1.3)
+    ax.set_ylim(0, 1.5)
     ax.set_yticks([0, 0.5, 1])
     ax.set_title(row, fontsize=8)
-    ax.set_xlabel("memory lost after segment", fontsize=7.5)
     ax.tick_params(labelsize=7)
     if segments > answering:
-        few: dict[str, Any] = {"columnspacing": 0.8, "handlelength": 1.0, "handletextpad": 0.4}
-        ax.legend(fontsize=6, frameon=False, loc="upper right", ncols=segments - answering + 1, **few)
+        few: dict[str, Any] = {"columnspacing": 0.8, "handlelength": 1.0, "handletextpad": 0.4, "title_fontsize": 6}
+        ax.legend(title="answers of segment", fontsize=6, frameon=False, loc="upper right", ncols=4, **few)
 
 
 def _answers(record: Record, t: int) -> int:
@@ -163,7 +169,7 @@ def alt(results: Results) -> str:
         parts = [
             f"segment {s}: head {one['layer']}.{one['head']} ({one['operation']})"
             for s, one in chosen_maps(records[0]).items()
-            if records[0]["metrics"]["segments"] <= COLUMNS
+            if row in mapped_rows(rows)
         ]
         found = [numbers(record) for record in records]
         said = [

@@ -20,6 +20,7 @@ from rmtlib.evaluation.attention import (
 )
 from rmtlib.experiments.algorithmic import run as algorithmic
 from rmtlib.experiments.algorithmic.settings import Params as TrainingParams
+from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED
 from rmtlib.experiments.attention.rules import top_head
 from rmtlib.experiments.attention.settings import Params
 from rmtlib.models.registry import build
@@ -107,7 +108,7 @@ def trained_model(params: TrainingParams, folder: "Path") -> Any:
 def held_out(params: TrainingParams, indices: range) -> tuple[list[Tensor], list[Tensor]]:
     """These test samples, cut into segments: token ids and targets, each (B, S); the last one may be shorter."""
     task, size = params.tasks[-1], params.segment_sizes[-1]
-    samples = [task.sample("test", index, algorithmic.HELD_OUT_SEED) for index in indices]
+    samples = [task.sample("test", index, HELD_OUT_SEED) for index in indices]
     device = default_device()
 
     def cut(rows: Sequence[Any]) -> list[Tensor]:
