@@ -59,7 +59,8 @@ RULES: dict[str, Rule] = {
 def sources(task: str, segments: int, t: int) -> tuple[int, int]:
     """First and last segment before t that had the symbols which segment t answers, all counted from 1.
 
-    The second copy's are in the input and in the first copy.
+    The second copy's are in the input and in the first copy. (There the start token moves tokens by one position, so
+    that one symbol stands a segment later: of a whole segment it is left if the memory is lost.)
     """
     if task == "reverse":
         return segments + 1 - t, segments + 1 - t
