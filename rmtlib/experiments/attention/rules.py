@@ -38,8 +38,8 @@ RULES: dict[str, Rule] = {
     "written-and-read": Rule(
         written_and_read(TWO),
         gates=_gates(TWO),
-        paper={f"{TWO}: write": 0.8, f"{TWO}: read": 0.7, f"{TWO}: read before": 0.0},
-        spread=dict.fromkeys((f"{TWO}: write", f"{TWO}: read", f"{TWO}: read before"), 0.1),
+        paper={f"{TWO}: write": 0.9, f"{TWO}: read": 0.9, f"{TWO}: read before": 0.0},
+        spread=dict.fromkeys((f"{TWO}: write", f"{TWO}: read", f"{TWO}: read before"), 0.07),
     ),
     "answer-is-in-memory": Rule(
         (Contrast({f"{TWO}: lost": 1}, limit=LOST),),
