@@ -26,20 +26,16 @@ def _gates(row: str) -> tuple[Gate, ...]:
 
 
 def written_and_read(row: str) -> tuple[Contrast, ...]:
-    """Written above chance in segments of input, read above chance in those of answers, and more than before."""
-    return (
-        Contrast({f"{row}: write": -1}, limit=-USED),
-        Contrast({f"{row}: read": -1}, limit=-USED),
-        Contrast({f"{row}: read before": 1, f"{row}: read": -1}),
-    )
+    """Written above chance in segments of input, read above chance in those of answers."""
+    return (Contrast({f"{row}: write": -1}, limit=-USED), Contrast({f"{row}: read": -1}, limit=-USED))
 
 
 RULES: dict[str, Rule] = {
     "written-and-read": Rule(
         written_and_read(TWO),
         gates=_gates(TWO),
-        paper={f"{TWO}: write": 0.9, f"{TWO}: read": 0.9, f"{TWO}: read before": 0.0},
-        spread=dict.fromkeys((f"{TWO}: write", f"{TWO}: read", f"{TWO}: read before"), 0.07),
+        paper={f"{TWO}: write": 0.9, f"{TWO}: read": 0.9},
+        spread={f"{TWO}: write": 0.07, f"{TWO}: read": 0.07},
     ),
     "answer-is-in-memory": Rule(
         (Contrast({f"{TWO}: lost": 1}, limit=LOST),),
