@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+from dataclasses import replace
 from itertools import product
 
 import fakes
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from rmtlib.data.algorithmic import TASKS
+from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.attention import pack_weights, read_attention, unpack_weights
 from rmtlib.experiments.algorithmic import run as algorithmic
+from rmtlib.experiments.algorithmic.rows import task_row
+from rmtlib.experiments.algorithmic.scales import settings
 from rmtlib.experiments.attention import run as attention
 from rmtlib.experiments.attention.rules import arms, numbers, sources, top_head
 from rmtlib.experiments.attention.settings import Params
@@ -62,6 +66,15 @@ def test_a_run_measures_the_model_that_it_trained(run):
         hidden_BSD, state = model.step(ids_BS, state)
         right.append(int((model.logits(hidden_BSD).argmax(-1) == targets_BS).sum()))
     assert intact == right
+
+
+def test_a_model_without_its_weights_is_refused(run, tmp_path):
+    config, folder, _ = run
+    training = from_dict(Params, config.params).training
+    with pytest.raises(RmtlibError, match="has no checkpoint: train this run first"):
+        attention.trained_model(training, tmp_path)
+    with pytest.raises(RmtlibError, match="weights are those of another model"):
+        attention.trained_model(replace(training, model=replace(training.model, d_ff=8)), folder.path)
 
 
 def test_batches_make_no_difference(run, monkeypatch):
@@ -133,14 +146,7 @@ def test_every_row_at_every_scale_has_a_config_and_a_cost():
         more, less = ARTIFACT.cost(config), get_artifact("algorithmic").cost(attention.training_config(config))
         assert less.tokens < more.tokens < 2 * less.tokens and less.flops < more.flops
     with pytest.raises(ValueError, match="must be 'copy' or 'reverse'"):
-        Params(from_dict(Params, config.params).training.__class__(**_of_retrieval()), 1)
-
-
-def _of_retrieval():
-    from rmtlib.experiments.algorithmic.rows import task_row
-    from rmtlib.experiments.algorithmic.scales import settings
-
-    return vars(settings(task_row("algorithmic", "retrieval-2-rmt-5"), "smoke", 0))
+        Params(settings(task_row("algorithmic", "retrieval-2-rmt-5"), "smoke", 0), 1)
 
 
 # Records of known content

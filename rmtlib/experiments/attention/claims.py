@@ -51,8 +51,8 @@ CLAIMS = (
         "read-to-answer",
         COMPRESS,
         FIGURE,
-        "Excess of the head that reads most, in segments of input less in those that answer: reverse in 2 segments, copy "
-        "in 3. In the first segment there is nothing to read.",
+        "Excess of the head that reads most, in segments of input less in those that answer: reverse in 2 segments, "
+        "copy in 3. In the first segment there is nothing to read.",
         below(*((f"{row}: read before", f"{row}: read") for row in (TWO, COPY))),
     ),
     Claim(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rmtlib.runs.folder import RunFolder
 
-AT_ONCE = 32  # samples whose weights are held at once: a hundred megabytes at the published size
+AT_ONCE = 32  # samples whose weights are held at once: ten megabytes a segment at the published size
 
 
 def execute(config: RunConfig, folder: "RunFolder") -> Result:
