@@ -18,7 +18,7 @@ from rmtlib.experiments.algorithmic import run as algorithmic
 from rmtlib.experiments.algorithmic.rows import task_row
 from rmtlib.experiments.algorithmic.scales import settings
 from rmtlib.experiments.attention import run as attention
-from rmtlib.experiments.attention.rules import arms, numbers, sources, top_head
+from rmtlib.experiments.attention.rules import arms, numbers, sources, title_of, top_head
 from rmtlib.experiments.attention.settings import Params
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of
@@ -263,6 +263,11 @@ def test_numbers_of_a_record_are_the_top_heads_and_the_answers_left():
     assert cached["cache"] == pytest.approx(0.9) and "read" not in cached
     assert "harmed" not in numbers(record("reverse-2-rmt-24"))  # memory can only be lost between
     assert arms(study(["copy-3-rmt-24"]))["copy-3-rmt-24: write"] == pytest.approx([0.9, 0.89, 0.88])
+
+
+def test_a_title_has_the_sizes_of_its_scale():
+    assert title_of(record("copy-3-trxl-24", scale="small")) == "Tr-XL, copy of 12 symbols in 3 segments, cache 12"
+    assert title_of(record("reverse-4-rmt-6")) == "RMT, reverse of 24 symbols in 4 segments, memory 6"
 
 
 def test_all_claims_hold_if_memory_is_written_read_and_needed():

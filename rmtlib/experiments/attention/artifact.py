@@ -12,7 +12,7 @@ from rmtlib.evaluation.attention import OPERATIONS, unpack_weights
 from rmtlib.experiments.algorithmic import artifact as algorithmic
 from rmtlib.experiments.algorithmic.rows import task_row
 from rmtlib.experiments.algorithmic.scales import settings
-from rmtlib.experiments.attention.rules import numbers
+from rmtlib.experiments.attention.rules import numbers, title_of
 from rmtlib.experiments.attention.settings import Params, cost
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import is_number
@@ -79,14 +79,14 @@ class AttentionMaps(Artifact):
         """What the top heads do, and what is left without memory, one line a row."""
         lines = []
         for row in self.rows:
-            runs = [numbers(record) for record in records if record["row"] == row.name]
-            if runs:
+            own = [record for record in records if record["row"] == row.name]
+            if runs := [numbers(record) for record in own]:
                 mean = {name: fmean(run[name] for run in runs) for name in runs[0]}
                 said = ", ".join(
                     f"{name} {mean[name]:+.2f}" for name in ("write", "carry", "read", "cache") if name in mean
                 )
                 lines.append(
-                    f"{row.label}: excess over chance of {said}; accuracy {mean['solved']:.2f}, "
+                    f"{title_of(own[-1])}: excess over chance of {said}; accuracy {mean['solved']:.2f}, "
                     f"{mean['lost']:.2f} without memory, over {len(runs)} seed(s)"
                 )
         return lines

@@ -10,7 +10,7 @@ import numpy as np
 
 from rmtlib.evaluation.attention import OPERATIONS, unpack_weights
 from rmtlib.experiments.attention.drawing import draw_heads, draw_map
-from rmtlib.experiments.attention.rules import ablated, excess, first_answer, numbers
+from rmtlib.experiments.attention.rules import ablated, excess, first_answer, numbers, title_of
 from rmtlib.report.figures import BLUE, GREY, RED, Style, new_figure, style_of
 from rmtlib.report.measurements import Record, Results, latest
 from rmtlib.report.tables import plural
@@ -56,9 +56,8 @@ def figure(results: Results) -> Figure:
             figure.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY)
             return figure
         parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-        labels = {row.name: row.label for row in results.rows}
-        for part, (row, record) in zip(parts, mapped.items(), strict=False):
-            _draw_maps(part, record, f"{labels[row]} ({scale} scale, seed {record['seed']})")
+        for part, record in zip(parts, mapped.values(), strict=False):
+            _draw_maps(part, record, f"{title_of(record)} ({scale} scale, seed {record['seed']})")
         _draw_all_heads(parts[-2], heads, next(iter(rows.values()))[0])
         axes = parts[-1].subplots(last, PANELS, squeeze=False, sharey=True).flatten()
         for ax, records in zip(axes, rows.values(), strict=False):

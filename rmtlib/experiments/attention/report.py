@@ -8,7 +8,7 @@ from statistics import fmean
 from rmtlib.evaluation.attention import OPERATIONS
 from rmtlib.experiments.attention.claims import CLAIMS, FIGURE
 from rmtlib.experiments.attention.figure import STYLES, alt, figure, shown
-from rmtlib.experiments.attention.rules import ablated, arms, by_segment, first_answer, numbers, top_head
+from rmtlib.experiments.attention.rules import ablated, arms, by_segment, numbers, top_head
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, plural, value_cell
@@ -115,9 +115,9 @@ def caption(results: Results) -> str:
             f"{row} {did.format(**mean)} above chance, is right in {mean['solved']:.2f} and without memory in "
             f"{mean['lost']:.2f} ({plural(len(found), 'run')})"
         )
-    answering = {first_answer(records[0]) for records in rows.values()}
-    what = "Frames mark writing (orange), carrying (green) and reading (blue). " if answering else ""
-    return what + (f"At {scale} scale {'; '.join(parts)}" if parts else "Nothing was run yet")
+    if not parts:
+        return "Nothing was run yet"
+    return f"Frames mark writing (orange), carrying (green) and reading (blue). At {scale} scale {'; '.join(parts)}"
 
 
 def report() -> Report:

@@ -12,6 +12,7 @@ import numpy as np
 from rmtlib.evaluation.attention import OPERATIONS
 from rmtlib.evaluation.counted import token_accuracy
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
+from rmtlib.experiments.algorithmic.rows import LABELS
 
 USED = 0.5  # of the way from chance to nothing but this block: from here on a head counts as doing it
 LOST = 0.2  # accuracy that is called lost; guessing one of 10 symbols gives 0.1
@@ -134,6 +135,15 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
             used = [of[name]["keys_in_use"][layer][of_layer] for of in metrics["operations"][answering - 1 :]]
             found[f"symbols a {name} key"] = metrics["segment_size"] / fmean(used)
     return found
+
+
+def title_of(record: Mapping[str, Any]) -> str:
+    """The run in words, with the sizes that it has at its scale: RMT, reverse of 12 symbols in 2 segments, memory 12."""
+    training = record["config"]["params"]["training"]
+    model = training["model"]
+    passes = f"memory {model['memory_tokens']}" if model["memory_tokens"] else f"cache {model['cache']}"
+    name, symbols, segments = LABELS[record["row"].split("-")[2]], training["sizes"][-1], record["metrics"]["segments"]
+    return f"{name}, {training['task']} of {symbols} symbols in {segments} segments, {passes}"
 
 
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
