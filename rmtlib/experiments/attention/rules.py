@@ -142,8 +142,8 @@ def title_of(record: Mapping[str, Any]) -> str:
     training = record["config"]["params"]["training"]
     model = training["model"]
     passes = f"memory {model['memory_tokens']}" if model["memory_tokens"] else f"cache {model['cache']}"
-    name, symbols, segments = LABELS[record["row"].split("-")[2]], training["sizes"][-1], record["metrics"]["segments"]
-    return f"{name}, {training['task']} of {symbols} symbols in {segments} segments, {passes}"
+    name, segments = LABELS[record["row"].split("-")[2]], record["metrics"]["segments"]
+    return f"{name}, {training['task']} of {training['sizes'][-1]} symbols in {segments} segments, {passes}"
 
 
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
