@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.algorithmic import run as algorithmic_run
+from rmtlib.experiments.algorithmic import settings as algorithmic
 from rmtlib.experiments.babilong import run as babilong_run
 from rmtlib.experiments.babilong import settings as babilong
 from rmtlib.experiments.capacity import run as capacity_run
@@ -30,6 +32,8 @@ FAMILIES = {
     "enwik8": language_modelling,
     "wikitext-103": language_modelling,
     "lora-wikitext-2": lora,
+    "algorithmic": algorithmic,
+    "algorithmic-long": algorithmic,
 }
 RUNS = {
     babilong: babilong_run,
@@ -37,6 +41,7 @@ RUNS = {
     segments: segments_run,
     language_modelling: language_run,
     lora: lora_run,
+    algorithmic: algorithmic_run,
 }
 WITH_NGRAMS = (language_modelling, segments)
 ARTIFACTS = all_artifacts()
