@@ -138,7 +138,7 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def title_of(record: Mapping[str, Any]) -> str:
-    """The run in words, with the sizes that it has at its scale: RMT, reverse of 12 symbols in 2 segments, memory 12."""
+    """The run in words, with the sizes of its scale: RMT, reverse of 12 symbols in 2 segments, memory 12."""
     training = record["config"]["params"]["training"]
     model = training["model"]
     passes = f"memory {model['memory_tokens']}" if model["memory_tokens"] else f"cache {model['cache']}"
