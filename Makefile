@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RMTLIB := $(BIN)/python -m rmtlib.cli
 JUPYTER_BOOK := $(BIN)/python -c 'from jupyter_book.cli.main import main; main()'
 CONSTRAINTS ?= constraints.txt
-ARTIFACTS := $(filter-out tutorial,$(basename $(notdir $(wildcard notebooks/*.ipynb))))
+ARTIFACTS := $(filter-out tutorial explore,$(basename $(notdir $(wildcard notebooks/*.ipynb))))
 GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
@@ -31,7 +31,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial test bench book lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test bench book lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -44,6 +44,7 @@ help:
 	@echo "    FRESH=1                      delete these runs and start over"
 	@echo "The rest:"
 	@echo "  make tutorial run notebooks/tutorial.ipynb, about a minute, into out/tutorial/"
+	@echo "  make explore  run notebooks/explore.ipynb: the attention of a trained copy or reverse model, into out/explore/"
 	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
 	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update');"
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
@@ -64,6 +65,10 @@ tutorial: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(RMTLIB) notebook tutorial >/dev/null
 	@echo "The executed notebook is out/tutorial/tutorial.ipynb"
 
+explore: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(RMTLIB) notebook explore >/dev/null
+	@echo "The executed notebook is out/explore/explore.ipynb; open notebooks/explore.ipynb to choose (make lab)"
+
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
 
@@ -74,7 +79,7 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records and running the tutorial (about two minutes)"
+	@echo "Writing the pages from the records and running the tutorial and explore (about three minutes)"
 	@rm -rf book/_build book/_generated
 	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"

@@ -76,7 +76,8 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         views.append(view_of(name, live, find_records(name, where=(results,))))
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
-    execute(notebooks / "tutorial.ipynb", out / "tutorial.ipynb", quiet=True)
+    for name in ("tutorial", "explore"):
+        execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
     (out / "scoreboard.md").write_text(scoreboard(views) + "\n", encoding="utf-8")
     (out / "rules.md").write_text(rules_table(views).to_html() + "\n", encoding="utf-8")
     for part, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):

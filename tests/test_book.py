@@ -191,7 +191,7 @@ def test_notebooks_are_stored_clean(path):
 
 
 def test_every_artifact_has_notebook_page_and_parts():
-    assert {path.stem for path in NOTEBOOKS} == {*ARTIFACTS, "tutorial"}
+    assert {path.stem for path in NOTEBOOKS} == {*ARTIFACTS, "tutorial", "explore"}
     for name in ARTIFACTS:
         page = (ROOT / "book" / "artifacts" / f"{name}.md").read_text()
         for part in ("results", "details"):
@@ -321,8 +321,9 @@ def book(tmp_path_factory):
     ignore = shutil.ignore_patterns("_build", "_generated", "__pycache__")
     shutil.copytree(ROOT / "book", project / "book", ignore=ignore)
     shutil.copytree(ROOT / "notebooks", project / "notebooks", ignore=ignore)
-    tutorial = project / "notebooks" / "tutorial.ipynb"
-    tutorial.write_text(re.sub(r"STEPS: int = \d+", "STEPS: int = 2", tutorial.read_text()))
+    for name in ("tutorial", "explore"):
+        notebook = project / "notebooks" / f"{name}.ipynb"
+        notebook.write_text(re.sub(r"STEPS: int = \d+", "STEPS: int = 2", notebook.read_text()))
     shutil.copy(ROOT / "README.md", project)
     (project / "rmtlib").symlink_to(ROOT / "rmtlib")
     toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"

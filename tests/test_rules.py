@@ -7,6 +7,7 @@ import pytest
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, estimate, power
 from rmtlib.experiments.algorithmic import rules as algorithmic
+from rmtlib.experiments.attention import rules as attention
 from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
@@ -20,6 +21,7 @@ PRIMARY = {
     "memory-capacity": capacity.RULES,
     "lm-segments": segments.RULES,
     "figure-5": babilong.RULES,
+    "attention-maps": attention.RULES,
     "lora-wikitext-2": lora.RULES,
     **language.RULES,
     **algorithmic.RULES,

@@ -13,6 +13,7 @@ ARTIFACTS: dict[str, str] = {
     "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
     "algorithmic": "rmtlib.experiments.algorithmic.artifact:Algorithmic",
     "algorithmic-long": "rmtlib.experiments.algorithmic.artifact:AlgorithmicLong",
+    "attention-maps": "rmtlib.experiments.attention.artifact:AttentionMaps",
 }
 """Name -> "module:class". A module is imported when its artifact is asked for."""
 

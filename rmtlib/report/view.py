@@ -43,11 +43,8 @@ class View:
         return self.report.alt(self.results)
 
     def figure(self) -> Html:
-        """The figure with its description, for a notebook (a plain image output would carry none)."""
-        png = io.BytesIO()
-        self.draw().savefig(png, dpi=150, format="png")
-        data = base64.b64encode(png.getvalue()).decode()
-        return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt())}" style="max-width: 100%">')
+        """The figure with its description, for a notebook."""
+        return image(self.draw(), self.alt())
 
     def beside(self, records_page: str | None = None) -> Html:
         """The paper's numbers beside ours; empty if nothing was run."""
@@ -97,3 +94,11 @@ class View:
         ]
         (out / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return Html("<pre>" + escape("\n".join(lines)) + "</pre>")
+
+
+def image(figure: Figure, alt: str) -> Html:
+    """A figure with its description, as a notebook shows it (a plain image output would carry none)."""
+    png = io.BytesIO()
+    figure.savefig(png, dpi=150, format="png")
+    data = base64.b64encode(png.getvalue()).decode()
+    return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" style="max-width: 100%">')

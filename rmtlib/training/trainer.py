@@ -278,6 +278,21 @@ def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         raise RuntimeError(f"tensors missing or unexpected: {', '.join(sorted(wrong))}")
 
 
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Give a model the weights of the folder's checkpoint: after training, the best ones of the last stage.
+
+    Raises:
+        RmtlibError: there is no checkpoint, it is damaged, or it is another model's.
+    """
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
+        raise RmtlibError(f"{folder} has no checkpoint: train this run first")
+    try:
+        load_trained(model, _part(checkpoint[0], "model."))
+    except RuntimeError as error:
+        raise damaged(folder, "its weights are those of another model") from error
+
+
 def _frozen(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
