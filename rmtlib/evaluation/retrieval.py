@@ -55,7 +55,8 @@ def retrieve(sample: Any, tokenizer: Tokenizer, window: int) -> Retrieved:
 
 def sentences(context: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
     """A context cut after each full stop, question mark and exclamation mark."""
-    ends = np.flatnonzero(np.isin(context, _ends(tokenizer))) + 1
+    ending = _ends(tokenizer)  # type: ignore[arg-type]  # tokenisers are compared by identity
+    ends = np.flatnonzero(np.isin(context, ending)) + 1
     return [piece for piece in np.split(context, ends) if len(piece)]
 
 
