@@ -282,7 +282,7 @@ def small(task_row: TaskRow) -> Params:
         enough=(0.98,),
         lr=3e-3,
         model={**SMALL.model, "d_model": 32, "n_heads": 2, "init_std": 0.2},
-        train={**SMALL.train, "evaluate_every": 25, "warmup": 0.1},
+        train={**SMALL.train, "batch_size": 64, "precision": "float32", "warmup": 0.1},
     )
     samples = dict(train_samples=None, validation_samples=64, test_samples=64, evaluation_batch=64)
     return replace(params_of(task_row, recipe, 0, shrink=8, **samples), alphabet=6)
