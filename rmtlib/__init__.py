@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         MambaConfig,
         PRMTConfig,
         RMTConfig,
+        RMTRConfig,
         TransformerXLConfig,
     )
     from rmtlib.models.decoder import Decoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rmtlib.models.prmt import PRMT
     from rmtlib.models.registry import build
     from rmtlib.models.rmt import RMT, RMTState
+    from rmtlib.models.rmt_r import RMTR
     from rmtlib.models.transformer_xl import TransformerXL
 
 __version__ = "0.1.0"
@@ -44,6 +46,8 @@ _HOMES = {
     "RMT": "rmtlib.models.rmt",
     "RMTState": "rmtlib.models.rmt",
     "RMTConfig": "rmtlib.models.config",
+    "RMTR": "rmtlib.models.rmt_r",
+    "RMTRConfig": "rmtlib.models.config",
     "RMTHubConfig": "rmtlib.models.hub",
     "build": "rmtlib.models.registry",
     "RMTForCausalLM": "rmtlib.models.hub",
@@ -59,6 +63,7 @@ __all__ = [
     "PRMT",
     "PRMTConfig",
     "RMT",
+    "RMTR",
     "Decoder",
     "DecoderConfig",
     "DeltaRule",
@@ -67,6 +72,7 @@ __all__ = [
     "RMTConfig",
     "RMTForCausalLM",
     "RMTHubConfig",
+    "RMTRConfig",
     "RMTState",
     "TransformerXL",
     "TransformerXLConfig",

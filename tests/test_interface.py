@@ -23,12 +23,14 @@ from rmtlib.models.config import (
     MambaConfig,
     PRMTConfig,
     RMTConfig,
+    RMTRConfig,
     TransformerXLConfig,
 )
 from rmtlib.models.generation import generate
 from rmtlib.models.hub import RMTForCausalLM, RMTHubConfig
 from rmtlib.models.interface import batch_axis, detach, join, select
 from rmtlib.models.registry import MODELS, build, size_of
+from rmtlib.models.rmt_r import RMTRState
 from rmtlib.models.transformer_xl import XLState
 from rmtlib.segments import next_token_labels
 
@@ -52,6 +54,8 @@ CONFIGS: dict[str, Any] = {
     "Tr-XL + RMT, cached positions": xl(memory_tokens=2, cache=14, cache_counts="positions", memory_sees_cache=True),
     "RMT": RMTConfig(DECODER, 3),
     "RMT, bidirectional": RMTConfig(LEARNED, 3, "bidirectional"),
+    "RMT-R": RMTRConfig(DECODER, 3, past_segments=3),
+    "RMT-R, top 1": RMTRConfig(LEARNED, 2, "top_1", past_segments=3),
     "ARMT": ARMTConfig(DECODER, 3, 4),
     "ARMT, released": ARMTConfig(LEARNED, 3, 4, DeltaRule("batched", "released")),
     "PRMT": PRMTConfig(LEARNED, 3),
@@ -92,10 +96,12 @@ def assert_same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
 
 
 def without_absent(state: Any) -> Any:
-    """The state of one sample, without the empty beginning that a padded batch may leave in its cache."""
-    if not isinstance(state, XLState):
+    """The state of one sample, without the empty beginning that a padded batch may leave in its cache or past."""
+    if not isinstance(state, (XLState, RMTRState)):
         return state
     absent = int(state.absent_BP.sum())
+    if isinstance(state, RMTRState):
+        return RMTRState(state.read_BRD, state.past_BPMD[:, absent:], state.absent_BP[:, :0])
     return XLState(state.memory_BMD, state.cache_LBPD[:, :, absent:], state.absent_BP[:, :0])
 
 

@@ -81,7 +81,7 @@ class AdaptsMemory(nn.Module):
 
 
 class HasMemory(AdaptsMemory):
-    """Mixin of a model whose own bare parameters are its memory: RMT, ARMT, PRMT."""
+    """Mixin of a model whose own bare parameters are its memory: RMT, RMT-R, ARMT, PRMT."""
 
     def give_memory_to(self, configs: dict[str, Any]) -> None:
         """Let the adapters of these configs train and save the memory."""

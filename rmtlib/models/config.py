@@ -194,6 +194,16 @@ class RMTConfig:
 
 
 @dataclass(frozen=True)
+class RMTRConfig:
+    """An RMT-R around a new decoder; see `models.rmt_r.RMTR`."""
+
+    backbone: DecoderConfig
+    memory_tokens: int
+    retrieval: Literal["attention", "top_1"] = "attention"
+    past_segments: int = 128
+
+
+@dataclass(frozen=True)
 class ARMTConfig:
     """An ARMT around a new decoder; see `models.armt.ARMT`."""
 

@@ -17,7 +17,7 @@ from rmtlib.models.adapters import HasMemory
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.decoder import OpenSegment
 from rmtlib.models.hf_decoder import Backbone
-from rmtlib.models.interface import LanguageModel
+from rmtlib.models.interface import LanguageModel, State
 
 MemoryMask = Literal["causal", "bidirectional"]
 
@@ -71,15 +71,23 @@ class RMT(HasMemory, LanguageModel):
         """Vocabulary scores of chosen rows of `hidden`."""
         return self.decoder.logits(hidden)
 
+    def memory_blocks(self, state: State) -> tuple[Tensor, Tensor]:
+        """What stands in the read block (B, R, D) and in the write block (B, M, D); here the same memory."""
+        return state.memory_BMD, state.memory_BMD
+
+    def next_state(self, written_BMD: Tensor, state: State, blocks: Blocks) -> State:
+        """The state after the outputs at the write block. Samples of length 0 keep theirs."""
+        return RMTState(blocks.unless_empty(written_BMD, state.memory_BMD))
+
     def step(
         self,
         input_ids_BS: Tensor,
-        state: RMTState,
+        state: State,
         lengths_B: Tensor | None = None,
         *,
         write: bool = True,
         rows_BN: Tensor | None = None,
-    ) -> tuple[Tensor, RMTState]:
+    ) -> tuple[Tensor, State]:
         """Read one segment.
 
         Args:
@@ -95,18 +103,17 @@ class RMT(HasMemory, LanguageModel):
             The decoder's outputs at the text positions (B, S, D), or at `rows_BN` (B, N, D), undefined in rows of
             padding, and the next state.
         """
-        M = self.memory_tokens
-        blocks = Blocks(M, input_ids_BS.shape[1], M * write, lengths_B)
         text_BSD = self.decoder.embed(input_ids_BS)
-        memory_BMD = state.memory_BMD.to(text_BSD.dtype)
-        x_BTD = blocks.arrange(torch.cat([memory_BMD, text_BSD] + [memory_BMD] * write, dim=1))
+        read_BRD, write_BMD = (x.to(text_BSD.dtype) for x in self.memory_blocks(state))
+        blocks = Blocks(read_BRD.shape[1], input_ids_BS.shape[1], write_BMD.shape[1] * write, lengths_B)
+        x_BTD = blocks.arrange(torch.cat([read_BRD, text_BSD] + [write_BMD] * write, dim=1))
         rows_BQ = None if rows_BN is None else blocks.chosen(rows_BN)
         hidden_BTD, _ = self.decoder(x_BTD, mask=self._mask(blocks), rows_BQ=rows_BQ)
         text_BSD, written_BMD = blocks.split(hidden_BTD, rows_BN)
         if not blocks.write:
             return text_BSD, state
         written_BMD = written_BMD.clone()  # a view would keep the whole segment alive
-        return text_BSD, RMTState(blocks.unless_empty(written_BMD, state.memory_BMD))
+        return text_BSD, self.next_state(written_BMD, state, blocks)
 
     def _mask(self, blocks: Blocks, past: int = 0) -> Tensor | None:
         """The attention mask (1 or B, 1, T, P+T), True = may look, of these blocks after `past` positions.
@@ -119,11 +126,11 @@ class RMT(HasMemory, LanguageModel):
 
     # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step.
 
-    def open_segment(self, state: RMTState) -> OpenSegment:
+    def open_segment(self, state: State) -> OpenSegment:
         """Start a segment: put the read block into a key-value cache."""
-        memory_BMD = state.memory_BMD
-        _, cache = self.decoder(memory_BMD, mask=self._mask(Blocks(self.memory_tokens, 0, 0)))
-        ids_B0 = torch.empty(memory_BMD.shape[0], 0, dtype=torch.long, device=memory_BMD.device)
+        read_BRD, _ = self.memory_blocks(state)
+        _, cache = self.decoder(read_BRD, mask=self._mask(Blocks(read_BRD.shape[1], 0, 0)))
+        ids_B0 = torch.empty(read_BRD.shape[0], 0, dtype=torch.long, device=read_BRD.device)
         return OpenSegment(state, cache, ids_B0)
 
     def extend(self, segment: OpenSegment, input_ids_Bn: Tensor) -> tuple[Tensor, OpenSegment]:
@@ -133,11 +140,13 @@ class RMT(HasMemory, LanguageModel):
         hidden_BnD, cache = self.decoder(x_BnD, cache=segment.cache)
         return hidden_BnD, OpenSegment(segment.state, cache, seen_Bn)
 
-    def close_segment(self, segment: OpenSegment) -> RMTState:
+    def close_segment(self, segment: OpenSegment) -> State:
         """Append the write block and return the next state."""
         if not segment.input_ids_Bn.shape[1]:
             return segment.state
         assert segment.cache is not None
-        mask = self._mask(Blocks(0, 0, self.memory_tokens), segment.cache.length)
-        hidden_BMD, _ = self.decoder(segment.state.memory_BMD, mask=mask, cache=segment.cache)
-        return RMTState(hidden_BMD)
+        _, write_BMD = self.memory_blocks(segment.state)
+        blocks = Blocks(0, 0, write_BMD.shape[1])
+        mask = self._mask(blocks, segment.cache.length)
+        hidden_BMD, _ = self.decoder(write_BMD, mask=mask, cache=segment.cache)
+        return self.next_state(hidden_BMD, segment.state, blocks)

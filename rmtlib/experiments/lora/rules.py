@@ -15,6 +15,7 @@ RMT, PREFIX, TUNED = "lora-rmt-2seg-4mem", "lora-rmt-1seg-4mem", "lora"
 SHARE = TABLE_1[2] / ZERO_SHOT  # of the zero-shot perplexity that RMT keeps: 0.81
 GAIN = 0.01  # bits per byte
 SPREAD = 0.002  # of bits per byte between seeds
+WORTH = 0.002  # bits per byte: a memory that is worth less than that is not read (as in lm-segments)
 
 RULES: dict[str, Rule] = {
     # The project's question: what does memory bring that tuning does not, nor as many vectors that are not passed on?
@@ -23,9 +24,9 @@ RULES: dict[str, Rule] = {
         paper={RMT: 1.0 - GAIN, TUNED: 1.0, PREFIX: 1.0},
         spread={RMT: SPREAD, TUNED: SPREAD, PREFIX: SPREAD},
     ),
-    # Is what was written read? With another window's memory the same model is worse.
+    # Is what was written read? With another window's memory the same model is worse, by more than next to nothing.
     "memory-is-read": Rule(
-        (Contrast({f"{RMT}: own less shuffled": 1}),),
+        (Contrast({f"{RMT}: own less shuffled": 1}, limit=-WORTH),),
         paper={f"{RMT}: own less shuffled": -GAIN},
         spread={f"{RMT}: own less shuffled": SPREAD},
     ),
