@@ -50,6 +50,7 @@ def test_a_stop_before_the_first_step_loses_nothing(
 ) -> None:
     """Stopped twice, then left alone."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RMTLIB_DATA", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
