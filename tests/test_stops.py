@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_artifact import Fake
 
 from rmtlib.errors import Stopped
 from rmtlib.experiments.babilong.artifact import Figure5
@@ -48,6 +50,7 @@ def test_a_stop_before_the_first_step_loses_nothing(
 ) -> None:
     """Stopped twice, then left alone."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RMTLIB_DATA", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
@@ -62,6 +65,29 @@ def test_a_stop_before_the_first_step_loses_nothing(
     assert stopped["metrics"] == whole["metrics"] and stopped["curves"] == whole["curves"]
 
 
+class ObstinateEnwik8(Enwik8):
+    """Takes every exception in its preparation for a failed attempt."""
+
+    def execute(self, config: RunConfig, folder: Any) -> Result:
+        for _ in range(1000):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+            except Exception:
+                continue
+        return super().execute(config, folder)
+
+
+def test_no_fallback_in_the_preparation_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is no mirror that fails, for which another one or a simulator could stand in."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    (config,) = select(ObstinateEnwik8(), "smoke", 1, "rmt-5-bptt-1-seg128")
+    with pytest.raises(Stopped):
+        run(ObstinateEnwik8(), [config], runs_dir=tmp_path, quiet=True)
+    (log,) = [path.read_text() for path in tmp_path.rglob("worker.log")]
+    assert log.splitlines()[-1] == "stopped: stopped while it prepared its data"
+
+
 @pytest.mark.parametrize("blow", ["SIGKILL", "SIGTERM"])
 def test_struck_at_every_change_of_a_file_a_run_continues(
     blow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +100,7 @@ def test_struck_at_every_change_of_a_file_a_run_continues(
     (config,) = select(artifact, "smoke", 1, "rmt-5-bptt-1-seg128")
     folder = run_folder(config, tmp_path / "struck")
     write_json(folder / "config.json", config.to_json())
-    command = [sys.executable, TESTS / "interrupted.py", reference(artifact), folder, blow, tmp_path]
+    command = [sys.executable, TESTS / "interrupted.py", "worker", reference(artifact), folder, blow, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     struck = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     ends = [int(line) for line in struck.stdout.split()]
@@ -85,3 +111,17 @@ def test_struck_at_every_change_of_a_file_a_run_continues(
     record = load_record(folder / "record.json")
     assert record["metrics"] == whole.metrics and record["curves"] == whole.curves
     assert record["hardware"]["threads"] == 1 and record["micro_batch"] == whole.micro_batch > 0
+
+
+@pytest.mark.parametrize("blow", ["SIGKILL", "SIGTERM"])
+def test_a_command_struck_at_every_change_of_a_file_can_be_called_again(blow: str, tmp_path: Path) -> None:
+    """From its first folder on; a worker that a killed command leaves behind is waited for."""
+    config = Fake().config("qa1", "smoke", 0)
+    folder = run_folder(config, tmp_path / "runs")
+    command = [sys.executable, TESTS / "interrupted.py", "command", "fake_artifact:Fake", folder, blow, tmp_path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    struck = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    ends = [int(line) for line in struck.stdout.split()]
+    assert len(ends) > 4 and ends[-1] == 0 and not {1, 2} & set(ends), struck.stderr[-2000:]
+    record = load_record(folder / "record.json")
+    assert record["metrics"]["loss"] == 0.5 and record["run_id"] == config.id
