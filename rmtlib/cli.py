@@ -1,4 +1,4 @@
-"""The command `rmtlib`: run, plan, status, publish, verify, claims, data, notebook.
+"""The command `rmtlib`: run, queue, plan, status, publish, verify, claims, data, notebook.
 
 Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
 continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
@@ -74,18 +74,29 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--tasks", metavar="NAMES", help="comma list of tasks, e.g. qa1,qa2")
 
+    def add_budget(command: Any) -> None:
+        command.add_argument(
+            "--time-budget",
+            metavar="SECONDS",
+            type=_seconds,
+            help="stop with checkpoints after so long; the same command continues",
+        )
+
     command = add("run", _run, "train what runs/ does not hold yet, and show what the results say")
     add_selection(command)
     command.add_argument(
         "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
     )
-    command.add_argument(
-        "--time-budget",
-        metavar="SECONDS",
-        type=_seconds,
-        help="stop with checkpoints after so long; the same command continues",
-    )
+    add_budget(command)
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
+    command = add("queue", _queue, "train the missing runs of several artifacts, most worth first; see book/running.md")
+    command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="table or figure, e.g. figure-5")
+    command.add_argument("--scale", metavar="S", help="as for run, for all of them")
+    command.add_argument("--seeds", metavar="N", type=_whole, help="seeds 0 to N-1 (default: the artifact's)")
+    command.add_argument(
+        "--jobs", metavar="N", type=_whole, help="runs at once at most, as far as their memory allows (default: 4)"
+    )
+    add_budget(command)
     command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
@@ -157,6 +168,22 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(summary))
         print(f"{len(records)} record{'s' * (len(records) > 1)} in {Path('runs') / options.artifact}/*/record.json")
+    return 0
+
+
+def _queue(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import get_artifact
+    from rmtlib.runs.queue import queue
+
+    artifacts = [get_artifact(name) for name in dict.fromkeys(options.artifacts)]
+    worked = queue(artifacts, options.scale, options.seeds, jobs=options.jobs, time_budget=options.time_budget)
+    if options.json:
+        _print_json(worked.to_json())
+    else:
+        print("\n".join(worked.lines()))
+    if worked.error:
+        sys.stdout.flush()
+        raise worked.error
     return 0
 
 

@@ -22,14 +22,44 @@ from rmtlib.runs.storage import Lock
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
+def package_path() -> str:
+    """The PYTHONPATH with which another process finds this package, and what this one finds beside it."""
+    return os.pathsep.join([str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def start_worker(folder: Path, artifact: str, lock: Lock) -> subprocess.Popen[bytes]:
+    """Start the process that trains the run in `folder`; it holds the lock as well, and ends with this process."""
+    environment = ENVIRONMENT | os.environ | {"PYTHONPATH": package_path(), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(folder)]
+    command += ["--artifact", artifact, "--parent", str(os.getpid())]
+    log = folder / "worker.log"
+    try:
+        with open(log, "ab") as file:
+            # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                pass_fds=(lock.fd,),
+                process_group=0,
+            )
+    except OSError as error:
+        raise unwritable(log, error) from error
+    lock.tell(process.pid)
+    return process
+
+
 @dataclass
 class Job:
     """One run of a command. `failure` says why it failed, in one line and with what to do."""
 
     config: RunConfig
     folder: Path
-    lock: Lock
+    lock: Lock | None  # None: whoever trains it takes it
     cost: Cost
+    artifact: str  # "module:class", by which another process finds the artifact's class
     process: subprocess.Popen[bytes] | None = None
     eta: Eta = field(init=False)
     started: float = 0.0
@@ -49,28 +79,10 @@ class Job:
         progress = self.eta.progress
         return progress is not None and progress["time"] >= self.started
 
-    def start(self, artifact: str) -> None:
-        """Start the worker, which finds the artifact's class by `artifact`, "module:class"."""
-        path = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(self.folder)]
-        command += ["--artifact", artifact, "--parent", str(os.getpid())]
-        log = self.folder / "worker.log"
-        try:
-            with open(log, "ab") as file:
-                # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    env=environment,
-                    pass_fds=(self.lock.fd,),
-                    process_group=0,
-                )
-        except OSError as error:
-            raise unwritable(log, error) from error
-        self.lock.tell(self.process.pid)
+    def start(self) -> None:
+        """Start the worker."""
+        assert self.lock is not None
+        self.process = start_worker(self.folder, self.artifact, self.lock)
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 

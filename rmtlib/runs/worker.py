@@ -27,7 +27,7 @@ def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]
     """
     folder = RunFolder(path, parent=parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: folder.request_stop())
     config = read_config(folder.path)
     slices = _open_slice(folder)
