@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rmtlib import __version__
+from rmtlib import __version__, cli_cluster
 from rmtlib.errors import RmtlibError, Stopped
 
 if TYPE_CHECKING:
@@ -88,8 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
     )
     add_budget(command)
+    command.add_argument("--executor", choices=("ray", "slurm"), help="train them on a cluster; see book/running.md")
+    command.add_argument("--address", metavar="HOST:PORT", help="Ray's, or auto (default: a Ray of this machine alone)")
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
-    command = add("queue", _queue, "train the missing runs of several artifacts, most worth first; see book/running.md")
+    command = add(
+        "queue", cli_cluster.queue, "train the missing runs of several artifacts, most worth first; see book/running.md"
+    )
     command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="table or figure, e.g. figure-5")
     command.add_argument("--scale", metavar="S", help="as for run, for all of them")
     command.add_argument("--seeds", metavar="N", type=_whole, help="seeds 0 to N-1 (default: the artifact's)")
@@ -125,12 +129,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _worker_parser() -> argparse.ArgumentParser:
-    """Of the processes that `rmtlib run` starts; not for users, so not in --help."""
-    parser = _Parser(prog="rmtlib worker")
+def _worker_parser(name: str) -> argparse.ArgumentParser:
+    """Of the processes that `rmtlib run` and Slurm start; not for users, so not in --help."""
+    parser = _Parser(prog=f"rmtlib {name}")
     parser.add_argument("folder")
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--parent", type=int)
+    parser.add_argument("--code")
     return parser
 
 
@@ -156,7 +161,11 @@ def _run(options: argparse.Namespace) -> int:
     artifact, configs = _selected(options, prepare=True)
     if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
-    records = run(artifact, configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
+    if options.executor == "slurm":
+        return cli_cluster.write_slurm(artifact, configs, options)
+    executor = cli_cluster.executor(artifact, configs, options)
+    limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
+    records = run(artifact, configs, **limits, executor=executor)
     summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
@@ -168,22 +177,6 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(summary))
         print(f"{len(records)} record{'s' * (len(records) > 1)} in {Path('runs') / options.artifact}/*/record.json")
-    return 0
-
-
-def _queue(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.registry import get_artifact
-    from rmtlib.runs.queue import queue
-
-    artifacts = [get_artifact(name) for name in dict.fromkeys(options.artifacts)]
-    worked = queue(artifacts, options.scale, options.seeds, jobs=options.jobs, time_budget=options.time_budget)
-    if options.json:
-        _print_json(worked.to_json())
-    else:
-        print("\n".join(worked.lines()))
-    if worked.error:
-        sys.stdout.flush()
-        raise worked.error
     return 0
 
 
@@ -416,8 +409,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["worker"]:
             from rmtlib.runs import worker
 
-            given = _worker_parser().parse_args(arguments[1:])
+            given = _worker_parser("worker").parse_args(arguments[1:])
             return worker.main(given.folder, given.artifact, given.parent)
+        if arguments[:1] == ["slurm-task"]:
+            from rmtlib.runs.executors import slurm
+
+            given = _worker_parser("slurm-task").parse_args(arguments[1:])
+            return slurm.task(given.folder, given.artifact, given.code)
         options = _parser().parse_args(arguments)
         status: int = options.action(options)
         sys.stdout.flush()

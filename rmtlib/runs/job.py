@@ -10,6 +10,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 from rmtlib.files import unwritable
 from rmtlib.runs import provenance
@@ -128,3 +130,25 @@ class Job:
             name = f"signal {-status}"
         hint = ", often for lack of memory: --jobs 1 needs less" if status == -signal.SIGKILL else ""
         return f"its worker was ended by {name}{hint}{said} (whole log: {log})"
+
+
+class Executor(Protocol):
+    """Where runs are trained, other than in processes of this machine, while its context is open."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    @property
+    def places(self) -> int:
+        """How many runs there is room for."""
+        ...
+
+    def describe(self, runs_dir: Path) -> str:
+        """In a line: what it is, and where it keeps things."""
+        ...
+
+    def job(self, job: Job) -> Job:
+        """The same run, to be trained there; its lock is released, for whoever trains it to take."""
+        ...

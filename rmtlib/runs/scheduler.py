@@ -28,7 +28,7 @@ from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.display import Display, Notebook, make_display
 from rmtlib.runs.folder import read_config, read_notes, read_progress, read_slices, run_folder
-from rmtlib.runs.job import Job
+from rmtlib.runs.job import Executor, Job
 from rmtlib.runs.progress import describe, duration, fraction, time_left
 from rmtlib.runs.records import load_record
 from rmtlib.runs.spec import RunConfig
@@ -51,14 +51,16 @@ def run(
     time_budget: float | None = None,
     fresh: bool = False,
     quiet: bool = False,
+    executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
     """Train the runs that are not finished yet; the records of all, in the order of `configs`.
 
     Args:
-        jobs: runs at once (None: `default_jobs()`).
+        jobs: runs at once (None: `default_jobs()`, or as many as the executor has room for).
         time_budget: seconds for the whole call; what is not finished by then is stopped with a checkpoint.
         fresh: delete these runs first, finished or not.
         quiet: show no progress.
+        executor: where to train them (None: in processes of this machine).
 
     Raises:
         Stopped: by a signal or the time budget; the same call continues.
@@ -87,7 +89,11 @@ def run(
             for config, lock in locks.items()
         ]
         if todo:
-            jobs = min(jobs or default_jobs(), len(todo))
+            if executor:
+                stack.enter_context(executor)
+                display.line(executor.describe(Path(runs_dir)))
+                todo = [executor.job(job) for job in todo]
+            jobs = min(jobs or (executor.places if executor else default_jobs()), len(todo))
             _announce(display, todo, records, jobs, Path(runs_dir))
             with listening() as signals:
                 scheduler = Scheduler(todo, Room(jobs), deadline, display, signals, len(records), artifact.name)
