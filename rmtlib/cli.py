@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
     )
     add_budget(command)
+    command.add_argument("--devices", metavar="N", type=_whole, help="GPUs, or processes, that train each run together")
     command.add_argument("--executor", choices=("ray", "slurm"), help="train them on a cluster; see book/running.md")
     command.add_argument("--address", metavar="HOST:PORT", help="Ray's, or auto (default: a Ray of this machine alone)")
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
@@ -129,16 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _worker_parser(name: str) -> argparse.ArgumentParser:
-    """Of the processes that `rmtlib run` and Slurm start; not for users, so not in --help."""
-    parser = _Parser(prog=f"rmtlib {name}")
-    parser.add_argument("folder")
-    parser.add_argument("--artifact", required=True)
-    parser.add_argument("--parent", type=int)
-    parser.add_argument("--code")
-    return parser
-
-
 def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
     """The artifact, and the runs of it that the options mean."""
     from rmtlib.experiments.registry import get_artifact
@@ -165,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
         return cli_cluster.write_slurm(artifact, configs, options)
     executor = cli_cluster.executor(artifact, configs, options)
     limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
-    records = run(artifact, configs, **limits, executor=executor)
+    records = run(artifact, configs, **limits, executor=executor, devices=options.devices or 1)
     summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
@@ -406,16 +397,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's); the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["worker"]:
-            from rmtlib.runs import worker
-
-            given = _worker_parser("worker").parse_args(arguments[1:])
-            return worker.main(given.folder, given.artifact, given.parent)
-        if arguments[:1] == ["slurm-task"]:
-            from rmtlib.runs.executors import slurm
-
-            given = _worker_parser("slurm-task").parse_args(arguments[1:])
-            return slurm.task(given.folder, given.artifact, given.code)
+        if arguments and arguments[0] in cli_cluster.INNER:
+            return cli_cluster.inner(_Parser(prog=f"rmtlib {arguments[0]}"), arguments)
         options = _parser().parse_args(arguments)
         status: int = options.action(options)
         sys.stdout.flush()

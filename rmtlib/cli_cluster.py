@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from rmtlib.runs.job import Executor
     from rmtlib.runs.spec import RunConfig
 
+INNER = ("worker", "peer", "slurm-task")
+"""Commands of the processes that other commands start; not for users, so not in --help."""
+
+
+def inner(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Be such a process; its exit status."""
+    parser.add_argument("folder")
+    parser.add_argument("--artifact", required=True)
+    for name in ("--parent", "--devices", "--rank"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--meeting")
+    given = parser.parse_args(arguments[1:])
+    if arguments[0] == "worker":
+        from rmtlib.runs import worker
+
+        return worker.main(given.folder, given.artifact, given.parent, given.devices or 1)
+    if arguments[0] == "peer":
+        from rmtlib.runs import devices
+
+        return devices.help_train(**vars(given))
+    from rmtlib.runs.executors import slurm
+
+    return slurm.task(given.folder, given.artifact)
+
 
 def queue(options: argparse.Namespace) -> int:
     """Train what is missing of several artifacts, then say what was done and what is left."""
@@ -34,6 +58,8 @@ def queue(options: argparse.Namespace) -> int:
 
 def executor(artifact: Artifact, configs: list[RunConfig], options: argparse.Namespace) -> Executor | None:
     """Where `rmtlib run` trains; None: here."""
+    if options.executor and options.devices:
+        raise RmtlibError(f"--executor {options.executor} gives each run one device: leave out --devices")
     if options.executor != "ray":
         if options.address:
             raise RmtlibError(f"--address {options.address} is that of a Ray cluster: give --executor ray too")

@@ -25,6 +25,7 @@ from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.spec import RunConfig
+from rmtlib.training.peers import ALONE
 from rmtlib.runs.storage import finite, read_json, to_jsonable, write_json
 
 PROGRESS_EVERY = 0.5
@@ -52,10 +53,12 @@ class RunFolder:
 
     In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
+    `peers` are the processes that train the run together (see `runs.devices`).
     """
 
     def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
         self.path = Path(path)
+        self.peers = ALONE
         self.path.mkdir(parents=True, exist_ok=True)
         self._parent = parent
         self._stop = False

@@ -29,11 +29,11 @@ def package_path() -> str:
     return os.pathsep.join([str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def start_worker(folder: Path, artifact: str, lock: Lock) -> subprocess.Popen[bytes]:
+def start_worker(folder: Path, artifact: str, lock: Lock, devices: int = 1) -> subprocess.Popen[bytes]:
     """Start the process that trains the run in `folder`; it holds the lock as well, and ends with this process."""
     environment = ENVIRONMENT | os.environ | {"PYTHONPATH": package_path(), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(folder)]
-    command += ["--artifact", artifact, "--parent", str(os.getpid())]
+    command += ["--artifact", artifact, "--parent", str(os.getpid()), "--devices", str(devices)]
     log = folder / "worker.log"
     try:
         with open(log, "ab") as file:
@@ -62,6 +62,7 @@ class Job:
     lock: Lock | None  # None: whoever trains it takes it
     cost: Cost
     artifact: str  # "module:class", by which another process finds the artifact's class
+    devices: int = 1  # processes that train it together
     process: subprocess.Popen[bytes] | None = None
     eta: Eta = field(init=False)
     started: float = 0.0
@@ -84,7 +85,7 @@ class Job:
     def start(self) -> None:
         """Start the worker."""
         assert self.lock is not None
-        self.process = start_worker(self.folder, self.artifact, self.lock)
+        self.process = start_worker(self.folder, self.artifact, self.lock, self.devices)
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 

@@ -52,6 +52,7 @@ def run(
     fresh: bool = False,
     quiet: bool = False,
     executor: Executor | None = None,
+    devices: int = 1,
 ) -> list[dict[str, Any]]:
     """Train the runs that are not finished yet; the records of all, in the order of `configs`.
 
@@ -61,6 +62,7 @@ def run(
         fresh: delete these runs first, finished or not.
         quiet: show no progress.
         executor: where to train them (None: in processes of this machine).
+        devices: of this machine that train a run together (see `runs.devices`).
 
     Raises:
         Stopped: by a signal or the time budget; the same call continues.
@@ -85,7 +87,7 @@ def run(
             else:
                 records[config.id] = claimed
         todo = [
-            prepare(config, run_folder(config, runs_dir), lock, fresh, artifact)
+            prepare(config, run_folder(config, runs_dir), lock, fresh, artifact, devices)
             for config, lock in locks.items()
         ]
         if todo:
@@ -93,7 +95,7 @@ def run(
                 stack.enter_context(executor)
                 display.line(executor.describe(Path(runs_dir)))
                 todo = [executor.job(job) for job in todo]
-            jobs = min(jobs or (executor.places if executor else default_jobs()), len(todo))
+            jobs = min(jobs or (executor.places if executor else max(1, default_jobs() // devices)), len(todo))
             _announce(display, todo, records, jobs, Path(runs_dir))
             with listening() as signals:
                 scheduler = Scheduler(todo, Room(jobs), deadline, display, signals, len(records), artifact.name)
@@ -124,7 +126,7 @@ def claim(
     return lock
 
 
-def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: Artifact) -> Job:
+def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: Artifact, devices: int = 1) -> Job:
     """The folder of a run to train, with its config and without damaged files."""
     if fresh:
         _empty(folder)
@@ -136,7 +138,7 @@ def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: 
         write_json(folder / "config.json", config.to_json())
     for read in (read_progress, read_slices, read_notes):  # damaged ones are reported before anything starts
         read(folder)
-    return Job(config, folder, lock, artifact.cost(config), reference(artifact))
+    return Job(config, folder, lock, artifact.cost(config), reference(artifact), devices)
 
 
 def _empty(folder: Path) -> None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 
+class PeerDone(Exception):
+    """The end of a process that took its part in training; no error."""
+
+
 def default_device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,11 +39,15 @@ def train(
 
     Raises:
         Stopped: asked to stop; there is a checkpoint.
+        PeerDone: trained, in a process that only helped: the first one tests and writes the record.
     """
 
     def progress(label: str, step: int, steps: int, stage: int, part: float, **numbers: float) -> None:
         folder.progress(label, step, steps, done=share(work, stage, part), **numbers)
 
-    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, **options).fit()
+    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, peers=folder.peers, **options)
+    trainer.fit()
+    if not folder.peers.first:
+        raise PeerDone
     model.eval()
     return trainer

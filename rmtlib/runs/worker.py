@@ -13,12 +13,13 @@ from typing import Any
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import load_artifact
+from rmtlib.runs.devices import together
 from rmtlib.runs.folder import RunFolder, read_config, read_notes, read_progress, read_slices
 from rmtlib.runs.records import make_record, write_record
 from rmtlib.runs.storage import write_json
 
 
-def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]:
+def work(path: str | Path, reference: str, parent: int | None, devices: int = 1) -> dict[str, Any]:
     """Train the run in folder `path` with the artifact `reference` ("module:class"); its record.
 
     Raises:
@@ -33,7 +34,8 @@ def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]
     slices = _open_slice(folder)
     outcome = "failed"
     try:
-        result = load_artifact(reference).execute(config, folder)
+        with together(folder, reference, devices):
+            result = load_artifact(reference).execute(config, folder)
         outcome = "finished"
     except Stopped:
         outcome = "stopped"
@@ -74,10 +76,10 @@ def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:
     return slices
 
 
-def main(path: str, reference: str, parent: int | None) -> int:
+def main(path: str, reference: str, parent: int | None, devices: int = 1) -> int:
     """The worker process: exit status 0 finished, 75 stopped, 2 an error in one line, 1 a traceback."""
     try:
-        work(path, reference, parent)
+        work(path, reference, parent, devices)
     except Stopped as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         return 75

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from rmtlib.errors import RmtlibError
@@ -42,11 +43,16 @@ class WorkerLost(Exception):
     """A worker was ended by a signal that the command did not send: its machine goes down, or lacks memory."""
 
 
-def _task(folder: str, artifact: str, code: str) -> tuple[int, str]:
-    """What Ray runs on a machine. `ray.cancel` shows here as a SIGINT, in the main thread."""
+def _task(folder: str, artifact: str, package: str, code: str) -> tuple[int, str]:
+    """What Ray runs on a machine. `ray.cancel` shows here as a SIGINT, in the main thread.
+
+    `package` and `code` say where rmtlib is on the command's machine, and what its `modules_sha256` is.
+    """
+    if str(provenance.PACKAGE) != package and provenance.modules_sha256() != code:
+        return 2, f"{gethostname()} has other code of rmtlib in {provenance.PACKAGE}: give all machines the same"
     asked = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: asked.set())
-    ended = train_here(Path(folder), artifact, code, asked.is_set)
+    ended = train_here(Path(folder), artifact, asked.is_set)
     if ended.status in (75, -signal.SIGTERM, -signal.SIGKILL) and not asked.is_set():
         raise WorkerLost(ended.status)  # Ray begins the task again, on this machine or another
     return ended.status, ended.why
@@ -68,7 +74,7 @@ class RayJob(Job):
 
         needs = {"num_cpus": 1, "num_gpus": self.gpus, "memory": self.cost.memory_bytes}
         again = {"max_retries": RETRIES, "retry_exceptions": [WorkerLost]}
-        self.task = ray.remote(_task).options(**needs, **again).remote(str(self.folder), self.artifact, self.code)
+        self.task = ray.remote(_task).options(**needs, **again).remote(str(self.folder), self.artifact, str(provenance.PACKAGE), self.code)
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 

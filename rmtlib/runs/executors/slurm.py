@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.executors.node import train_here
 from rmtlib.runs.job import package_path
@@ -73,22 +72,21 @@ def _script(artifact: Artifact, directives: Mapping[str, str], folders: Sequence
     lines += ["", "folders=("]
     lines += [f"    {shlex.quote(str(folder.resolve()))}" for folder in folders]
     command = f"{shlex.quote(sys.executable)} -P -m rmtlib.cli slurm-task"
-    code = f"--artifact {shlex.quote(reference(artifact))} --code {provenance.modules_sha256()}"
     lines += [
         ")",
         f"export PYTHONPATH={shlex.quote(package_path())}",
         "# exec: the signal goes to the process that Slurm started.",
-        f'exec {command} "${{folders[$SLURM_ARRAY_TASK_ID]}}" {code}',
+        f'exec {command} "${{folders[$SLURM_ARRAY_TASK_ID]}}" --artifact {shlex.quote(reference(artifact))}',
     ]
     return "\n".join(lines) + "\n"
 
 
-def task(folder: str, artifact: str, code: str) -> int:
+def task(folder: str, artifact: str) -> int:
     """What an element of the array does; its exit status: 0 finished, 75 stopped, else failed."""
     asked: list[int] = []
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))
-    ended = train_here(Path(folder), artifact, code, lambda: bool(asked))
+    ended = train_here(Path(folder), artifact, lambda: bool(asked))
     if ended.why:
         print(f"error: {ended.why}", file=sys.stderr)
     if ended.status == 75 and signal.SIGUSR1 in asked:
