@@ -1,8 +1,8 @@
 """The command `rmtlib`: run, queue, plan, status, publish, verify, claims, data, notebook.
 
-Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
-continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
-as "" means its default, so that a Makefile can pass its variables as they are.
+Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint by a signal or the time
+budget (the same command continues). Results go to standard output (as JSON with --json), progress to standard error.
+An option given as "" means its default, so that a Makefile can pass its variables as they are.
 """
 
 from __future__ import annotations
