@@ -30,8 +30,8 @@ GRAMMAR = {  # sbatch(1)
     "signal": r"([RB]+:)?(USR1|\d+)(@\d+)?",
     "requeue": r"",
     "open-mode": r"append|truncate",
-    "output": r"/.*%A_%a\.out",
-    "chdir": r"/.*",
+    "output": r"'/.* .*%A_%a\.out'",  # quoted, as it has a space
+    "chdir": r"'/.* .*'",
     "gres": r"gpu:\d+",
     "time": r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}",
 }

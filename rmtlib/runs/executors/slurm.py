@@ -54,8 +54,8 @@ def write_script(
         "signal": f"B:USR1@{WARNING_SECONDS}",
         "requeue": "",
         "open-mode": "append",
-        "output": f"{root}/slurm-%A_%a.out",
-        "chdir": str(Path.cwd()),
+        "output": shlex.quote(f"{root}/slurm-%A_%a.out"),
+        "chdir": shlex.quote(str(Path.cwd())),
     }
     if configs[0].scale in ("gpu", "paper"):
         directives["gres"] = "gpu:1"
