@@ -22,6 +22,15 @@ RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--t
              $(if $(FRESH),--fresh)
 PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
 
+# A misspelt variable would silently be no variable at all: one on the command line that looks like one of ours is said.
+OURS := SCALE SEEDS ROWS TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
+    plain() { tr -d '_-' <<<"$${1^^}"; }; \
+    for name in $(filter-out $(OURS),$(GIVEN)); do for ours in $(OURS); do name_=$$(plain "$$name"); ours_=$$(plain $$ours); \
+        if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
+$(if $(MEANT),$(error $(MEANT)))
+
 .PHONY: help tutorial test bench book lab lint clean setup $(ARTIFACTS)
 
 help:
@@ -77,7 +86,7 @@ endif
 	@echo "The book is book/_build/html/index.html"
 
 lab: $(VENV)/.ready
-	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: $(VENV)/.ready
 	@$(BIN)/python -m ruff check .
@@ -91,6 +100,12 @@ clean:
 	@echo "Kept runs/ (trained models and their records) and $(VENV); delete them by hand to start from nothing."
 
 setup: $(VENV)/.ready
+
+.DEFAULT:
+	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
+	for target in $(ARTIFACTS) tutorial test bench book lab lint clean setup help; do known=$$(plain $$target); \
+	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
+	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 
 # 3.11 first: every torch build has it. The stamp is older than the two files when one of them changes.
 # pip's lines are shown one over the other on a terminal and go to the log in any case.

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.registry import ARTIFACTS
+from rmtlib.experiments.registry import ARTIFACTS, all_artifacts
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
 from rmtlib.report import speed
@@ -28,7 +28,7 @@ from rmtlib.report.pages import (
 )
 from rmtlib.report.verdicts import rules_table, scoreboard
 from rmtlib.report.view import View
-from rmtlib.runs.records import find_records
+from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 
 
@@ -53,13 +53,23 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     execute(notebook, out / f"{view.artifact.name}-notebook.ipynb", shown, quiet=True)
 
 
+def _verify(results: Path) -> None:
+    if problems := verify(all_artifacts(), results).problems:
+        more = f"; {len(problems) - 1} more: see `rmtlib verify {results}`" if len(problems) > 1 else ""
+        raise RmtlibError(f"the book shows only what `rmtlib verify` accepts: {problems[0]}{more}")
+
+
 def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, scale: str | None = None) -> None:
     """Write everything into `out`.
 
     Args:
         bench: the record of `make bench`.
         scale: also show the runs of this scale that `runs` holds; without it only published records.
+
+    Raises:
+        RmtlibError: `rmtlib verify` refuses a record; nothing is written.
     """
+    _verify(results)
     extra, views = out / "extra", []
     for name in ARTIFACTS:
         live = find_records(name, scale=scale, where=(runs,)) if scale else []

@@ -271,6 +271,8 @@ def _publish(options: argparse.Namespace) -> int:
         for word in ("published", "superseded", "unchanged"):
             for path in getattr(done, word):
                 print(f"{word}: {path}")
+        if done.left_out:
+            print(f"left out: {len(done.left_out)} of scale smoke; --scale smoke publishes them")
         for refused in done.refused:
             print(f"not published: {refused['run']}: {refused['reason']}")
     if done.refused:

@@ -31,10 +31,21 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             if durable:
                 sync(file)
         os.replace(partial, path)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk: without it a power cut may take a renamed file back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(path: Path, error: OSError, remedy: str = "mend that, then the same command continues") -> RmtlibError:

@@ -101,5 +101,12 @@ def at_least(settings: Any, least: float, *names: str) -> None:
             raise ValueError(f"{name} is {value!r}; it must be {least} or more")
 
 
+def one_of(settings: Any, **choices: tuple[str, ...]) -> None:
+    """For a dataclass's `__post_init__`: ValueError if one of these fields is none of its choices."""
+    for name, known in choices.items():
+        if (value := getattr(settings, name)) not in known:
+            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+
+
 def _is_later(field: Field[Any]) -> bool:
     return "since" in field.metadata

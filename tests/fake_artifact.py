@@ -2,7 +2,7 @@
 
 As a program it is `rmtlib` with this artifact known: ``python tests/fake_artifact.py run fake --scale small``.
 What a run does besides depends on the words in the variable FAKE_ORDERS: brief, slow, deaf, long, raise, error,
-killed, full, nan, and not-seed-N, which spares seed N from them.
+killed, full, nan, preparing, and not-seed-N, which spares seed N from them.
 """
 
 import json
@@ -53,6 +53,9 @@ class Fake(Artifact):
         if f"not-seed-{config.seed}" in orders:
             orders = []
         began = time.monotonic()
+        if "preparing" in orders:  # for a minute, without asking whether to stop
+            folder.progress("preparing data", 1, 2)
+            time.sleep(60.0)
         checkpoint: Path = folder.path / "checkpoint.json"
         state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"step": 0, "began_at": []}
         state["began_at"].append(state["step"])
@@ -83,6 +86,7 @@ class Fake(Artifact):
             tokens=STEPS * 100,
             precision="float32",
             notes=["a note"],
+            micro_batch=4,
         )
 
     def obey(self, orders: list[str]) -> None:

@@ -47,7 +47,7 @@ def record(
         "curves": {"loss": [[100, 2.0], [200, 1.0]]},
         "data": [{"name": "babi/qa1", "sha256": "0" * 64, "bytes": 10, "licence": "CC BY 3.0", "source": "simulator"}],
         "packages": {"torch": "2.13.0"},
-        "hardware": {"cpu": "a processor", "cores": 2},
+        "hardware": {"cpu": "a processor", "cores": 2, "memory_bytes": 2**30, "gpu": None},
         "precision": "float32",
         "wall_s": 321.5,
         "peak_memory_bytes": 7 * 10**8,

@@ -81,10 +81,10 @@ def test_the_number_of_pairs_varies_by_batch():
 
 def test_fixed_set(tmp_path):
     task = PairTask("remember", 2, 2)
-    fixed = FixedSet.make(tmp_path / "set.npy", task, 7, 30, 0, "train")
-    before = (tmp_path / "set.npy").stat().st_mtime_ns
-    assert len(FixedSet.make(tmp_path / "set.npy", task, 7, 30, 0, "train")) == len(fixed) == 30
-    assert (tmp_path / "set.npy").stat().st_mtime_ns == before and len(list(tmp_path.iterdir())) == 1
+    fixed = FixedSet.make(tmp_path / "set", task, 7, 30, 0, "train")
+    before = (tmp_path / "set" / "pairs.npy").stat().st_mtime_ns
+    assert len(FixedSet.make(tmp_path / "set", task, 7, 30, 0, "train")) == len(fixed) == 30
+    assert (tmp_path / "set" / "pairs.npy").stat().st_mtime_ns == before and len(list(tmp_path.iterdir())) == 1
     stream, _, _ = read_back(task, task.sample(7, 0, "train", 4).tokens)
     whole, _, _ = read_back(task, fixed.sample(7, 0, 4).tokens)
     part, asked, answer = read_back(task, fixed.sample(3, 0, 34).tokens)
@@ -100,9 +100,23 @@ def test_bad_settings_are_one_line_errors(tmp_path):
         PairTask("forget")  # type: ignore[arg-type]
     with pytest.raises(RmtlibError, match="key_size 0"):
         PairTask("remember", 0)
-    (tmp_path / "broken.npy").write_bytes(b"no array")
-    with pytest.raises(RmtlibError, match="broken.npy: cannot be read"):
-        FixedSet(tmp_path / "broken.npy", PairTask("remember"))
-    FixedSet.make(tmp_path / "other.npy", PairTask("remember", 2), 3, 2, 0, "train")
-    with pytest.raises(RmtlibError, match="not pairs of this task"):
-        FixedSet(tmp_path / "other.npy", PairTask("remember", 1))
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda content: content[:-7], lambda _: b"", lambda _: b"no array"])
+def test_a_damaged_fixed_set_is_one_line(damage, tmp_path):
+    FixedSet.make(tmp_path / "set", PairTask("remember", 2), 3, 2, 0, "train")
+    path = tmp_path / "set" / "pairs.npy"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RmtlibError, match="set is damaged .* delete this folder, and it is made anew"):
+        FixedSet.make(tmp_path / "set", PairTask("remember", 2), 3, 2, 0, "train")
+
+
+@pytest.mark.parametrize("pairs, count, task", [(2, 2, 2), (3, 3, 2), (3, 2, 1)])
+def test_a_fixed_set_of_another_size_or_task_is_not_used(pairs, count, task, tmp_path):
+    FixedSet.make(tmp_path / "set", PairTask("remember", 2), 3, 2, 0, "train")
+    with pytest.raises(RmtlibError, match=f"does not hold {count} samples of {pairs} pairs"):
+        FixedSet.make(tmp_path / "set", PairTask("remember", task), pairs, count, 0, "train")

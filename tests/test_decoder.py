@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.decoder import Decoder, DecoderConfig
+from rmtlib.models.generation import sampler
 from rmtlib.models.hf_weights import decoder_from_hf
 from rmtlib.models.rmt import RMT
 from rmtlib.models.stacked import StackedBlocks, stackable
@@ -242,3 +243,19 @@ def test_three_maps_equal_the_fused_one_and_old_settings_keep_their_names():
     apart.load_state_dict(weights)
     x = torch.randn(2, 9, 16, dtype=torch.float64)
     torch.testing.assert_close(apart(x)[0], fused(x)[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"positions": "absolute"}, {"norm": "batch"}, {"activation": "relu"}, {"n_kv_heads": 0}, {"positions": None}],
+)  # fmt: skip
+def test_settings_that_no_decoder_has_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        DecoderConfig(vocab_size=10, d_model=8, n_layers=1, n_heads=2, **wrong)
+
+
+@pytest.mark.parametrize("temperature", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_temperature_is_above_zero(temperature):
+    with pytest.raises(RmtlibError, match="the temperature is a number above 0, not"):
+        sampler(temperature)

@@ -156,3 +156,17 @@ def test_a_whole_run_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "trained by 2 processes, each with its part of every batch" in record["notes"]
     assert main(["run", *row, "--devices", "2", "--executor", "ray"]) == 2
     assert "leave out --devices" in capsys.readouterr().err
+
+
+def test_a_process_that_dies_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    code = f"""
+from rmtlib.runs import devices
+from rmtlib.runs.folder import RunFolder
+import time
+devices._meet = lambda *_: time.sleep(60)  # the other one will not come
+with devices.together(RunFolder({str(tmp_path)!r}), "no.such:Artifact", 2):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: process 1 of 2 ended with status 2"

@@ -14,6 +14,7 @@ from rmtlib.experiments.babilong.run import build_model, open_data
 from rmtlib.experiments.babilong.settings import Params
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.storage import write_sealed
 from rmtlib.settings import from_dict
 
 FIGURE = Figure5()
@@ -104,19 +105,26 @@ def test_test_results_of_other_weights_are_not_used(tmp_path):
     whole = FIGURE.execute(config, RunFolder(tmp_path))
     path = tmp_path / "evaluation.json"
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"outcomes": kept["outcomes"] | {"1": "1" * 32}}))
+    del kept["sha256"]
+    other = kept["outcomes"] | {"1": "1" * 32}
+    write_sealed(path, kept | {"outcomes": other})
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics != whole.metrics  # the same weights: taken as they are
-    path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
-    assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
-    for content in (
-        "{",
-        "[]",
-        json.dumps(kept | {"outcomes": {"1": "1" * 33}}),
-        json.dumps({"weights": kept["weights"]}),
-    ):
+    for unused in (
+        kept | {"outcomes": other},
+        kept | {"weights": "0" * 64, "outcomes": other},
+    ):  # no seal, other weights
+        path.write_text(json.dumps(unused))
+        assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
+    right = kept["outcomes"]["1"]
+    for content in ("{", "[]", path.read_text().replace(right, "10"[int(right[0])] + right[1:])):
         path.write_text(content)
-        with pytest.raises(RmtlibError, match=r"evaluation.json is damaged .*: delete this file; the tests then"):
+        with pytest.raises(
+            RmtlibError, match=r"evaluation.json (is damaged|was changed) .*: delete this file; the tests"
+        ):
             FIGURE.execute(config, RunFolder(tmp_path))
+    write_sealed(path, kept | {"outcomes": {"1": "1" * 33}})
+    with pytest.raises(RmtlibError, match=r"evaluation.json is damaged .*: delete this file; the tests"):
+        FIGURE.execute(config, RunFolder(tmp_path))
     path.unlink()  # do what it says
     assert FIGURE.execute(config, RunFolder(tmp_path)).metrics == whole.metrics
 

@@ -106,4 +106,4 @@ def test_a_fixed_set_serves_training_from_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
     settings = CAPACITY.config("rmt-remember", "smoke", 0).to_json()["params"] | {"train_samples": 20}
     result = execute(from_dict(Params, settings), RunFolder(tmp_path / "run"))
-    assert len(list((tmp_path / "cache" / "associative").glob("*.npy"))) == 2 and result.tokens > 0
+    assert len(list((tmp_path / "cache" / "associative").glob("*/pairs.npy"))) == 2 and result.tokens > 0

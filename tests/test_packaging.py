@@ -273,6 +273,42 @@ def test_settings_reach_both_steps(installed):
     assert {("SCALE", "small"), ("SEEDS", "2"), ("ROWS", "qa*"), ("TASKS", "qa1,qa2")} <= given
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("scale=smoke", "SCALE"), ("Seeds=2", "SEEDS"), ("SEED=2", "SEEDS"), ("TASK=qa1", "TASKS"), ("row=qa1", "ROWS"),
+     ("TIMEBUDGET=9", "TIME_BUDGET"), ("time-budget=9", "TIME_BUDGET"), ("SCALES=smoke", "SCALE")],
+)  # fmt: skip
+def test_a_variable_that_looks_like_one_of_ours_is_an_error(installed, given, meant):
+    done = make(installed, "figure-5", given)
+    assert done.returncode != 0 and not (installed / "calls").exists()
+    name = given.partition("=")[0]
+    assert f"unknown variable {name}: did you mean {meant}?" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_other_variables_are_none_of_our_business(installed):
+    assert make(installed, "figure-5", "CC=gcc", "V=1", "SCALE=smoke", seed="7", scale="x").returncode == 0
+    assert calls(installed)[0] == ["run", "figure-5", "--scale", "smoke"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("figure5", "did you mean figure-5?"), ("Figure_5", "did you mean figure-5?"), ("tests", "did you mean test?"),
+     ("nonsense", "`make` lists what there is")],
+)  # fmt: skip
+def test_an_unknown_target_gets_a_suggestion(installed, asked, said):
+    done = make(installed, asked)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith(f"error: nothing called {asked}") and said in done.stderr
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_lab_may_be_roots(installed, user):
+    """As in a container, where there is no other user; JupyterLab has to be told."""
+    script(installed / "bin" / "id", f"echo {user}")
+    make(installed, "lab", PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
+    assert ("--allow-root" in (installed / "calls").read_text()) == (user == "0")
+
+
 def test_a_failed_run_stops_there_with_its_line(installed):
     done = make(installed, "figure-5", "SCALE=huge", FAIL="2")
     assert done.returncode != 0

@@ -133,7 +133,7 @@ def test_the_time_budget_ends_it_the_same_way():
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75 and "time budget of 2 s used" in err
     left = json.loads(out)["left"]
-    assert {run["state"] for run in left} == {"partial", "to do"} and left[0]["row"] == "qa1"
+    assert {run["state"] for run in left} <= {"partial", "to do"} and left[0]["row"] == "qa1" and len(left) == 6
 
 
 def test_two_queues_share_the_work():

@@ -182,6 +182,7 @@ def test_numbers_that_json_lacks_become_null_and_are_noted():
         lambda record: record.update(extra=1),
         lambda record: record.update(metrics=[]),
         lambda record: record.update(schema=2),
+        lambda record: record.update(schema=3),
     ],
 )
 def test_a_record_edited_by_hand_is_noticed(tmp_path, edit):
@@ -198,7 +199,7 @@ def test_a_record_edited_by_hand_is_noticed(tmp_path, edit):
 @pytest.mark.parametrize("key", ["run_id", "row", "seed", "scale", "artifact"])
 def test_a_resealed_record_still_has_to_agree_with_its_config(tmp_path, key):
     record = new_record()
-    record[key] = 9 if key == "seed" else "other"
+    record[key] = {"seed": 9, "run_id": "0" * 12}.get(key, "other")
     write_record(tmp_path / "record.json", record)
     with pytest.raises(RmtlibError, match="its config"):
         load_record(tmp_path / "record.json")
@@ -206,8 +207,134 @@ def test_a_resealed_record_still_has_to_agree_with_its_config(tmp_path, key):
 
 def test_a_resealed_record_still_has_to_say_which_code_made_it(tmp_path):
     write_record(tmp_path / "record.json", new_record() | {"git": {"commit": "0" * 40}})
-    with pytest.raises(RmtlibError, match=r"lacks or adds keys, .* \(dirty\)"):
+    with pytest.raises(RmtlibError, match=r"values of another type or length \(git\)"):
         load_record(tmp_path / "record.json")
+
+
+SCRIPT = "<script>alert(1)</script>"
+DIRECTIVE = "```{literalinclude} /etc/passwd\n```"
+
+
+def deep(levels):
+    return json.loads("[" * levels + "]" * levels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"row": "../../../etc/cron.d/x"},
+        {"artifact": "a/b"},
+        {"scale": SCRIPT},
+        {"notes": [DIRECTIVE]},
+        {"notes": ["a" * 501]},
+        {"notes": [["a"]]},
+        {"notes": ["\u202egnp.exe"]},
+        {"seed": True},
+        {"seed": 2**64},
+        {"wall_s": True},
+        {"tokens": 1.5},
+        {"precision": SCRIPT},
+        {"modules_sha256": "code"},
+        {"run_id": "58904E741772"},
+        {"finished": "yesterday"},
+        {"finished": "2026-01-02"},
+        {"git": {"commit": "main", "dirty": False}},
+        {"git": {"commit": "c" * 40, "dirty": "no"}},
+        {"git": {"commit": "c" * 40, "dirty": False, "more": 1}},
+        {"packages": {"torch": 2}},
+        {"packages": {"torch\n# heading": "2"}},
+        {"hardware": {"cpu": ["a"]}},
+        {"data": [{"name": "x", "source": {"a": 1}}]},
+        {"metrics": {"a": deep(20)}},
+        {"metrics": {"a": deep(900)}},
+        {"metrics": {"a": "a" * 100_001}},
+        {"metrics": {"a\nb": 1}},
+        {"curves": [1]},
+        {"schema": True},
+        {"schema": "1"},
+    ],
+    ids=lambda change: f"{change!r:.60}",
+)
+def test_a_sealed_record_of_another_shape_is_refused(tmp_path, change):
+    """Every string has a type and a length, before it is hashed, names a file or is shown."""
+    path = tmp_path / "results" / "figure-5" / "x.json"
+    record = new_record() | change
+    write_record(path, new_record())
+    try:
+        record["sha256"] = json_sha256(record)
+    except RecursionError:
+        record["sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(RmtlibError, match="x.json ") as error:
+        load_record(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1200
+    assert len(verify(ALL, tmp_path / "results").problems) == 1
+
+
+def test_json_too_deep_to_be_read_is_a_line_not_a_traceback(folders):
+    path = folders / "results" / "figure-5" / "x.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"schema": 1, "metrics": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    (problem,) = verify(ALL, "results").problems
+    assert "x.json is damaged" in problem and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hardware": {}}, "hardware is {}"),
+        ({"hardware": {"cpu": "", "cores": 2, "memory_bytes": 1}}, "hardware is"),
+        ({"hardware": {"cpu": "a", "cores": 0, "memory_bytes": 1}}, "hardware is"),
+        ({"packages": {}}, "packages are empty"),
+        ({"tokens": 10**12}, "tokens are 1000000000000, the settings take at most"),
+        ({"curves": {"loss": [[1, 10**6, 2.0]]}}, "the curve loss has step 1000000"),
+        ({"curves": {"loss": [[99, 1, 2.0]]}}, "IndexError while they were read"),
+        ({"curves": {"loss": [[1, "a", 2.0]]}}, "TypeError while they were read"),
+        ({"metrics": {"exact_match": [[1]]}}, "exact_match has [1]"),
+        ({"metrics": {"exact_match": {"a": 1}, "train_segments": {}}}, "exact_match is"),
+    ],
+)
+def test_invented_circumstances_are_found(change, said):
+    assert said in impossible(new_record() | change)
+
+
+def test_settings_of_earlier_code_must_still_be_of_the_lengths_that_were_measured():
+    old = new_record(params={"earlier": 1})
+    assert check_record(old, FIGURE_5)[0] is None and "earlier" in check_record(old, FIGURE_5)[1]
+    for change in ({"tokens": 64}, {"n": 10**6}, {"segments": 3}):
+        record = new_record(params={"earlier": 1})
+        record["metrics"]["exact_match"][1] |= change
+        assert "which the settings do not" in impossible(record)
+
+
+def test_a_commit_that_the_repository_lacks_is_found(folders):
+    git(folders, "init")
+    (folders / "file").write_text("a")
+    git(folders, "add", "file")
+    git(folders, "commit", "-m", "a")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    for seed, named in enumerate((commit, "c" * 40, "c" * 40)):
+        record = new_record(seed=seed) | {"git": {"commit": named, "dirty": False}}
+        write_record(record_path(record), record)
+    (problem,) = verify(ALL, "results").problems
+    assert "-s1-" in problem and "(and 1 more) names commit cccccccccccc, which this repository lacks" in problem
+
+
+def test_a_record_whose_inputs_were_changed_is_not_published(folders):
+    record = new_record() | {"schema": 2, "micro_batch": 4, "inputs": {"evaluation.json": "0" * 64, "gone": "0" * 64}}
+    record["hardware"] = record["hardware"] | {"threads": 1}
+    finish(record)
+    folder = next((folders / "runs" / "figure-5").iterdir())
+    (folder / "evaluation.json").write_text("{}")
+    assert "evaluation.json is not what its record was made from" in publish(FIGURE_5).refused[0]["reason"]
+    (folder / "evaluation.json").unlink()
+    assert len(publish(FIGURE_5).published) == 1 and verify(ALL, "results") == Verification()
+
+
+def test_notes_of_any_length_make_a_record_that_can_be_read(tmp_path):
+    write_record(tmp_path / "record.json", make_record(CONFIG, a_result(notes=["a\nb " * 400]), [a_slice()], []))
+    (note,) = load_record(tmp_path / "record.json")["notes"]
+    assert note.startswith("a b a b") and len(note) == 500
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1', b"[]", b"\xff\xfe"])
@@ -325,6 +452,18 @@ def test_publish_takes_only_the_runs_asked_for(folders):
     done = publish(FIGURE_5, slugs=[RunConfig.from_json(second["config"]).slug])
     assert find_records("figure-5", where=("results",)) == [second] != [first]
     assert len(done.published) == 1
+
+
+def test_publish_leaves_smoke_runs_out_unless_they_are_asked_for(folders):
+    finish(new_record(seed=0))
+    smoke = new_record(seed=0, scale="smoke", segments=(1, 2, 4), train_segments=2) | {"curves": {}, "tokens": 1000}
+    for point in smoke["metrics"]["exact_match"]:
+        point["tokens"] //= 2  # segments of 64 tokens
+    finish(smoke)
+    slug = RunConfig.from_json(smoke["config"]).slug
+    done = publish(FIGURE_5)
+    assert len(done.published) == 1 and "-small-" in done.published[0] and done.left_out == [slug] and not done.refused
+    assert len(publish(FIGURE_5, slugs=[slug]).published) == 1
 
 
 def test_publish_without_runs_says_what_to_do(folders):

@@ -1,5 +1,6 @@
 """The runner: what it trains, how it stops and continues, and what becomes of it when something dies."""
 
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,16 @@ from fake_artifact import STEPS, Fake
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.babilong.settings import Params, work
 from rmtlib.experiments.registry import ARTIFACTS, get_artifact
-from rmtlib.runs import job, provenance, scheduler
+from rmtlib.runs import job, provenance, scheduler, storage, worker
 from rmtlib.runs import progress as progress_module
 from rmtlib.runs.artifact import select
 from rmtlib.runs.display import Lines, Terminal
 from rmtlib.runs.folder import RunFolder, read_progress, read_slices, run_folder
+from rmtlib.runs.plan import run_state
 from rmtlib.runs.progress import Eta, amount, describe, duration, makespan, share, size, time_left
 from rmtlib.runs.records import load_record
 from rmtlib.runs.spec import Cost
-from rmtlib.runs.storage import Lock, is_locked, write_json
+from rmtlib.runs.storage import Lock, is_locked, write_json, write_sealed
 from rmtlib.settings import from_dict
 
 TESTS = Path(__file__).parent
@@ -310,6 +313,28 @@ def test_a_killed_command_leaves_no_worker_behind():
     assert len(began) == 2 and began[1] >= 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_killed_during_preparation_takes_its_worker_with_it(number):
+    """The whole process group of the command, to which the worker does not belong."""
+    command = Command("--seeds", "1", orders="preparing")
+    folder = run_folder(configs(1)[0])
+    command.wait_for_step(1)
+    os.killpg(command.process.pid, number)
+    status, _, err = command.end(timeout=30)
+    assert status == (-number if number == signal.SIGKILL else 75), err
+    until(lambda: not is_locked(folder), 10)
+    assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0]
+
+
+def test_a_worker_without_its_command_is_ended_even_if_it_does_not_listen(monkeypatch):
+    sent = []
+    monkeypatch.setattr(worker, "ORPHAN_SECONDS", 0.01)
+    monkeypatch.setattr(worker.os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(worker.os, "killpg", lambda group, number: sent.append((group, number)))
+    worker._end_with(os.getppid() + 1)
+    assert sent == [(os.getpid(), signal.SIGTERM), (0, signal.SIGKILL)]
+
+
 def test_two_commands_never_train_the_same_run():
     command = Command("--seeds", "2", "--jobs", "1", orders="slow")
     command.wait_for_step(1)
@@ -332,10 +357,9 @@ SLICE = """[{"started": "2026-01-01", "ended": null, "wall_s": %s, "peak_memory"
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("config.json", "{"), ("config.json", '{"a": 1}'), ("progress.json", ""), ("progress.json", '{"a": 1}'),
-     ("progress.json", '{"stage": "a", "step": 1, "steps": 2, "slice_wall_s": 1, "time": 1, "tokens": "7"}'),
-     ("slices.json", "{}"), ("slices.json", "[1]"), ("slices.json", SLICE % '"long"'), ("notes.json", "{}"),
-     ("notes.json", "[1]")],
+    [("config.json", "{"), ("config.json", '{"a": 1}'), ("slices.json", "{}"), ("slices.json", "[1]"),
+     ("slices.json", SLICE % '"long"'), ("notes.json", "{}"),
+     ("notes.json", "[1]"), ("evaluation.json", "{"), ("readings.json", '{"weights": "a", "sha256": "b"}')],
 )  # fmt: skip
 def test_a_damaged_file_is_reported_with_its_path_before_anything_starts(orders, name, content):
     orders("killed")
@@ -356,6 +380,49 @@ def test_a_damaged_file_is_reported_with_its_path_before_anything_starts(orders,
         assert run(configs(1), fresh=True, quiet=True)[0]["metrics"]["began_at"] == [0]
 
 
+PLACE = '{"stage": "a", "step": 1, "steps": 2, "slice_wall_s": 1, "time": %s, "loss": %s}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"a": 1}', "[" * 10**5, PLACE % ("NaN", 1), PLACE % (1, "Infinity"), PLACE % (1, "1e999"),
+     PLACE % (1, "9" * 400), PLACE % ('"1"', 1), PLACE % (1, '1, "tokens": "7"')],
+)  # fmt: skip
+def test_a_damaged_progress_is_no_progress_and_refuses_no_run(orders, content):
+    orders("killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True)
+    orders("")
+    path = run_folder(configs(1)[0]) / "progress.json"
+    path.write_text(content)
+    assert read_progress(path.parent) is None
+    assert run_state(configs(1)[0])["state"] == "to do"
+    assert run(configs(1), quiet=True)[0]["metrics"]["began_at"] == [0, 5]
+
+
+def test_a_log_that_cannot_be_written_is_said(orders):
+    """The worker's own last words would have gone there."""
+    folder = run_folder(configs(1)[0])
+    folder.mkdir(parents=True)
+    (folder / "worker.log").symlink_to("/dev/full")
+    orders("error")
+    with pytest.raises(RmtlibError, match=r"the disk is full: cannot write .*worker.log; free some space"):
+        run(configs(1), quiet=True)
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite"])
+def test_a_full_disk_is_not_called_a_bad_one(monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, call, full)
+    if call == "open":
+        with pytest.raises(RmtlibError, match="the disk is full: cannot write .*lock; free some space"):
+            run(configs(1), quiet=True)
+    else:  # who holds the lock is then not said to others, no more
+        Lock(run_folder(configs(1)[0]), "a run").release()
+
+
 def test_a_record_edited_by_hand_is_not_taken_for_a_result():
     run(configs(1), quiet=True)
     path = run_folder(configs(1)[0]) / "record.json"
@@ -364,6 +431,19 @@ def test_a_record_edited_by_hand_is_not_taken_for_a_result():
         run(configs(1), quiet=True)
     path.unlink()  # do what it says
     assert run(configs(1), quiet=True)[0]["metrics"]["loss"] == 0.5
+
+
+def test_a_record_says_what_it_was_made_from(orders):
+    orders("killed")
+    with pytest.raises(RmtlibError):
+        run(configs(1), quiet=True)
+    orders("")
+    folder = run_folder(configs(1)[0])
+    write_sealed(folder / "evaluation.json", {"weights": "a"})
+    (record,) = run(configs(1), quiet=True)
+    names = {"config.json", "slices.json", "notes.json", "checkpoint.json", "evaluation.json"}
+    assert record["inputs"] == {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    assert record["hardware"]["threads"] is None and record["micro_batch"] == 4  # this one runs without torch
 
 
 def test_another_runs_config_in_a_folder_is_noticed():

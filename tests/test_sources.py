@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -9,18 +10,25 @@ import http.server
 import io
 import os
 import re
+import resource
+import sys
 import tarfile
 import threading
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import rmtlib.data
-from rmtlib.data import books, catalogue, mirrors, sources
+from rmtlib.data import arrays, books, catalogue, mirrors, sources
 from rmtlib.data.mirrors import Archive, Member, Npm, Pip, Url
 from rmtlib.data.sources import SOURCES, Source
 from rmtlib.errors import RmtlibError
+from rmtlib.files import is_full
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 REAL_ENVIRONMENT = {name: os.environ.get(name) for name in ("RMTLIB_DATA", "RMTLIB_CACHE")}
@@ -38,10 +46,14 @@ def clean(tmp_path, monkeypatch):
 
 
 class Server:
-    """A web server on this machine: `files` by path; `cut` of a path closes its next replies after so many bytes."""
+    """A web server on this machine: `files` by path; `cut` of a path closes its next replies after so many bytes.
+
+    What `hostile` has for a path writes the whole answer itself.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.hostile: dict[str, Callable[[Any], None]] = {}
         self.cut: dict[str, list[int]] = {}
         self.requests: list[tuple[str, str | None]] = []
         outer = self
@@ -50,6 +62,11 @@ class Server:
             def do_GET(self) -> None:
                 asked = self.headers.get("Range")
                 outer.requests.append((self.path, asked))
+                if self.path in outer.hostile:
+                    with contextlib.suppress(OSError):  # hung up on
+                        outer.hostile[self.path](self.wfile)
+                    self.close_connection = True
+                    return None
                 content = outer.files.get(self.path)
                 if content is None:
                     return self.send_error(404)
@@ -149,7 +166,7 @@ def test_a_local_file_that_changes_is_checked_again(monkeypatch, tmp_path):
         sources.fetch("thing")
 
 
-def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, server, clean):
+def test_the_cache_is_hashed_once_a_process_and_again_when_the_file_changes(monkeypatch, server, clean):
     add(monkeypatch, server.url("/thing"))
     server.files["/thing"] = CONTENT
     path = sources.fetch("thing", progress=False)
@@ -161,6 +178,20 @@ def test_the_cache_is_hashed_once_and_again_when_the_file_changes(monkeypatch, s
     os.utime(path)
     assert sources.fetch("thing") == path and hashed and len(server.requests) == 1
     assert sources.provenance("thing")["source"] == str(server.url("/thing"))
+
+
+@pytest.mark.parametrize("again", ["in this process", "in another"])
+def test_a_flipped_file_of_the_same_size_and_time_is_fetched_again(monkeypatch, server, again):
+    add(monkeypatch, server.url("/thing"))
+    server.files["/thing"] = CONTENT
+    path = sources.fetch("thing", progress=False)
+    before = path.stat()
+    path.write_bytes(b"x" + CONTENT[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if again == "in another":
+        sources._checked.clear()
+    assert sources.fetch("thing", progress=False).read_bytes() == CONTENT
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("damage", [CONTENT[:1000], b"x" + CONTENT[1:], b""])
@@ -293,6 +324,100 @@ def test_the_meter_gives_share_rate_and_time_left(monkeypatch, capsys):
     assert capsys.readouterr().err == "file: 11.0/40.0 MB, 1.0 MB/s, 29 s left\n"
 
 
+# --- hostile servers: each mirror fails in a bounded time and space, and the next one is asked
+
+
+def answer(*headers: str, status: str = "200 OK", body: bytes = b"") -> Callable[[Any], None]:
+    text = "\r\n".join([f"HTTP/1.0 {status}", *headers, "", ""]).encode("latin1")
+    return lambda out: out.write(text + body)
+
+
+def endless(*headers: str, pause: float = 0.0, piece: bytes = b"x" * (1 << 16)) -> Callable[[Any], None]:
+    def write(out: Any) -> None:
+        answer(*headers)(out)
+        for _ in range(2000):
+            out.write(piece)
+            out.flush()
+            time.sleep(pause)
+
+    return write
+
+
+def endless_headers(out: Any) -> None:
+    out.write(b"HTTP/1.0 200 OK\r\nX: ")
+    for _ in range(600):
+        out.write(b"a")
+        out.flush()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (endless(), "sends more than the file's 1,024,000 bytes"),
+        (endless("Content-Length: 1024000"), "wrong checksum"),
+        (endless("Content-Length: 99999999999"), "announces 99,999,999,999 bytes for a file of 1,024,000"),
+        (endless("Content-Length: -5"), "malformed Content-Length"),
+        (answer("Content-Length: 1e9", body=CONTENT), "malformed Content-Length"),
+        (answer("Content-Length: \xb2", body=CONTENT), "malformed Content-Length"),
+        (endless(pause=0.05, piece=b"x"), "stalled: fewer than"),
+        (endless("Content-Length: 1024000", pause=0.05, piece=b"x"), "stalled: fewer than"),
+        (endless_headers, "no answer within"),
+        (answer("Location: http://[::1", status="302 Found"), "malformed answer"),
+        (answer("Location: http://127.0.0.1:port/", status="302 Found"), "malformed"),
+        (answer("Location: http://127.0.0.1:99999/", status="302 Found"), "not from there"),
+        (answer("Location: file:///etc/passwd", status="302 Found"), "HTTP 302"),
+        (answer("Location: http://" + "a" * 300 + "/", status="302 Found"), "malformed answer"),
+        (answer("Location: http://a..b/", status="302 Found"), "malformed answer"),
+        (answer(status="999 \x1b[31mred"), "HTTP 999"),
+        (lambda out: out.write(b"\xff" * 100), "malformed"),
+        (lambda out: out.write(b"HTTP/1.0 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"), "malformed"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_a_hostile_mirror_costs_little_and_the_next_one_is_asked(monkeypatch, server, clean, answers, reason, capfd):
+    monkeypatch.setattr(mirrors, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(mirrors, "ANSWER_SECONDS", 0.5)
+    server.hostile["/hostile"] = answers
+    server.files["/right"] = CONTENT
+    most = []
+    beat = mirrors.Meter.add
+    monkeypatch.setattr(
+        mirrors.Meter, "add", lambda meter, count: most.append(meter.done + count) or beat(meter, count)
+    )
+    started = time.monotonic()
+    # Another name for the same machine, so that a host that is given up does not take the right mirror with it.
+    right = Url(server.url("/right").url.replace("127.0.0.1", "localhost"))
+    add(monkeypatch, server.url("/hostile"), right)
+    assert sources.fetch("thing").read_bytes() == CONTENT
+    assert time.monotonic() - started < 20 and max(most) <= len(CONTENT) + mirrors.CHUNK
+    assert leftovers(clean) == [] or reason.startswith("stalled")  # that is kept for the next call
+    said = capfd.readouterr().err
+    assert reason in said and "\x1b" not in said
+
+
+def test_a_stalled_download_goes_on_from_there_the_next_time(monkeypatch, server):
+    monkeypatch.setattr(mirrors, "STALL_SECONDS", 0.5)
+
+    def half(out: Any) -> None:
+        answer("Content-Length: 1024000", body=CONTENT[:500_000])(out)
+        for byte in CONTENT[500_000:500_060]:
+            out.write(bytes([byte]))
+            out.flush()
+            time.sleep(0.05)
+
+    server.hostile["/thing"] = half
+    add(monkeypatch, server.url("/thing"))
+    with pytest.raises(RmtlibError, match="stalled: fewer than"):
+        sources.fetch("thing", progress=False)
+    server.hostile.clear()
+    mirrors._unreachable.clear()  # as in another process
+    server.files["/thing"] = CONTENT
+    server.requests.clear()
+    assert sources.fetch("thing", progress=False).read_bytes() == CONTENT
+    assert re.fullmatch(r"bytes=5000\d\d-", server.requests[0][1])
+
+
 # --- archives and packages
 
 
@@ -356,6 +481,95 @@ def test_a_bad_archive_is_a_reason_not_a_crash(monkeypatch, server, clean, conte
         sources.fetch("thing", progress=False)
     assert reason in one_line(error)
     assert leftovers(clean) == []
+
+
+def linked(kind: bytes, target: str) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        info = tarfile.TarInfo("one")
+        info.type, info.linkname = kind, target
+        archive.addfile(info)
+    return raw.getvalue()
+
+
+def xz(content: bytes) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:xz") as archive:
+        info = tarfile.TarInfo("one")
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return raw.getvalue()
+
+
+def encrypted(content: bytes) -> bytes:
+    """A zip whose member is marked as encrypted, in its local and its central header."""
+    packed = bytearray(zipped({"one": content}))
+    packed[6] |= 1
+    packed[packed.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(packed)
+
+
+def odd_method(content: bytes) -> bytes:
+    packed = bytearray(zipped({"one": content}))
+    packed[8] = packed[packed.index(b"PK\x01\x02") + 10] = 97
+    return bytes(packed)
+
+
+BOMB = b"\0" * 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: xz(CONTENT)[:-9000] + b"?" * 9000, "not a readable archive"),
+        (lambda: xz(os.urandom(100_000))[:50_000], "not a readable archive"),
+        (lambda: linked(tarfile.SYMTYPE, "one"), "one is not a file"),
+        (lambda: linked(tarfile.LNKTYPE, "one"), "one is not a file"),
+        (lambda: linked(tarfile.SYMTYPE, "/etc/passwd"), "one is not a file"),
+        (lambda: linked(tarfile.FIFOTYPE, ""), "one is not a file"),
+        (lambda: encrypted(CONTENT), "not a readable archive"),
+        (lambda: odd_method(CONTENT), "not a readable archive"),
+        (lambda: tarball({"one": BOMB}), "unpacks to more than the file's 1,024,000 bytes"),
+        (lambda: zipped({"one": BOMB}), "unpacks to more than the file's 1,024,000 bytes"),
+        (lambda: zipped({"one.gz": gzip.compress(BOMB)}), "unpacks to more than the file's 1,024,000 bytes"),
+    ],
+)
+def test_a_hostile_archive_costs_little_and_the_next_one_is_asked(monkeypatch, server, clean, make, reason, capfd):
+    server.files |= {"/all": make(), "/right": CONTENT}
+    member = "one.gz" if b"one.gz" in server.files["/all"] else "one"
+    add(monkeypatch, Member(Archive("all", server.url("/all")), member), server.url("/right"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, limits[1]))  # what is unpacked goes to the disk
+    try:
+        assert sources.fetch("thing").read_bytes() == CONTENT
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert reason in capfd.readouterr().err
+    assert leftovers(clean) == []
+
+
+def test_an_archive_of_unknown_size_is_bounded_too(monkeypatch, server):
+    monkeypatch.setattr(mirrors, "LARGEST", 1000)
+    server.files["/all"] = tarball({"one": os.urandom(5000)})
+    add(monkeypatch, Member(Archive("all.tgz", server.url("/all")), "one"))
+    with pytest.raises(RmtlibError, match=r"announces 5,\d\d\d bytes for a file of at most 1,000"):
+        sources.fetch("thing", progress=False)
+
+
+def test_a_package_client_that_brings_too_much_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(mirrors, "CLIENT_OVERHEAD", 1000)
+    write = "import time; open('x', 'wb').write(bytes(10**6)); time.sleep(60)"
+    with pytest.raises(mirrors.MirrorError, match="brings more than 1,400 bytes"):
+        mirrors._run([sys.executable, "-c", write], tmp_path, mirrors.Meter("x", 100, False))
+
+
+def test_what_comes_over_plain_http_has_a_checksum_of_its_own():
+    for source in SOURCES.values():
+        for mirror in source.mirrors:
+            carrier = mirror.archive.carrier if isinstance(mirror, Member) else mirror
+            if isinstance(carrier, Url) and carrier.url.startswith("http:"):
+                holder = mirror.archive if isinstance(mirror, Member) else source
+                assert re.fullmatch("[0-9a-f]{64}", holder.sha256 or "") and holder.bytes, carrier
 
 
 def test_an_archive_with_a_known_checksum_is_checked_before_it_is_opened(monkeypatch, server):
@@ -483,6 +697,23 @@ def test_a_cache_that_cannot_be_made_is_said(monkeypatch, tmp_path):
     with pytest.raises(RmtlibError) as error:
         sources.fetch("thing")
     assert "cannot write to the data cache" in one_line(error) and "RMTLIB_CACHE" in str(error.value)
+
+
+@pytest.mark.parametrize("variable", ["RMTLIB_CACHE", "RMTLIB_DATA"])
+def test_the_folder_of_an_unknown_user_is_said(monkeypatch, variable):
+    add(monkeypatch, Url("http://127.0.0.1:9/thing"))
+    monkeypatch.setenv(variable, "~nosuchuser/x")
+    with pytest.raises(RmtlibError) as error:
+        sources.fetch("thing")
+    assert f"{variable} is '~nosuchuser/x'" in one_line(error) and "there is no such user" in str(error.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_called_so_also_by_arrays():
+    """numpy's own writing says only how many items it could not write."""
+    with pytest.raises(OSError) as error:
+        arrays._save(Path("/dev/full"), np.zeros(10**6))
+    assert is_full(error.value)
 
 
 def test_an_unknown_file_is_an_error_that_lists_the_known(monkeypatch):

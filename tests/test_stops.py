@@ -1,6 +1,9 @@
-"""Stopped before its first training step, a run continues as if nothing had been: through the real scheduler."""
+"""Stopped or killed at any moment of its preparation, a run continues as if nothing had been."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,14 @@ import pytest
 from rmtlib.errors import Stopped
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.language_modelling.artifact import Enwik8
-from rmtlib.runs.artifact import Artifact, select
+from rmtlib.runs.artifact import Artifact, reference, select
+from rmtlib.runs.folder import RunFolder, run_folder
+from rmtlib.runs.records import load_record
 from rmtlib.runs.scheduler import run
 from rmtlib.runs.spec import Result, RunConfig
+from rmtlib.runs.storage import write_json
+
+TESTS = Path(__file__).parent
 
 
 def stop_if_ordered(folder: Any) -> None:
@@ -52,3 +60,28 @@ def test_a_stop_before_the_first_step_loses_nothing(
     monkeypatch.delenv("STOP_AT_ONCE")
     stopped, whole = run(stopping, configs, quiet=True)[0], run(stopping, configs, runs_dir="whole", quiet=True)[0]
     assert stopped["metrics"] == whole["metrics"] and stopped["curves"] == whole["curves"]
+
+
+@pytest.mark.parametrize("blow", ["SIGKILL", "SIGTERM"])
+def test_struck_at_every_change_of_a_file_a_run_continues(
+    blow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the caches and in the run's folder: one worker for each of the first changes, then for ever fewer."""
+    monkeypatch.delenv("RMTLIB_DATA", raising=False)
+    monkeypatch.setenv("RMTLIB_OFFLINE", "1")
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    artifact = Enwik8()
+    (config,) = select(artifact, "smoke", 1, "rmt-5-bptt-1-seg128")
+    folder = run_folder(config, tmp_path / "struck")
+    write_json(folder / "config.json", config.to_json())
+    command = [sys.executable, TESTS / "interrupted.py", reference(artifact), folder, blow, tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+    struck = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    ends = [int(line) for line in struck.stdout.split()]
+    assert ends and ends[-1] == 0, struck.stderr[-2000:]
+    # A signal to a worker that does not listen yet ends it as well.
+    assert len(ends) > 5 and set(ends[:-1]) <= ({-signal.SIGKILL} if blow == "SIGKILL" else {75, -signal.SIGTERM})
+    whole = artifact.execute(config, RunFolder(tmp_path / "whole"))
+    record = load_record(folder / "record.json")
+    assert record["metrics"] == whole.metrics and record["curves"] == whole.curves
+    assert record["hardware"]["threads"] == 1 and record["micro_batch"] == whole.micro_batch > 0

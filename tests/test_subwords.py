@@ -1,5 +1,6 @@
 """Texts as subword tokens: nothing of the text is lost, bytes and words are exact, caches are whole or made anew."""
 
+import json
 import os
 import zipfile
 
@@ -91,6 +92,8 @@ def test_a_tokeniser_that_loses_text_is_refused_and_leaves_nothing():
         ("ids.npy", lambda found: found[: len(found) // 2]),
         ("sha256.json", lambda _: b"{}"),
         ("sha256.json", lambda _: b"{"),
+        ("sha256.json", lambda content: json.dumps({"ids": json.loads(content)["ids"]}).encode()),
+        ("ids.npy", lambda _: b""),
     ],
 )
 def test_a_damaged_cache_is_one_line(file, content):

@@ -26,11 +26,13 @@ def kept_arrays(home: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[s
     try:
         if not (sums := dict(json.loads((home / SUMS).read_text()))):
             raise ValueError(f"{SUMS} names no arrays")
+        if odd := {path.stem for path in home.glob("*.npy")} ^ set(sums):
+            raise ValueError(f"{SUMS} and the folder differ in {', '.join(sorted(odd))}")
         for name, expected in sums.items():
             if file_hash(home / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy does not have the sha256 that it was written with")
         return {name: np.load(home / f"{name}.npy", mmap_mode="r") for name in sums}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError) as error:
         raise RmtlibError(f"{home} is damaged ({error}): delete this folder, and it is made anew") from error
 
 
@@ -40,11 +42,17 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
+            _save(partial / f"{name}.npy", array)
         sums = {name: file_hash(partial / f"{name}.npy") for name in arrays}
         (partial / SUMS).write_text(json.dumps(sums))
         partial.rename(home)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         if not home.exists():
             raise unwritable(home, error, "set RMTLIB_CACHE to a folder that you can write to") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with open(path, "w+b") as file:  # into a file open for writing alone numpy writes itself, and hides why it failed
+        np.save(file, array)

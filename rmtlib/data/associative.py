@@ -12,15 +12,14 @@ Numbers as in the released code. Every sample is a function of (seed, split,
 index) alone: identical for all models, and the splits are disjoint streams.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from rmtlib.data.arrays import kept_arrays
 from rmtlib.errors import RmtlibError
-from rmtlib.files import unwritable
 from rmtlib.seeds import generator
 from rmtlib.segments import next_token_labels
 
@@ -116,41 +115,27 @@ class FixedSet:
     fewer pairs takes the last ones, and its query is drawn when it is used.
     """
 
-    def __init__(self, path: Path, task: PairTask):
-        self.path, self.task = path, task
-        try:
-            self.pairs = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise RmtlibError(f"{path}: cannot be read ({error}); delete it to have it made anew") from error
-        if self.pairs.ndim != 3 or self.pairs.shape[2] != task.key_size + task.value_size:
-            raise RmtlibError(f"{path}: holds an array of shape {self.pairs.shape}, not pairs of this task; delete it")
+    def __init__(self, task: PairTask, pairs: np.ndarray):
+        self.task, self.pairs = task, pairs
 
     @classmethod
-    def make(cls, path: Path, task: PairTask, pairs: int, count: int, seed: int, split: Split) -> "FixedSet":
-        """Write samples 0 .. count-1 of a stream, unless the file is there. About a minute for a million.
-
-        Runs that start together may make the same file: each writes one of its own, and the last one stays.
+    def make(cls, home: Path, task: PairTask, pairs: int, count: int, seed: int, split: Split) -> "FixedSet":
+        """Samples 0 .. count-1 of a stream, from the folder `home`; made if it is not there, in a minute for a million.
 
         Raises:
-            RmtlibError: the file cannot be written, or is not such a set.
+            RmtlibError: the folder cannot be written, is damaged, or holds another set.
         """
-        if path.exists():
-            return cls(path, task)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            samples = np.lib.format.open_memmap(
-                partial, "w+", np.uint8, (count, pairs, task.key_size + task.value_size)
-            )
+
+        def draw() -> dict[str, np.ndarray]:
+            samples = np.empty((count, pairs, task.key_size + task.value_size), np.uint8)
             for index in range(count):
                 samples[index] = task.pairs(pairs, task.stream(seed, split, index))
-            samples.flush()
-            os.replace(partial, path)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return cls(path, task)
+            return {"pairs": samples}
+
+        found, shape = kept_arrays(home, draw), (count, pairs, task.key_size + task.value_size)
+        if "pairs" not in found or found["pairs"].shape != shape or found["pairs"].dtype != np.uint8:
+            raise RmtlibError(f"{home} does not hold {count} samples of {pairs} pairs of this task: delete this folder")
+        return cls(task, found["pairs"])
 
     def __len__(self) -> int:
         return len(self.pairs)

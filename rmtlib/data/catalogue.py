@@ -29,8 +29,11 @@ class Source:
 
 
 def _babi() -> Iterator[Source]:
-    archive = Archive(
-        "tasks_1-20_v1-2.tar.gz", Url("http://www.thespermwhale.com/jaseweston/babi/tasks_1-20_v1-2.tar.gz")
+    archive = Archive(  # the checksum that Hugging Face's loader of this address had (datasets/babi_qa)
+        "tasks_1-20_v1-2.tar.gz",
+        Url("http://www.thespermwhale.com/jaseweston/babi/tasks_1-20_v1-2.tar.gz"),
+        "0364ebde659f14d11bc21744516c5ec49d3d06cb692733f66680771244998898",
+        15_719_851,
     )
     mirror = Archive(
         "tasks_1-20_v1-2.zip", Url("https://github.com/booydar/babilong/raw/main/data/tasks_1-20_v1-2.zip")
@@ -136,7 +139,12 @@ def _language() -> Iterator[Source]:
         "dbd969d9256ca83efae10af5d4ff5235039e612964ddece3eee0710dbcdc7679",
         36566533,
     )
-    official = Archive("enwik8.zip", Url("http://mattmahoney.net/dc/enwik8.zip"))
+    official = Archive(
+        "enwik8.zip",
+        Url("http://mattmahoney.net/dc/enwik8.zip"),
+        "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+        36_445_475,
+    )
     yield Source(
         "enwik8",
         "enwik8/enwik8",

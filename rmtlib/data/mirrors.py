@@ -4,6 +4,8 @@
 ordinary client, so that proxies, mirrors and credentials set up for it keep working) bring one file into a folder.
 `Member` is a file inside an `Archive` that one of these brings. A mirror that has nothing raises `MirrorError` with
 the reason in a few words; the caller goes on to the next mirror. A full disk is not a mirror's fault: `OSError`.
+
+No mirror is trusted: what it sends is bounded in bytes (`size`, else `LARGEST`) and in time.
 """
 
 from __future__ import annotations
@@ -24,16 +26,25 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rmtlib.errors import RmtlibError
 from rmtlib.files import is_full, sync
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next mirror quickly
 READ_SECONDS = 30.0
+ANSWER_SECONDS = 30.0  # for all headers together
+STALL_SECONDS = 60.0
+SLOWEST = 8_000
+"""Bytes a second: a download that is slower for `STALL_SECONDS` is given up."""
 CLIENT_SECONDS = 1800
+CLIENT_OVERHEAD = 1 << 26
 CHUNK = 1 << 18
+LARGEST = 1 << 28
+"""The most bytes of a file whose size is not known; all such archives are far smaller."""
 
 _unreachable: dict[str, str] = {}  # host -> reason; remembered until this process ends
 
@@ -96,29 +107,35 @@ class Url:
         for attempt in range(4):
             had = part.stat().st_size if part.exists() else 0
             try:
-                return self._continue(part, progress)
+                return self._continue(part, progress, size)
             except urllib.error.HTTPError as error:
                 if error.code == 416 and had:  # the part is as long as the file, or the file has changed
                     part.unlink(missing_ok=True)
                     continue
-                raise MirrorError(f"HTTP {error.code} {error.reason}") from error
-            except (OSError, http.client.HTTPException) as error:
+                raise MirrorError(f"HTTP {error.code} {printable(str(error.reason))}") from error
+            except (OSError, http.client.IncompleteRead) as error:
                 if is_full(error):
-                    part.unlink(missing_ok=True)
-                    part.with_suffix(".etag").unlink(missing_ok=True)
+                    self._forget(part)
                     raise
-                reason = getattr(error, "reason", None) or error
+                reason = printable(str(getattr(error, "reason", None) or error))
                 now = part.stat().st_size if part.exists() else 0
-                if now == 0:
-                    _unreachable[host] = f"no connection ({reason})"
+                if now == 0 or isinstance(error, _Stalled):
+                    _unreachable[host] = reason if now else f"no connection ({reason})"
                     raise MirrorError(_unreachable[host]) from error
                 if attempt == 3:
                     raise MirrorError(f"connection lost at {now:,} bytes ({reason})") from error
+            except (MirrorError, RmtlibError):
+                raise
+            except Exception as error:  # of urllib, http.client and the codecs of names: there are many
+                raise MirrorError(f"malformed answer ({first_line(error)})") from error
         raise MirrorError("the server keeps refusing the rest of the file")
 
-    def _continue(self, part: Path, progress: bool) -> Path:
-        tag = part.with_suffix(".etag")
+    def _continue(self, part: Path, progress: bool, size: int | None) -> Path:
+        tag, most = part.with_suffix(".etag"), size or LARGEST
         had = part.stat().st_size if part.exists() else 0
+        if had > most:
+            self._forget(part)
+            had = 0
         headers = {"User-Agent": "rmtlib", "Accept-Encoding": "identity"}
         if had:
             headers["Range"] = f"bytes={had}-"
@@ -130,20 +147,58 @@ class Url:
             validator = reply.headers.get("ETag", "")
             if validator and not validator.startswith("W/"):
                 tag.write_text(validator)
-            length = reply.headers.get("Content-Length")
-            total = had + int(length) if length else None
+            total = _length(reply.headers.get("Content-Length"), had)
+            if total is not None and total > most:
+                at_most = "" if size else "at most "
+                raise MirrorError(f"announces {total:,} bytes for a file of {at_most}{most:,}")
             meter = Meter(self.url.rsplit("/", 1)[-1], total, progress, had)
+            slow = _Slowness(had)
             with open(part, "ab" if had else "wb") as file:
-                while chunk := reply.read(CHUNK):
-                    file.write(chunk)
+                while chunk := reply.read1(CHUNK):
                     had += len(chunk)
+                    if had > most:
+                        self._forget(part)
+                        raise MirrorError(f"sends more than the file's {most:,} bytes")
+                    file.write(chunk)
                     meter.add(len(chunk))
+                    slow.check(had)
                 sync(file)
             meter.close()
             if total is not None and had < total:
                 raise ConnectionError("the server closed the connection early")
         tag.unlink(missing_ok=True)
         return part
+
+    def _forget(self, part: Path) -> None:
+        part.unlink(missing_ok=True)
+        part.with_suffix(".etag").unlink(missing_ok=True)
+
+
+class _Stalled(ConnectionError):
+    """So slow that it would take for ever."""
+
+
+class _Slowness:
+    """Raises `_Stalled` if too little came in the last `STALL_SECONDS`."""
+
+    def __init__(self, had: int) -> None:
+        self.since, self.had = time.monotonic(), had
+
+    def check(self, had: int) -> None:
+        if (now := time.monotonic()) - self.since < STALL_SECONDS:
+            return
+        if had - self.had < SLOWEST * STALL_SECONDS:
+            raise _Stalled(f"stalled: fewer than {SLOWEST:,} bytes a second for {STALL_SECONDS:g} seconds")
+        self.since, self.had = now, had
+
+
+def _length(text: str | None, had: int) -> int | None:
+    """The whole file's length by the Content-Length of what is left of it; None if there is no such header."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise MirrorError(f"malformed Content-Length {printable(text)[:40]!r}")
+    return had + int(text)
 
 
 @dataclass(frozen=True)
@@ -168,6 +223,8 @@ class Hub:
                     self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
                 )
             )
+        except RmtlibError:
+            raise
         except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
             if is_full(error):
                 raise
@@ -273,6 +330,7 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
 def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
     """Exit status and output of a command; the bytes it has below `scratch` are its progress."""
     deadline = time.monotonic() + CLIENT_SECONDS
+    most = 4 * (meter.total or LARGEST) + CLIENT_OVERHEAD  # it may unpack what it brings, and keeps a log
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
@@ -287,7 +345,9 @@ def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
                 if time.monotonic() > deadline:
                     raise MirrorError(f"not done after {CLIENT_SECONDS} seconds")
                 time.sleep(0.1)
-                meter.add(max(0, min(_bytes_below(scratch), meter.total or 0) - meter.done))
+                if (here := _bytes_below(scratch)) > most:
+                    raise MirrorError(f"brings more than {most:,} bytes")
+                meter.add(max(0, min(here, meter.total or 0) - meter.done))
         finally:
             meter.close()
             if process.poll() is None:
@@ -308,15 +368,21 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """An opener whose connections give up after CONNECT_SECONDS, whatever the read timeout is."""
+    """An opener whose connections give up after CONNECT_SECONDS and ANSWER_SECONDS, whatever the read timeout is."""
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:
             _connect(self, super().connect)
 
+        def getresponse(self) -> http.client.HTTPResponse:
+            return _answer(self, super().getresponse)
+
     class Secure(http.client.HTTPSConnection):
         def connect(self) -> None:
             _connect(self, super().connect)
+
+        def getresponse(self) -> http.client.HTTPResponse:
+            return _answer(self, super().getresponse)
 
     class PlainHandler(urllib.request.HTTPHandler):
         def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
@@ -337,14 +403,36 @@ def _connect(connection: http.client.HTTPConnection, connect: Any) -> None:
     connection.sock.settimeout(reading)
 
 
+def _answer(
+    connection: http.client.HTTPConnection, getresponse: Callable[[], http.client.HTTPResponse]
+) -> http.client.HTTPResponse:
+    """The status and the headers: a socket's timeout is one for each read, and there may be any number of reads."""
+    late, sock = threading.Event(), connection.sock
+
+    def hang_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(ANSWER_SECONDS, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        return getresponse()
+    finally:
+        timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds")
+
+
 def _resolve(host: str, port: int) -> None:
     """Look a host up, in at most CONNECT_SECONDS: the system's resolver knows no timeout of its own."""
-    failure: list[OSError] = []
+    failure: list[Exception] = []
 
     def look_up() -> None:
         try:
             socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except Exception as error:  # also of names that cannot be encoded
             failure.append(error)
 
     thread = threading.Thread(target=look_up, daemon=True)
@@ -380,7 +468,7 @@ def _probe(endpoint: str, name: str) -> None:
         _opener().open(request, timeout=CONNECT_SECONDS).close()
     except urllib.error.HTTPError:
         return  # it answered
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         _unreachable[name] = f"no connection ({getattr(error, 'reason', None) or error})"
         raise MirrorError(_unreachable[name]) from error
 
@@ -388,4 +476,9 @@ def _probe(endpoint: str, name: str) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, for a reason inside one-line errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return printable(lines[0] if lines else type(error).__name__)[:200]
+
+
+def printable(text: str) -> str:
+    """`text` of a stranger, without what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -6,8 +6,8 @@ else ``~/.cache/rmtlib``), and then at each of the file's mirrors: official addr
 registries. What arrives is checked, written under a temporary name, and renamed into the cache; what fails the check
 is deleted and the next mirror is tried. ``RMTLIB_OFFLINE=1`` asks no network.
 
-A file in the cache is hashed once; its size and time are kept in a small ``.ok`` file beside it, and it is hashed
-again when they differ. Files in your own folders are never changed, and hashed once per process.
+Every process hashes a file before it uses it, and again if it changes; a small ``.ok`` file beside one in the cache
+says where it came from. Files in your own folders are never changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -35,7 +34,7 @@ from rmtlib.files import is_full, sync, write_atomically
 
 __all__ = ["SOURCES", "Source", "cache_folder", "complaint", "fetch", "local_folders", "provenance", "state"]
 
-_checked: dict[Path, tuple[int, int, dict[str, Any]]] = {}  # local files verified by this process
+_checked: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}  # files verified by this process, and as of when
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
@@ -70,13 +69,20 @@ def complaint(name: str) -> str | None:
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``RMTLIB_CACHE``, else ``~/.cache/rmtlib``."""
-    return Path(os.environ.get("RMTLIB_CACHE") or Path.home() / ".cache" / "rmtlib").expanduser()
+    return _expanded(os.environ.get("RMTLIB_CACHE") or "~/.cache/rmtlib", "RMTLIB_CACHE")
 
 
 def local_folders() -> list[Path]:
     """The folders of ``RMTLIB_DATA`` that exist, in order."""
     listed = os.environ.get("RMTLIB_DATA", "").split(os.pathsep)
-    return [folder for item in listed if item and (folder := Path(item).expanduser()).is_dir()]
+    return [folder for item in listed if item and (folder := _expanded(item, "RMTLIB_DATA")).is_dir()]
+
+
+def _expanded(text: str, variable: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise RmtlibError(f"{variable} is {text!r}, and there is no such user: set it to a folder's path") from error
 
 
 def _source(name: str) -> Source:
@@ -181,10 +187,28 @@ def _extract(source: Source, member: Member, path: Path) -> tuple[Path, dict[str
         target = Path(folder) / "member"
         try:
             with open(target, "wb") as file, _open_member(path, member.path) as stream:
-                shutil.copyfileobj(stream, file, 1 << 20)
-        except (KeyError, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+                shutil.copyfileobj(cast(IO[bytes], _AtMost(stream, source.bytes)), file, 1 << 20)
+        except (MirrorError, RmtlibError):
+            raise
+        except Exception as error:  # of tarfile, zipfile and three decompressors, on any damage and by design
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's
+                raise
             raise MirrorError(f"not a readable archive with {member.path} ({first_line(error)})") from error
         return _store(source, target, str(member))
+
+
+class _AtMost:
+    """A stream that may not hold more than so many bytes: an archive of a megabyte may unpack to a thousand."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self.stream, self.most, self.left = stream, most, most
+
+    def read(self, count: int) -> bytes:
+        piece = self.stream.read(min(count, self.left + 1))
+        self.left -= len(piece)
+        if self.left < 0:
+            raise MirrorError(f"unpacks to more than the file's {self.most:,} bytes")
+        return piece
 
 
 @contextlib.contextmanager
@@ -194,9 +218,11 @@ def _open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         if zipfile.is_zipfile(path):
             stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
         else:
-            stream = stack.enter_context(tarfile.open(path)).extractfile(member)
+            archive = stack.enter_context(tarfile.open(path))
+            info = archive.getmember(member)
+            stream = archive.extractfile(info) if info.isreg() else None  # a link may lead to itself
         if stream is None:
-            raise KeyError(f"{member} is not a file")
+            raise MirrorError(f"{member} is not a file")
         yield cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if member.endswith(".gz") else stream
 
 
@@ -211,8 +237,9 @@ def _store(source: Source, path: Path, origin: str) -> tuple[Path, dict[str, Any
     with open(path, "rb+") as file:
         sync(file)
     os.replace(path, target)
-    note = {"name": source.name, "sha256": file_hash(target), "bytes": source.bytes, "source": origin}
-    _mark(target, note)
+    note = _checked_now(source, target, origin)
+    with contextlib.suppress(RmtlibError):  # without it the file is one from "cache"
+        write_atomically(_marker(target), json.dumps({"file": note}).encode(), durable=False)
     return target, note
 
 
@@ -231,50 +258,54 @@ def _find_local(source: Source, tried: list[str]) -> tuple[Path, dict[str, Any]]
 
 
 def _check_local(source: Source, path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    known = _checked.get(path)
-    if known and known[:2] == (stat.st_size, stat.st_mtime_ns):
-        return known[2]
+    if note := _known(source, path):
+        return note
     if complaint := _complaint(path, source):
         raise MirrorError(complaint)
-    note = {"name": source.name, "sha256": file_hash(path), "bytes": source.bytes, "source": "local folder"}
-    _checked[path] = (stat.st_size, stat.st_mtime_ns, note)
-    return note
+    return _checked_now(source, path, "local folder")
 
 
 def _find_cached(source: Source) -> tuple[Path, dict[str, Any]] | None:
     path = cache_folder() / source.file
     try:
-        stat = path.stat()
+        if not path.is_file():
+            return None
+        if note := _known(source, path):
+            return path, note
+        complaint = _complaint(path, source)
     except OSError:
         return None
-    try:
-        marker = json.loads(_marker(path).read_text())
-        note: dict[str, Any] = marker["file"]
-        if (marker["size"], marker["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
-            if source.sha256 in (None, note["sha256"]):
-                return path, note
-        origin = note["source"]
-    except (OSError, ValueError, KeyError, TypeError):
-        origin = "cache"
-    if _complaint(path, source):  # half a file, or an altered one: ours to delete
+    if complaint:  # half a file, or an altered one: ours to delete
         path.unlink(missing_ok=True)
         _marker(path).unlink(missing_ok=True)
         return None
+    try:
+        origin = str(json.loads(_marker(path).read_text())["file"]["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        origin = "cache"
+    return path, _checked_now(source, path, origin)
+
+
+def _known(source: Source, path: Path) -> dict[str, Any] | None:
+    """What this process has found out about the file, if that has not changed since."""
+    stamp, note = _checked.get(path, ((), {}))
+    return note if stamp == _stamp(path) and source.sha256 in (None, note["sha256"]) else None
+
+
+def _checked_now(source: Source, path: Path, origin: str) -> dict[str, Any]:
     note = {"name": source.name, "sha256": file_hash(path), "bytes": source.bytes, "source": origin}
-    _mark(path, note)
-    return path, note
+    _checked[path] = (_stamp(path), note)
+    return note
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes whenever the file does: nobody sets the last of these times."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".ok")
-
-
-def _mark(path: Path, note: dict[str, Any]) -> None:
-    stat = path.stat()
-    text = json.dumps({"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "file": note})
-    with contextlib.suppress(RmtlibError):  # a cache that this user can only read is hashed every time
-        write_atomically(_marker(path), text.encode(), durable=False)
 
 
 def _complaint(path: Path, expected: Source | Archive) -> str | None:

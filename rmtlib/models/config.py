@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rmtlib.models.names import MAP_NAMES
-from rmtlib.settings import at_least
+from rmtlib.settings import at_least, one_of
 
 
 def _check_dropout(dropout: float) -> None:
@@ -54,6 +54,8 @@ class DecoderConfig:
         at_least(self, 1, "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_positions")
         at_least(self, 1, "head_width", "window")
         _check_dropout(self.dropout)
+        one_of(self, positions=("learned", "rotary"), norm=("layer", "rms"))
+        one_of(self, activation=("gelu", "gelu_tanh", "swiglu"))
         if self.rope_llama3 is not None and len(self.rope_llama3) != 4:
             raise ValueError(f"rope_llama3 is {self.rope_llama3!r}; it must be four numbers")
         if self.names not in MAP_NAMES:
@@ -151,13 +153,8 @@ class TransformerXLConfig:
         _check_dropout(self.dropout)
         if self.d_model % 2:
             raise ValueError(f"d_model is {self.d_model}; sinusoidal positions need an even width")
-        for name, known in (
-            ("cache_counts", ("tokens", "positions")),
-            ("memory_positions", ("signed", "content", "released")),
-            ("initial_memory", ("copied", "distinct")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        one_of(self, cache_counts=("tokens", "positions"), memory_positions=("signed", "content", "released"))
+        one_of(self, initial_memory=("copied", "distinct"))
         if self.auxiliary_token and not (self.memory_tokens and self.recurrent):
             raise ValueError("auxiliary_token needs memory tokens that are written")
 

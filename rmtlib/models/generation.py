@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rmtlib.errors import RmtlibError
+
 
 class SegmentReader(Protocol):
     """A model that can read a segment piece by piece; equal to one `step` over the whole segment."""
@@ -32,7 +34,13 @@ def greedy(logits_BV: Tensor) -> Tensor:
 
 
 def sampler(temperature: float, generator: torch.Generator | None = None) -> Chooser:
-    """Draw from softmax(scores / temperature)."""
+    """Draw from softmax(scores / temperature).
+
+    Raises:
+        RmtlibError: a temperature that is not above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise RmtlibError(f"the temperature is a number above 0, not {temperature}; `greedy` is what 0 would be")
 
     def choose(logits_BV: Tensor) -> Tensor:
         return torch.multinomial((logits_BV.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]

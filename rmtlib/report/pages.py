@@ -7,14 +7,13 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
+from rmtlib.report.escape import escape, in_markdown
 from rmtlib.report.measurements import Measurement, Record, latest, slug
 from rmtlib.report.tables import Table, plural, settings_table
 from rmtlib.report.view import View
@@ -172,10 +171,9 @@ def record_section(record: Record, measured: Table, status: str, raw: str) -> st
     origin = Table("Where it comes from", ("", " "), tuple(facts.items()), prose=(" ",))
     other = {key: value for key, value in record["metrics"].items() if key not in ("exact_match", "unit", "value")}
     config = escape(json.dumps({"config": record["config"], "other metrics": other}, indent=1))
-    config = re.sub(r"\n\s*\n", "\n", config)
     title = f"{record['row']}, {record['scale']} scale, seed {record['seed']}"
     return (
-        f"({name.lower()})=\n### {title}: {record['run_id']}\n\n{measured.to_html()}\n{origin.to_html()}\n"
+        f"({name.lower()})=\n### {in_markdown(title)}: {record['run_id']}\n\n{measured.to_html()}\n{origin.to_html()}\n"
         f'<p><a href="{raw}">The whole record as JSON</a></p>\n'
         f'<details class="raw"><summary>Config and other metrics</summary>\n<pre>{config}</pre></details>\n'
     )

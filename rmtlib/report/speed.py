@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
+from rmtlib.report.escape import escape
 from rmtlib.report.tables import Table
 from rmtlib.runs.storage import json_sha256, read_json, write_json
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
 from typing import Any
 
+from rmtlib.report.escape import escape
 from rmtlib.report.measurements import Aggregate
 
 

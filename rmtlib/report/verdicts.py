@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
 from rmtlib.report.claims import OLDER, OUTCOMES, Claim, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
+from rmtlib.report.escape import escape
 from rmtlib.report.tables import Html, Table
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmtlib.report import figures
 from rmtlib.report.claims import Verdict, judge
+from rmtlib.report.escape import escape
 from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Html

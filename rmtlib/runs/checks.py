@@ -15,16 +15,61 @@ from rmtlib.runs.spec import RunConfig
 
 def check_record(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, str | None]:
     """What in a record cannot be, and why its derived values could not be computed anew; None if nothing."""
+    try:
+        return _check(record, artifact)
+    except Exception as error:  # metrics, curves and settings of a shape that no check expects
+        return f"{type(error).__name__} while they were read: {str(error)[:200]!r}", None
+
+
+def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, str | None]:
     for key, least in (("wall_s", 0), ("tokens", 1), ("peak_memory_bytes", 0), ("peak_host_memory_bytes", 0)):
         if not is_number(record[key], least):
             return f"{key} is {record[key]!r}", None
     if wrong := [d for d in record["data"] if not isinstance(d, dict) or "name" not in d]:
         return f"data has {wrong[0]!r}, without a name", None
+    if why := _check_hardware(record["hardware"], record["schema"]):
+        return why, None
+    if not record["packages"]:
+        return "packages are empty", None
+    config, not_recomputed, why = RunConfig.from_json(record["config"]), None, None
     try:
-        config = RunConfig.from_json(record["config"])
-        return artifact.check_metrics(record["metrics"], record["curves"], config), None
+        why = artifact.check_metrics(record["metrics"], record["curves"], config)
+        why = why or _check_tokens(record["tokens"], artifact.cost(config).tokens)
     except RmtlibError as error:
-        return None, str(error)
+        not_recomputed = str(error)
+    why = why or _check_settings(record["metrics"], record["curves"], config.to_json()["params"])
+    return (why, None) if why else (None, not_recomputed)
+
+
+def _check_hardware(hardware: Mapping[str, Any], schema: int) -> str | None:
+    right = isinstance(hardware.get("cpu"), str) and hardware["cpu"] != ""
+    right = right and all(is_number(hardware.get(key), 1, whole=True) for key in ("cores", "memory_bytes"))
+    if schema >= 2:  # None: what ran had no use for torch
+        threads = hardware.get("threads", 0)
+        right = right and (threads is None or is_number(threads, 1, whole=True))
+    return None if right else f"hardware is {dict(hardware)!r}"
+
+
+def _check_tokens(tokens: int, most: int) -> str | None:
+    """A batch of drawn lengths may have more tokens than estimated, but not twice as many."""
+    return f"tokens are {tokens}, the settings take at most {most}" if tokens > 2 * most else None
+
+
+def _check_settings(metrics: Mapping[str, Any], curves: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """Whether settings, also those of earlier code, are of so many steps and of such lengths as were measured."""
+    train = params.get("train") or (params.get("tuning") or {}).get("train") or {}
+    stages = train.get("stages") or [{"steps": train.get("steps", math.inf)}]
+    steps = [stage["steps"] if isinstance(stage, Mapping) else stage[1] for stage in stages]
+    for name, curve in curves.items():
+        for *place, step, _ in (point for point in curve if isinstance(point, list) and len(point) in (2, 3)):
+            if not 0 <= step <= (steps[int(place[0]) - 1] if place else sum(steps)):
+                return f"the curve {name} has step {step}, the settings have {steps}"
+    samples, size = params.get("test_samples"), train.get("segment_size")
+    if isinstance(samples, Mapping) and size:
+        for point in metrics.get("exact_match", []):
+            if point["n"] > samples.get(str(point["segments"]), 0) or point["tokens"] != point["segments"] * size:
+                return f"exact_match has {point['n']} samples of {point['tokens']} tokens, which the settings do not"
+    return None
 
 
 def is_number(value: Any, least: float = -math.inf, most: float = math.inf, *, whole: bool = False) -> bool:

@@ -37,12 +37,14 @@ def together(folder: RunFolder, artifact: str, devices: int) -> Iterator[None]:
     _choose_gpu(0, devices)
     with tempfile.TemporaryDirectory() as meeting:
         others = [_start(folder.path, artifact, rank, devices, meeting) for rank in range(1, devices)]
+        over = threading.Event()
         try:
-            threading.Thread(target=_watch, args=(others,), daemon=True).start()
+            threading.Thread(target=_watch, args=(others, over), daemon=True).start()
             folder.peers = _meet(0, devices, meeting)
             folder.note(f"trained by {devices} processes, each with its part of every batch")
             yield
         finally:
+            over.set()
             for process in others:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -54,19 +56,19 @@ def _start(path: Path, artifact: str, rank: int, devices: int, meeting: str) -> 
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # to the worker's log
 
 
-def _watch(others: list[subprocess.Popen[bytes]]) -> None:
+def _watch(others: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
     """End this process if another one fails: what waits for it would wait for ever."""
     left = list(others)
-    while left:
+    while left and not over.is_set():
         for process in list(left):
             if (status := process.poll()) is None:
                 continue
             left.remove(process)
-            if status != 0:
+            if status != 0 and not over.is_set():
                 rank = others.index(process) + 1
                 print(f"error: process {rank} of {len(others) + 1} ended with status {status}", file=sys.stderr, flush=True)
                 os._exit(2)
-        time.sleep(0.2)
+        over.wait(0.2)
 
 
 def _meet(rank: int, devices: int, meeting: str) -> Peers:

@@ -10,7 +10,7 @@ runs/<artifact>/<slug>/ holds
     record.json     the result, at the end
     lock            held while some process trains it
 
-and whatever the artifact keeps there (checkpoints, metrics.jsonl).
+and whatever the artifact keeps there (checkpoints, metrics.jsonl, and what of its tests is done: `KEPT`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,28 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.storage import finite, read_json, read_sealed, to_jsonable, write_json
 from rmtlib.training.peers import ALONE
-from rmtlib.runs.storage import finite, read_json, to_jsonable, write_json
 
 PROGRESS_EVERY = 0.5
 """Seconds between two writes of progress.json."""
+
+KEPT = {
+    "evaluation.json": "delete this file; the tests then begin anew, the training is kept",
+    "readings.json": "delete it, and the texts are read anew; the training is kept",
+}
+"""Intermediate results of tests, which go into the record: sealed files, and what to do if one is damaged."""
+INPUTS = ("config.json", "slices.json", "notes.json", "checkpoint.json", *KEPT)
+"""What a record is made from, as far as it is there; the checkpoint's manifest has the hash of its tensors."""
 
 _SLICE: dict[str, tuple[type, ...]] = {
     "started": (str,),
@@ -54,6 +64,8 @@ class RunFolder:
     In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
     `peers` are the processes that train the run together (see `runs.devices`).
+
+    `preparing` is true until `should_stop` is asked for the first time: there is nothing yet to write a checkpoint of.
     """
 
     def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
@@ -62,13 +74,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._parent = parent
         self._stop = False
+        self.preparing = True
         self._started = time.monotonic()
         self._written = -PROGRESS_EVERY
         self._stage: str | None = None
         self._done: dict[str, Any] = {}  # what an earlier worker reached
-        with contextlib.suppress(RmtlibError):  # a damaged file is reported by those who need it
-            last = read_progress(self.path) or {}
-            self._done = {key: last[key] for key in ("done", "tokens") if key in last}
+        last = read_progress(self.path) or {}
+        self._done.update({key: last[key] for key in ("done", "tokens") if key in last})
 
     def progress(self, stage: str, step: int, steps: int, **numbers: float | None) -> None:
         """Say where the run is: cheap, call it at every step (it writes at most every half second).
@@ -102,6 +114,7 @@ class RunFolder:
 
     def should_stop(self) -> bool:
         """Whether to write a checkpoint and raise `Stopped` now: a signal came, or the parent died."""
+        self.preparing = False
         return self._stop or (self._parent is not None and os.getppid() != self._parent)
 
     def request_stop(self) -> None:
@@ -134,17 +147,20 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """Where the run in `folder` is, None if it has not said. RmtlibError if the file is damaged."""
-    path = folder / "progress.json"
-    if not path.exists():
+    """Where the run in `folder` is; None if it has not said. A damaged file has said nothing: it is only shown."""
+    try:
+        progress: dict[str, Any] = read_json(folder / "progress.json", dict, "it is written anew")
+    except RmtlibError:
         return None
-    remedy = "delete this file; the run then continues from its checkpoint"
-    progress: dict[str, Any] = read_json(path, dict, remedy)
-    numbers = {"step", "steps", "slice_wall_s", "time"}
-    complete = isinstance(progress.get("stage"), str) and all(isinstance(progress.get(k), (int, float)) for k in numbers)
-    if not complete or not all(isinstance(progress.get(k), (int, float, NoneType)) for k in ("done", "tokens")):
-        raise RmtlibError(f"{path} is damaged (keys are missing or of another type): {remedy}")
-    return progress
+    required = isinstance(progress.get("stage"), str) and all(
+        _is_finite(progress.get(key)) for key in ("step", "steps", "slice_wall_s", "time")
+    )
+    numbers = {key: value for key, value in progress.items() if key != "stage"}
+    return progress if required and all(value is None or _is_finite(value) for value in numbers.values()) else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300  # also false of NaN
 
 
 def read_slices(folder: Path) -> list[dict[str, Any]]:
@@ -175,3 +191,20 @@ def read_notes(folder: Path) -> list[str]:
     if not all(isinstance(note, str) for note in notes):
         raise RmtlibError(f"{path} is damaged (not all of it is text): {remedy}")
     return notes
+
+
+def check_kept(folder: Path) -> None:
+    """Raises RmtlibError if what is done of the run's tests is damaged."""
+    for name, remedy in KEPT.items():
+        read_sealed(folder / name, remedy)
+
+
+def inputs_sha256(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in a run's folder that its record is made from."""
+    return {name: sha256((folder / name).read_bytes()).hexdigest() for name in INPUTS if (folder / name).exists()}
+
+
+def changed_inputs(folder: Path, inputs: Mapping[str, str]) -> str | None:
+    """The first of these files that is there and no longer has the hash that the record names."""
+    now = inputs_sha256(folder)
+    return next((name for name, known in inputs.items() if now.get(name, known) != known), None)

@@ -117,9 +117,11 @@ class Job:
         try:
             with open(log, "rb") as file:
                 file.seek(max(0, log.stat().st_size - 20000))
-                lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        except OSError:
-            lines = []
+                lines = [line.strip() for line in file.read(20000).decode(errors="replace").splitlines() if line.strip()]
+            with open(log, "ab") as file:
+                file.write(b"\n")
+        except OSError as error:  # what the worker had to say could not be written either
+            return str(unwritable(log, error))
         if status == 2 and (errors := [line for line in lines if line.startswith("error: ")]):
             return errors[-1].removeprefix("error: ")
         said = f", its last words: {lines[-1][:300]!r}" if lines else ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rmtlib.data.sources import cache_folder
@@ -133,7 +134,7 @@ def _read(config: PretrainConfig, home: Path) -> Pretrained:
             "source": f"trained on {config.text}, {about['tokens']:,} tokens",
         }
         return Pretrained(decoder.requires_grad_(True), provenance, about["curves"], about["tokens"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise RmtlibError(f"{home} is damaged ({first}): delete this folder, and it is trained anew") from error
 

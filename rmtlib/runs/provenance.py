@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,23 @@ def git_state() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "--verify", "--quiet", "HEAD"), "dirty": changes != ""}
 
 
-def _git(*arguments: str) -> str | None:
+def unknown_commits(commits: Iterable[str], folder: str | Path) -> list[str]:
+    """Those of the commits that the checkout around `folder` lacks; none if there is no checkout with all its history."""
+    asked = list(commits)
+    if not asked or _git("rev-parse", "--is-shallow-repository", folder=folder) != "false":
+        return []
+    found = _git("cat-file", "--batch-check", folder=folder, given="".join(f"{commit}\n" for commit in asked))
+    kinds = [line.split()[1:2] for line in (found or "").splitlines()]
+    return [commit for commit, kind in zip(asked, kinds, strict=False) if kind != ["commit"]]
+
+
+def _git(*arguments: str, folder: str | Path | None = None, given: str = "") -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE.parent), *arguments],
+            ["git", "-C", str(folder or PACKAGE.parent), *arguments],
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            input=given,
             timeout=60,
         )
     except (OSError, subprocess.SubprocessError):
@@ -81,8 +92,13 @@ def packages() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """{"cpu", "cores", "memory_bytes", "gpu"}: what this process may use; gpu None if torch uses none."""
-    return {"cpu": _cpu(), "cores": cores(), "memory_bytes": memory_bytes(), "gpu": gpu_name()}
+    """{"cpu", "cores", "memory_bytes", "gpu", "threads"}: what this process may use; gpu None if torch uses none.
+
+    `threads` are those of one operation of torch, which decide the order of sums and so their last bits.
+    """
+    torch = sys.modules.get("torch")
+    threads = None if torch is None else torch.get_num_threads()
+    return {"cpu": _cpu(), "cores": cores(), "memory_bytes": memory_bytes(), "gpu": gpu_name(), "threads": threads}
 
 
 def cores() -> int:

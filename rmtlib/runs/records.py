@@ -7,46 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_record
+from rmtlib.runs.folder import changed_inputs
+from rmtlib.runs.schema import KEYS, LINE, SCHEMA, misshapen
 from rmtlib.runs.spec import PILOT, Result, RunConfig
 from rmtlib.runs.storage import finite, json_sha256, read_json, to_jsonable, write_json
 
-SCHEMA = 1
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "run_id": str,
-    "artifact": str,
-    "row": str,
-    "scale": str,
-    "seed": int,
-    "config": dict,
-    "metrics": dict,
-    "curves": dict,
-    "data": list,
-    "packages": dict,
-    "hardware": dict,
-    "precision": str,
-    "wall_s": (int, float),
-    "peak_memory_bytes": int,
-    "peak_host_memory_bytes": int,
-    "tokens": int,
-    "git": dict,
-    "modules_sha256": str,
-    "notes": list,
-    "finished": str,
-    "sha256": str,
-}
-KEYS = frozenset(_TYPES)
-"""The keys of a record, all of them always there."""
+__all__ = ["KEYS", "find_records", "load_record", "make_record", "publish", "record_path", "verify", "write_record"]
 
 
-def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, Any]], notes: Iterable[str]) -> dict:
-    """The record of a finished run, not yet sealed.
+def make_record(
+    config: RunConfig,
+    result: Result,
+    slices: Sequence[dict[str, Any]],
+    notes: Iterable[str],
+    inputs: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The record of a finished run, not yet sealed. `inputs` are the files it is made from and their sha256.
 
     `slices` describe the processes that worked on the run one after another (see folder.py). Wall time adds
     up over them and peak memory is their maximum; hardware and packages are the last one's. Where their code
@@ -95,9 +78,16 @@ def make_record(config: RunConfig, result: Result, slices: Sequence[dict[str, An
             "dirty": mixed or any(part["git"]["dirty"] for part in slices),
         },
         "modules_sha256": last["modules_sha256"],
-        "notes": list(dict.fromkeys(notes)),
+        "notes": list(dict.fromkeys(map(_one_line, notes))),
+        "micro_batch": result.micro_batch,
+        "inputs": dict(inputs),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
 def write_record(path: str | Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -121,19 +111,18 @@ def load_record(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     remedy = _remedy(path)
     record: dict[str, Any] = read_json(path, dict, remedy)
-    if record.get("schema") != SCHEMA:
-        raise RmtlibError(f"{path} has schema {record.get('schema')!r}, this rmtlib reads {SCHEMA}: {remedy}")
-    wrong = sorted(set(record) ^ KEYS) or [key for key, kind in _TYPES.items() if not isinstance(record[key], kind)]
-    wrong = wrong or sorted({"commit", "dirty"} - set(record["git"]))
-    if wrong:
-        raise RmtlibError(f"{path} lacks or adds keys, or holds values of another type ({', '.join(wrong)}): {remedy}")
+    if wrong := misshapen(record):
+        raise RmtlibError(f"{path} {wrong}: {remedy}")
     try:
         seal = json_sha256({key: value for key, value in record.items() if key != "sha256"})
     except ValueError:
         seal = "no checksum: a number is not finite"
     if record["sha256"] != seal:
         raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
-    config = RunConfig.from_json(record["config"])
+    try:
+        config = RunConfig.from_json(record["config"])
+    except RmtlibError as error:
+        raise RmtlibError(f"{path}: {error}: {remedy}") from error
     for key in ("artifact", "row", "scale", "seed"):
         if record[key] != getattr(config, key):
             raise RmtlibError(f"{path}: {key} is {record[key]!r}, its config says {getattr(config, key)!r}: {remedy}")
@@ -177,12 +166,13 @@ def record_path(record: dict[str, Any], results_dir: str | Path = "results") -> 
 
 @dataclass
 class Publication:
-    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused."""
+    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused or left out."""
 
     published: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     superseded: list[str] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def publish(
@@ -194,7 +184,7 @@ def publish(
 ) -> Publication:
     """Copy complete, clean records from runs/ to results/<artifact>/<slug>.json.
 
-    `slugs` are the runs to publish (None: all that runs/ holds). Unfinished runs, damaged records and records
+    `slugs` are the runs to publish (None: all that runs/ holds but those of scale smoke, which show nothing). Unfinished runs, damaged records and records
     of uncommitted code are refused, each with its reason; the others are published all the same. A published
     record of the same row, scale and seed but another config is superseded: its file is removed. (Trials of a row
     and seed stand side by side.)
@@ -214,8 +204,13 @@ def publish(
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")
+            if slugs is None and record["scale"] == "smoke":
+                done.left_out.append(name)
+                continue
             if why := check_record(record, artifact)[0]:
                 raise RmtlibError(f"impossible numbers ({why}): train it again with --fresh")
+            if changed := changed_inputs(root / name, record.get("inputs", {})):
+                raise RmtlibError(f"{changed} is not what its record was made from: train it again with --fresh")
             _refuse_unclean(record, clean_code)
         except RmtlibError as error:
             done.refused.append({"run": name, "reason": str(error)})
@@ -267,12 +262,14 @@ class Verification:
 def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results") -> Verification:
     """Rehash every published record, and compute its derived values anew.
 
-    Checks what `load_record` checks, that the file's name and folder are the record's, that its code was committed,
+    Checks what `load_record` checks, that the file's name and folder are the record's, that its code was committed (if
+    the folder is in a git checkout with its whole history, in that one),
     that `artifacts` has its artifact, that no number is impossible or contradicts the settings
     (`Artifact.check_metrics`), and that no two records but trials claim the same row, scale and seed.
     """
     done = Verification()
     seen: dict[tuple[Any, ...], Path] = {}
+    commits: dict[str, list[Path]] = {}
     for path in sorted(Path(results_dir).rglob("*.json")):
         try:
             record = load_record(path)
@@ -284,6 +281,8 @@ def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results
             done.problems.append(f"{path} is misplaced: this record belongs into {expected}")
         if record["git"]["dirty"]:
             done.problems.append(f"{path} was made by uncommitted code: train it again from a clean checkout")
+        if commit := record["git"]["commit"]:
+            commits.setdefault(commit, []).append(path)
         if record["artifact"] not in artifacts:
             done.problems.append(f"{path} is of an unknown artifact: register {record['artifact']}, or delete the file")
             continue
@@ -296,4 +295,8 @@ def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results
         if cell in seen and record["scale"] != PILOT:
             done.problems.append(f"{path} and {seen[cell]} are of the same row, scale and seed: keep one")
         seen.setdefault(cell, path)
+    for commit in provenance.unknown_commits(commits, results_dir):
+        first, *more = commits[commit]
+        others = f" (and {len(more)} more)" if more else ""
+        done.problems.append(f"{first}{others} names commit {commit[:12]}, which this repository lacks: {_remedy(first)}")
     return done

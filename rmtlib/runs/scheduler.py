@@ -27,7 +27,7 @@ from rmtlib.files import unwritable
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.display import Display, Notebook, make_display
-from rmtlib.runs.folder import read_config, read_notes, read_progress, read_slices, run_folder
+from rmtlib.runs.folder import check_kept, read_config, read_notes, read_progress, read_slices, run_folder
 from rmtlib.runs.job import Executor, Job
 from rmtlib.runs.progress import describe, duration, fraction, time_left
 from rmtlib.runs.records import load_record
@@ -136,7 +136,7 @@ def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: 
         read_config(folder)
     else:
         write_json(folder / "config.json", config.to_json())
-    for read in (read_progress, read_slices, read_notes):  # damaged ones are reported before anything starts
+    for read in (read_slices, read_notes, check_kept):  # damaged ones are reported before anything starts
         read(folder)
     return Job(config, folder, lock, artifact.cost(config), reference(artifact), devices)
 
@@ -308,8 +308,7 @@ class Scheduler:
         now = time.time()
         block = []
         for job in self.running:
-            with contextlib.suppress(RmtlibError):
-                job.eta.see(read_progress(job.folder))
+            job.eta.see(read_progress(job.folder))
             fresh = job.eta.progress if job.has_news else None
             block.append(f"{job.name}: {describe(fresh, job.eta.tokens_per_s, job.eta.left(now))}")
         done = self.already + sum(job.finished for job in self.todo)
@@ -318,9 +317,7 @@ class Scheduler:
             job.cost.flops * job.eta.done for job in self.running
         )
         for job in self.waiting:
-            part = 0.0
-            with contextlib.suppress(RmtlibError):
-                part = fraction(read_progress(job.folder), job.cost.tokens) or 0.0
+            part = fraction(read_progress(job.folder), job.cost.tokens) or 0.0
             waiting.append(job.cost.flops * (1 - part))
             whole += job.cost.flops * part
         total = sum(job.cost.flops for job in self.todo)

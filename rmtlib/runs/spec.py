@@ -127,7 +127,7 @@ class Result:
     """What `Artifact.execute` hands back; the runner adds the provenance and makes a record of it.
 
     `data` are provenance dicts of the files used, `tokens` those processed, `precision` e.g. "float32" or
-    "bf16".
+    "bf16", `micro_batch` the samples of a forward pass in training, None without any.
     """
 
     metrics: dict[str, Any]
@@ -136,3 +136,4 @@ class Result:
     tokens: int
     precision: str
     notes: list[str]
+    micro_batch: int | None = None

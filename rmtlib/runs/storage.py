@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -78,10 +79,36 @@ def read_json(path: Path, kind: type[dict] | type[list], remedy: str) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RmtlibError(f"cannot read {path} ({error.strerror or error}): {remedy}") from error
-    except ValueError as error:  # bad JSON, or bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # bad or very deep JSON, or bytes that are not UTF-8
         raise RmtlibError(f"{path} is damaged ({str(error).splitlines()[0]}): {remedy}") from error
     if not isinstance(value, kind):
         raise RmtlibError(f"{path} is damaged (no JSON {'object' if kind is dict else 'list'}): {remedy}")
+    return value
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write an intermediate result, with a checksum of it, for `read_sealed`."""
+    value, _ = finite(to_jsonable(value))
+    write_json(path, value | {"sha256": json_sha256(value)})
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """What `write_sealed` wrote; nothing if there is no file, or one of earlier code, which had no checksum.
+
+    Raises:
+        RmtlibError: the file was damaged or changed; the message ends with `remedy`.
+    """
+    if not path.exists():
+        return {}
+    value: dict[str, Any] = read_json(path, dict, remedy)
+    if (seal := value.pop("sha256", None)) is None:
+        return {}
+    try:
+        whole = seal == json_sha256(value)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
     return value
 
 
@@ -145,8 +172,9 @@ class Lock:
     def tell(self, worker: int | None) -> None:
         """Write who holds the lock, for the error that others get."""
         text = json.dumps({"pid": os.getpid(), "worker": worker, "host": socket.gethostname()})
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, text.encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, text.encode(), 0)
 
     def release(self) -> None:
         """Let go of this process's share; never unlocks what a worker still holds."""

@@ -1,6 +1,5 @@
 """Tests that survive an interruption: which answers were correct is kept in the run's folder, batch by batch."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.outcomes import pack_outcomes
-from rmtlib.files import write_atomically
+from rmtlib.runs.folder import KEPT
 from rmtlib.runs.progress import share
-from rmtlib.runs.storage import read_json
+from rmtlib.runs.storage import read_sealed, write_sealed
 from rmtlib.training.checkpoint import fingerprint
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def run_tests(
             indices = range(finished, min(finished + batch, test.samples))
             outcomes = done[test.name] = outcomes + "".join("01"[correct] for correct in test.correct(indices))
             tokens += len(indices) * test.tokens
-            write_atomically(path, json.dumps({"weights": weights, "outcomes": done}).encode())
+            write_sealed(path, {"weights": weights, "outcomes": done})
             numbers = {"accuracy": outcomes.count("1") / len(outcomes), "tokens": tokens}
             numbers["done"] = share(work, len(work) - 1, (tokens - before) / whole)
             folder.progress(f"testing at {test.label}", len(outcomes), test.samples, **numbers)
@@ -70,18 +69,10 @@ def _summary(outcomes: str) -> dict[str, Any]:
 
 def _done(path: Path, weights: str, tests: Sequence[TestSet]) -> dict[str, str]:
     """The outcomes so far, "1" for correct, of every test that was begun with these weights."""
-    if not path.exists():
-        return {}
-    remedy = "delete this file; the tests then begin anew, the training is kept"
-    kept = read_json(path, dict, remedy)
-    done = kept.get("outcomes", {} if "done" in kept else None)  # "done": counts alone, by earlier code
-    if not isinstance(done, dict) or not isinstance(kept.get("weights"), str):
-        raise RmtlibError(f"{path} is damaged (keys are missing): {remedy}")
-    if kept["weights"] != weights:
-        return {}
+    kept = read_sealed(path, KEPT[path.name])
+    done: dict[str, str] = kept["outcomes"] if kept.get("weights") == weights else {}
     limits = {test.name: test.samples for test in tests}
     for name, outcomes in done.items():
-        whole = isinstance(outcomes, str) and set(outcomes) <= {"0", "1"}
-        if not whole or len(outcomes) > limits.get(name, 0):
-            raise RmtlibError(f"{path} is damaged ({name!r} is {outcomes!r}): {remedy}")
+        if set(outcomes) - {"0", "1"} or len(outcomes) > limits.get(name, 0):
+            raise RmtlibError(f"{path} is damaged ({name!r} is {outcomes!r}): {KEPT[path.name]}")
     return done

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,22 +17,32 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import load_artifact
 from rmtlib.runs.devices import together
-from rmtlib.runs.folder import RunFolder, read_config, read_notes, read_progress, read_slices
+from rmtlib.runs.folder import RunFolder, inputs_sha256, read_config, read_notes, read_progress, read_slices
 from rmtlib.runs.records import make_record, write_record
 from rmtlib.runs.storage import write_json
+
+ORPHAN_SECONDS = 30.0
+"""How long a worker without its command has for its checkpoint."""
 
 
 def work(path: str | Path, reference: str, parent: int | None, devices: int = 1) -> dict[str, Any]:
     """Train the run in folder `path` with the artifact `reference` ("module:class"); its record.
 
     Raises:
-        Stopped: asked to stop; there is a checkpoint.
+        Stopped: asked to stop; there is a checkpoint, unless no step was taken yet.
         RmtlibError: bad input, a full disk.
     """
     folder = RunFolder(path, parent=parent)
+
+    def stop(number: int, frame: object) -> None:
+        folder.request_stop()
+        if folder.preparing:  # files are written whole or not at all, so that here is as good as anywhere
+            folder.preparing = False  # and once only: not in the midst of the clearing up
+            raise Stopped("stopped while it prepared its data")
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, lambda *_: folder.request_stop())
+    for asking in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(asking, stop)
     config = read_config(folder.path)
     slices = _open_slice(folder)
     outcome = "failed"
@@ -49,7 +62,8 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
         )
         with contextlib.suppress(RmtlibError):  # never hides what ended the run; the record below does not need it
             write_json(folder.path / "slices.json", slices)
-    return write_record(folder.path / "record.json", make_record(config, result, slices, read_notes(folder.path)))
+    record = make_record(config, result, slices, read_notes(folder.path), inputs_sha256(folder.path))
+    return write_record(folder.path / "record.json", record)
 
 
 def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:
@@ -76,8 +90,19 @@ def _open_slice(folder: RunFolder) -> list[dict[str, Any]]:
     return slices
 
 
+def _end_with(parent: int) -> None:
+    """When the command is gone (killed), end this process too: as the command would, then the hard way."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_SECONDS)
+    os.killpg(0, signal.SIGKILL)  # also what it has started itself
+
+
 def main(path: str, reference: str, parent: int | None, devices: int = 1) -> int:
     """The worker process: exit status 0 finished, 75 stopped, 2 an error in one line, 1 a traceback."""
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         work(path, reference, parent, devices)
     except Stopped as stop:

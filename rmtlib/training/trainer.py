@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.files import unwritable
+from rmtlib.files import unwritable, write_atomically
 from rmtlib.seeds import torch_seed
 from rmtlib.training.checkpoint import damaged, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rmtlib.training.peers import ALONE, Peers
@@ -37,13 +38,14 @@ class TrainState:
     tokens: int = 0
     best_score: float = -math.inf
     evaluations_since_best: int = 0
-    metrics_bytes: int = 0
     micro_batch: int = 0  # samples a forward pass; shrinks when memory runs out
     notes: list[str] = field(default_factory=list)
 
 
 class Trainer:
-    """Trains one model in one folder, which receives `metrics.jsonl` and the checkpoint.
+    """Trains one model in one folder, which receives the checkpoint and the log, `metrics.jsonl`.
+
+    The file is for people: results come from the log that the checkpoint holds, and it is written anew from there.
 
     Args:
         model: the model; its weights are the starting point if the folder has no checkpoint.
@@ -80,6 +82,7 @@ class Trainer:
         self.optimizer = source.new_optimizer(model)
         self.state = TrainState(micro_batch=self.config.batch_size)
         self.best: dict[str, Tensor] = {}
+        self.lines: list[str] = []  # of the log
         self.metrics_path = folder / "metrics.jsonl"
         self.saved = time.monotonic()
 
@@ -197,40 +200,39 @@ class Trainer:
 
     def log(self, **numbers: float) -> None:
         """A line in metrics.jsonl."""
-        line = {"stage": self.state.stage + 1, "step": self.state.step, **numbers}
+        self.lines.append(json.dumps({"stage": self.state.stage + 1, "step": self.state.step, **numbers}) + "\n")
         try:
             with open(self.metrics_path, "a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(self.lines[-1])
         except OSError as error:
             raise unwritable(self.metrics_path, error) from error
 
     def curve(self, name: str) -> list[list[float]]:
         """[stage, step, value] of every line of the log that has the number `name`."""
-        lines = [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        lines = [json.loads(line) for line in self.lines]
         return [[line["stage"], line["step"], line[name]] for line in lines if name in line]
 
-    def _cut_log(self) -> None:
-        """End the log where the run is: lines after the checkpoint will be written again."""
+    def _logged(self, size: int) -> list[str]:
+        """The lines that an earlier version's checkpoint, which had no log of its own, left in `size` bytes of file."""
         try:
-            with open(self.metrics_path, "ab") as file:  # made here if no line was logged yet
-                if file.tell() < self.state.metrics_bytes:
-                    raise RmtlibError(
-                        f"{self.metrics_path}: lines that the checkpoint counts on are missing; delete {self.folder} "
-                        "to train this run from the start"
-                    )
-                file.truncate(self.state.metrics_bytes)
-        except OSError as error:
-            raise unwritable(self.metrics_path, error) from error
+            content = self.metrics_path.read_bytes()[:size]
+        except OSError:
+            content = b""
+        lines = content.decode(errors="replace").splitlines(keepends=True)
+        whole = list(takewhile(_is_line, lines))
+        if lost := size - len("".join(whole)):
+            self.state.notes.append(f"{lost} bytes of the log were lost before {self.where()}; the curves lack them")
+        return whole
 
     # The checkpoint.
 
     def save(self) -> None:
         """Write the checkpoint; the previous one stays in force until this one is whole."""
-        self.state.metrics_bytes = self.metrics_path.stat().st_size
         tensors = {f"model.{name}": x for name, x in trained_state(self.model).items()}
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= {f"extra.{name}": x for name, x in self.source.tensors().items()}
         tensors |= optimizer_tensors(self.optimizer, self.names)
+        tensors["log"] = torch.tensor(list("".join(self.lines).encode()), dtype=torch.uint8)
         state: dict[str, Any] = asdict(self.state)
         if self.state.best_score == -math.inf:  # JSON has no infinity
             state["best_score"] = None
@@ -239,13 +241,15 @@ class Trainer:
         self.saved = time.monotonic()
 
     def restore(self) -> None:
-        """Continue from the folder's checkpoint, or begin an empty log if it has none."""
+        """Continue from the folder's checkpoint if it has one; the log file then holds what is known to it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = self.peers.agree(load_checkpoint(self.folder) if self.peers.first else None)
-        if checkpoint is None:
-            self._cut_log()
-            return
-        tensors, state = checkpoint
+        if checkpoint:
+            self._restore(*checkpoint)
+        write_atomically(self.metrics_path, "".join(self.lines).encode(), durable=False)
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        logged = state.pop("metrics_bytes", 0)
         if set(state) != (known := {field.name for field in fields(TrainState)}):
             wrong = ", ".join(sorted(known ^ set(state)))
             raise damaged(self.folder, f"its state lacks or adds {wrong}: other code wrote it, or it was changed")
@@ -263,7 +267,8 @@ class Trainer:
             self.source.restore(extra, self.model, self.state.stage, self.state.step)
         except (TypeError, ValueError) as error:
             raise damaged(self.folder, "its stored states are those of another model") from error
-        self._cut_log()
+        log = tensors.get("log")
+        self.lines = self._logged(logged) if log is None else bytes(log.tolist()).decode().splitlines(keepends=True)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -286,6 +291,14 @@ def _frozen(model: nn.Module) -> set[str]:
 def autocast(device: torch.device, precision: str) -> Any:
     """bf16 autocast if asked for, else nothing."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _is_line(text: str) -> bool:
+    """Whether it is a whole line of the log."""
+    try:
+        return text.endswith("\n") and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -135,6 +135,7 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
         tokens=tokens,
         precision=config.precision,
         notes=trainer.state.notes,
+        micro_batch=trainer.state.micro_batch,
     )
 
 

@@ -90,15 +90,15 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         tokens=tokens,
         precision=config.precision,
         notes=trainer.state.notes,
+        micro_batch=trainer.state.micro_batch,
     )
 
 
 def _fixed_sets(params: Params, tasks: list[PairTask]) -> list[FixedSet]:
-    """The files of all stages, made if they are not in the cache."""
+    """The sets of all stages, made if they are not in the cache."""
     files, count, seed = [], params.train_samples, params.train.seed
     assert count is not None
     for stage, task in zip(params.train.stages, tasks, strict=True):
-        name = f"{task.task}-k{task.key_size}-v{task.value_size}-n{stage.segments}-{count}-s{seed}.npy"
-        path = cache_folder() / "associative" / name
-        files.append(FixedSet.make(path, task, stage.segments, count, seed, "train"))
+        name = f"{task.task}-k{task.key_size}-v{task.value_size}-n{stage.segments}-{count}-s{seed}"
+        files.append(FixedSet.make(cache_folder() / "associative" / name, task, stage.segments, count, seed, "train"))
     return files

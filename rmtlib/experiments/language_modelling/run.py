@@ -119,4 +119,5 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
         tokens=trainer.state.tokens + result.tokens,
         precision=config.precision,
         notes=trainer.state.notes,
+        micro_batch=trainer.state.micro_batch,
     )

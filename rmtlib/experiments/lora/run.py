@@ -14,16 +14,16 @@ from rmtlib.evaluation.windows import WindowLikelihood, window_likelihood
 from rmtlib.experiments.lora.averages import derived
 from rmtlib.experiments.lora.settings import Params, Reading, work
 from rmtlib.experiments.lora.source import TuningSource
-from rmtlib.files import write_atomically
 from rmtlib.models.armt import ARMT
 from rmtlib.models.backbones import load_backbone, load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.lora import add_lora, keep_frozen_maps_in_bf16, trained_parameters
 from rmtlib.models.rmt import RMT
+from rmtlib.runs.folder import KEPT
 from rmtlib.runs.pretrained import pretrained_decoder
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
-from rmtlib.runs.storage import read_json
+from rmtlib.runs.storage import read_sealed, write_sealed
 from rmtlib.runs.training import default_device, train
 from rmtlib.seeds import torch_seed
 from rmtlib.settings import to_params
@@ -41,7 +41,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     folder.progress("preparing data", 0, 1)
     texts = open_texts(params)
     model = build_model(params, decoder).to(device)
-    parameters, notes = sum(p.numel() for p in model.parameters()), []
+    parameters, notes, micro_batch = sum(p.numel() for p in model.parameters()), [], None
     trained = trained_parameters(model) if params.tuning else 0
     if params.tuning is not None and params.tuning.train.precision == "bf16":
         keep_frozen_maps_in_bf16(model)
@@ -53,6 +53,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
             "validation": [[step, -score] for _, step, score in tuned.curve("validation")],
         }
         validation, tokens, notes = min(x for _, x in curves["validation"]), tuned.state.tokens, tuned.state.notes
+        micro_batch = tuned.state.micro_batch
     readings, read = read_texts(model.eval(), params, texts, folder, parts, device)
     return Result(
         metrics={
@@ -68,6 +69,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         tokens=tokens + read,
         precision=params.precision,
         notes=notes,
+        micro_batch=micro_batch,
     )
 
 
@@ -174,10 +176,8 @@ def read_texts(
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """What a record says of every reading, and the tokens read. Finished ones are kept in readings.json."""
     path, weights = folder.path / "readings.json", _fingerprint(model, params)
-    done: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        kept = read_json(path, dict, "delete it, and the texts are read anew")
-        done = kept["readings"] if kept.get("weights") == weights else {}
+    kept = read_sealed(path, KEPT[path.name])
+    done: dict[str, dict[str, Any]] = kept["readings"] if kept.get("weights") == weights else {}
     first, read = len(parts) - len(params.readings), 0
     for i, reading in enumerate(params.readings):
         stream = texts[reading.text].splits[reading.split].head(reading.tokens)
@@ -204,7 +204,7 @@ def read_texts(
                 progress=progress,
             )
         done[reading.name] = summarise(found, reading, texts[reading.text].size(reading.split, reading.tokens))
-        write_atomically(path, json.dumps({"weights": weights, "readings": done}).encode())
+        write_sealed(path, {"weights": weights, "readings": done})
     return {reading.name: done[reading.name] for reading in params.readings}, read
 
 

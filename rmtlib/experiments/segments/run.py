@@ -159,6 +159,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         tokens=trainer.state.tokens + found.read,
         precision=config.precision,
         notes=trainer.state.notes,
+        micro_batch=trainer.state.micro_batch,
     )
 
 
