@@ -170,3 +170,9 @@ with devices.together(RunFolder({str(tmp_path)!r}), "no.such:Artifact", 2):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: process 1 of 2 ended with status 2"
+
+
+def test_one_process_needs_no_torch_to_be_a_worker() -> None:
+    """Not every artifact trains with it, and importing it takes seconds."""
+    code = "import sys, rmtlib.runs.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -21,8 +21,7 @@ from pathlib import Path
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.artifact import load_artifact
 from rmtlib.runs.folder import RunFolder, read_config
-from rmtlib.runs.training import PeerDone
-from rmtlib.training.peers import Peers
+from rmtlib.training.peers import PeerDone, Peers
 
 WAIT = timedelta(days=2)
 """How long a process waits for the others, e.g. while the first one validates; one that died is seen at once."""

@@ -7,15 +7,12 @@ import torch
 from torch import nn
 
 from rmtlib.runs.progress import share
+from rmtlib.training.peers import PeerDone
 from rmtlib.training.sources import Source
 from rmtlib.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
-
-
-class PeerDone(Exception):
-    """The end of a process that took its part in training; no error."""
 
 
 def default_device() -> torch.device:

@@ -83,3 +83,7 @@ class Peers:
 
 
 ALONE = Peers()
+
+
+class PeerDone(Exception):
+    """The end of a process that took its part in training; no error."""
