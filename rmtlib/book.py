@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.registry import ARTIFACTS, all_artifacts
+from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
 from rmtlib.report import speed
+from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
     RESULTS,
@@ -28,6 +30,7 @@ from rmtlib.report.pages import (
 )
 from rmtlib.report.verdicts import rules_table, scoreboard
 from rmtlib.report.view import View
+from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 
@@ -59,6 +62,12 @@ def _verify(results: Path) -> None:
         raise RmtlibError(f"the book shows only what `rmtlib verify` accepts: {problems[0]}{more}")
 
 
+def _check(live: list[dict[str, Any]], runs: Path) -> None:
+    for record in live:
+        if why := check_record(record, get_artifact(record["artifact"]))[0]:
+            raise RmtlibError(f"the record of {slug(record)} in {runs}/ has impossible numbers ({why}): train it anew")
+
+
 def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, scale: str | None = None) -> None:
     """Write everything into `out`.
 
@@ -73,6 +82,7 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
     extra, views = out / "extra", []
     for name in ARTIFACTS:
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
+        _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)

@@ -32,14 +32,16 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
                 sync(file)
         os.replace(partial, path)
         if durable:
-            _sync_folder(path.parent)
-    except OSError as error:
+            sync_folder(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the names in a folder reach the disk: without it a power cut may take a renamed file back."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -7,6 +7,7 @@ is finished before its turn comes. BLOW is "SIGKILL" (killed) or "SIGTERM" (aske
 """
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -16,8 +17,9 @@ from typing import Any
 from rmtlib.runs import worker
 
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate")
-GROWTH = 2
-"""The first strikes come at each change, later ones after ever more of them: the log is one change a line."""
+ONLY_SHOWN = re.compile(r"/(progress\.json|metrics\.jsonl)[^/]*$")
+FIRST, GROWTH = 8, 1.5
+"""The first strikes come at each change, later ones after ever more of them."""
 
 
 def strike_at(change: int, blow: signal.Signals, disk: str) -> None:
@@ -25,7 +27,7 @@ def strike_at(change: int, blow: signal.Signals, disk: str) -> None:
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         nonlocal count
-        if event not in CHANGES or not str(given[0]).startswith(disk) or str(given[0]).endswith("progress.json"):
+        if event not in CHANGES or not str(given[0]).startswith(disk) or ONLY_SHOWN.search(str(given[0])):
             return
         if event == "open" and not given[2] & (os.O_WRONLY | os.O_RDWR):
             return
@@ -51,14 +53,15 @@ def work(change: int, reference: str, folder: str, blow: signal.Signals, disk: s
 
 
 def main(reference: str, folder: str, blow: str, disk: str) -> None:
-    import_module(reference.split(".artifact:")[0] + ".run")  # and torch: once, before the forks
+    for module in (reference.split(".artifact:")[0] + ".run", "torch._dynamo"):  # once, not in every fork
+        import_module(module)
     change, status = 1, -1
     while status != 0:
         status = work(change, reference, folder, signal.Signals[blow], disk)
         print(status, flush=True)
         if status in (1, 2):
             return
-        change = change + 1 if change < 6 else change * GROWTH
+        change = change + 1 if change < FIRST else int(change * GROWTH)
 
 
 if __name__ == "__main__":

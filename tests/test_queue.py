@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fake_artifact import STEPS, Fake
 
+from rmtlib.cli import main
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.runs.artifact import select
@@ -126,6 +127,13 @@ def test_a_signal_stops_it_with_status_75_and_it_says_what_is_left(number):
     assert f"stopped by {number.name}" in err
     assert queue([Fake()], "small", quiet=True).error is None
     assert len(load_record(run_folder(of("qa1", 0)) / "record.json")["metrics"]["began_at"]) == 2
+
+
+def test_a_signal_while_it_prepares_stops_it_too(monkeypatch, capsys):
+    """As when data are being fetched."""
+    monkeypatch.setattr(Fake, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    assert main(["queue", "fake", "--scale", "small"]) == 75
+    assert "interrupted; the same command continues" in capsys.readouterr().err and not Path("runs").exists()
 
 
 def test_the_time_budget_ends_it_the_same_way():

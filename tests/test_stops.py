@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,29 @@ def test_a_stop_before_the_first_step_loses_nothing(
     monkeypatch.delenv("STOP_AT_ONCE")
     stopped, whole = run(stopping, configs, quiet=True)[0], run(stopping, configs, runs_dir="whole", quiet=True)[0]
     assert stopped["metrics"] == whole["metrics"] and stopped["curves"] == whole["curves"]
+
+
+class ObstinateEnwik8(Enwik8):
+    """Takes every exception in its preparation for a failed attempt."""
+
+    def execute(self, config: RunConfig, folder: Any) -> Result:
+        for _ in range(1000):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+            except Exception:
+                continue
+        return super().execute(config, folder)
+
+
+def test_no_fallback_in_the_preparation_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal is no mirror that fails, for which another one or a simulator could stand in."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    (config,) = select(ObstinateEnwik8(), "smoke", 1, "rmt-5-bptt-1-seg128")
+    with pytest.raises(Stopped):
+        run(ObstinateEnwik8(), [config], runs_dir=tmp_path, quiet=True)
+    (log,) = [path.read_text() for path in tmp_path.rglob("worker.log")]
+    assert log.splitlines()[-1] == "stopped: stopped while it prepared its data"
 
 
 @pytest.mark.parametrize("blow", ["SIGKILL", "SIGTERM"])

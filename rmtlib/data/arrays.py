@@ -10,7 +10,7 @@ import numpy as np
 
 from rmtlib.data.sources import file_hash
 from rmtlib.errors import RmtlibError
-from rmtlib.files import unwritable
+from rmtlib.files import sync, sync_folder, unwritable, write_atomically
 
 SUMS = "sha256.json"
 
@@ -44,8 +44,9 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
         for name, array in arrays.items():
             _save(partial / f"{name}.npy", array)
         sums = {name: file_hash(partial / f"{name}.npy") for name in arrays}
-        (partial / SUMS).write_text(json.dumps(sums))
+        write_atomically(partial / SUMS, json.dumps(sums).encode())
         partial.rename(home)
+        sync_folder(home.parent)
     except OSError as error:
         if not home.exists():
             raise unwritable(home, error, "set RMTLIB_CACHE to a folder that you can write to") from error
@@ -56,3 +57,4 @@ def _write(home: Path, arrays: dict[str, np.ndarray]) -> None:
 def _save(path: Path, array: np.ndarray) -> None:
     with open(path, "w+b") as file:  # into a file open for writing alone numpy writes itself, and hides why it failed
         np.save(file, array)
+        sync(file)

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError
 from rmtlib.files import is_full, sync
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next mirror quickly
@@ -124,7 +123,7 @@ class Url:
                     raise MirrorError(_unreachable[host]) from error
                 if attempt == 3:
                     raise MirrorError(f"connection lost at {now:,} bytes ({reason})") from error
-            except (MirrorError, RmtlibError):
+            except MirrorError:
                 raise
             except Exception as error:  # of urllib, http.client and the codecs of names: there are many
                 raise MirrorError(f"malformed answer ({first_line(error)})") from error
@@ -223,8 +222,6 @@ class Hub:
                     self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
                 )
             )
-        except RmtlibError:
-            raise
         except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
             if is_full(error):
                 raise

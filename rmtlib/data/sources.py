@@ -188,7 +188,7 @@ def _extract(source: Source, member: Member, path: Path) -> tuple[Path, dict[str
         try:
             with open(target, "wb") as file, _open_member(path, member.path) as stream:
                 shutil.copyfileobj(cast(IO[bytes], _AtMost(stream, source.bytes)), file, 1 << 20)
-        except (MirrorError, RmtlibError):
+        except MirrorError:
             raise
         except Exception as error:  # of tarfile, zipfile and three decompressors, on any damage and by design
             if isinstance(error, OSError) and error.errno is not None:  # the disk's

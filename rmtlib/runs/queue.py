@@ -147,7 +147,7 @@ def queue(
         jobs: runs at once at most (None: one a core, at most `MOST_AT_ONCE`), as far as their memory allows.
 
     Raises:
-        Stopped: by a signal before the first run was started.
+        KeyboardInterrupt: by a signal before the first run was started.
         RmtlibError: an unknown scale, a damaged published record.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -240,7 +240,7 @@ def _stopped_at_once() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise Stopped(f"stopped by {signal.Signals(number).name} before a run was started; call the same command again")
+        raise KeyboardInterrupt  # which nobody takes for a failure of what they are trying
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

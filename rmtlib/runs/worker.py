@@ -38,7 +38,7 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
         folder.request_stop()
         if folder.preparing:  # files are written whole or not at all, so that here is as good as anywhere
             folder.preparing = False  # and once only: not in the midst of the clearing up
-            raise Stopped("stopped while it prepared its data")
+            raise KeyboardInterrupt  # which nobody takes for a failure of what they are trying
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
     for asking in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -53,6 +53,9 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
     except Stopped:
         outcome = "stopped"
         raise
+    except KeyboardInterrupt:
+        outcome = "stopped"
+        raise Stopped("stopped while it prepared its data") from None
     finally:
         slices[-1].update(
             ended=outcome,
@@ -105,7 +108,7 @@ def main(path: str, reference: str, parent: int | None, devices: int = 1) -> int
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         work(path, reference, parent, devices)
-    except Stopped as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         return 75
     except RmtlibError as error:
