@@ -10,6 +10,7 @@ The API that is used: ray.init, ray.remote, ray.wait, ray.get, ray.cancel, ray.c
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -130,8 +131,8 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
     """A Ray cluster to which runs are sent while this context is open.
 
     Args:
-        address: of the cluster: "auto" for the one that this machine belongs to, "host:port", or None for a Ray of this
-            machine alone, which ends with the command.
+        address: of the cluster: "auto" for the one that this machine belongs to, "host:port", or None for what RAY_ADDRESS
+            says, else a Ray of this machine alone, which ends with the command.
 
     Raises:
         RmtlibError: Ray is not installed.
@@ -141,7 +142,7 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if find_spec("ray") is None:
             raise RmtlibError("--executor ray needs Ray, which is not installed: pip install 'rmtlib[cluster]'")
-        self.address = address
+        self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self.gpus = int(configs[0].scale in ("gpu", "paper"))
         planned = plan(artifact, list(configs))["runs"]
         self.memory_bytes = {run["run_id"]: int(run["memory_bytes"]) for run in planned}
@@ -153,10 +154,10 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         environment = {"env_vars": passed | {"PYTHONPATH": package_path()}}
         try:
-            ray.init(self.address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+            ray.init(self.address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RmtlibError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
+            raise RmtlibError(f"no Ray cluster at {self.address}: {first}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
