@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from fake_artifact import Fake
+from fake_artifact import STEPS, Fake
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError, Stopped
@@ -153,10 +153,10 @@ def test_empty_options_mean_the_defaults(rmtlib, monkeypatch):
 
 def test_trials_are_a_scale_of_their_own(rmtlib, monkeypatch):
     assert "fake has no trials: use one of smoke, small" in rmtlib("plan", "fake", "--scale", "pilot")[2]
-    params = {"steps": 5, "sizes": [1]}
+    params = {"steps": STEPS, "sizes": [1]}
     trials = [
         Trial("short", "as before", RunConfig("fake", "qa1", PILOT, 100, params)),
-        Trial("longer", "does it help?", RunConfig("fake", "qa1", PILOT, 100, params | {"steps": 6})),
+        Trial("longer", "does it help?", RunConfig("fake", "qa1", PILOT, 100, params | {"steps": STEPS + 1})),
         Trial("other", "another row", RunConfig("fake", "base", PILOT, 101, params)),
     ]
     monkeypatch.setattr(Fake, "trials", tuple(trials))
