@@ -182,7 +182,7 @@ def test_runs_are_packed_as_far_as_their_memory_allows():
 
 def test_memory_bounds_how_many_run_at_once(monkeypatch):
     monkeypatch.setenv("FAKE_ORDERS", "brief")
-    monkeypatch.setattr("rmtlib.runs.queue._free_memory", lambda: 1.5 * 2**20)  # a run takes 2**20
+    monkeypatch.setattr("rmtlib.runs.queue._memory", lambda: 1.5 * 2**20)  # a run takes 2**20
     queue([Fake()], "small", 1, jobs=3, quiet=True)
     records = [load_record(run_folder(of(row, 0)) / "record.json") for row in ("qa1", "qa2", "base")]
     times = sorted(record["metrics"]["times"] for record in records)

@@ -44,7 +44,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    for _ in range(3):
+    for _ in range(2):
         nodes = Cluster()
         try:
             nodes.add_node(**small, include_dashboard=False)

@@ -31,11 +31,11 @@ from rmtlib.runs.plan import plan, run_state
 from rmtlib.runs.progress import duration, makespan
 from rmtlib.runs.records import find_records
 from rmtlib.runs.scheduler import POLL, Room, Scheduler, claim, listening, prepare, raise_unfinished
-from rmtlib.runs.spec import RunConfig
+from rmtlib.runs.spec import PILOT, RunConfig
 from rmtlib.runs.storage import Lock, is_locked
 
 MEMORY_SHARE = 0.9
-"""The part of the memory that is free at the start that the runs may take together."""
+"""The part of the machine's memory, or of what is free on the GPU at the start, that the runs may take together."""
 GPU_PROCESS_BYTES = 2**30
 """What every process takes of a GPU's memory beside its tensors: CUDA's context and what its allocator keeps."""
 MOST_AT_ONCE = 4
@@ -116,8 +116,8 @@ def missing(
     worth: list[tuple[tuple[Any, ...], Entry]] = []
     done = 0
     for place, artifact in enumerate(artifacts):
-        first = set(artifact.default_rows(scale))
         configs = select(artifact, scale, seeds, "all", prepare=True)
+        first = {config.row for config in configs} if scale == PILOT else set(artifact.default_rows(scale))
         planned = plan(artifact, configs, runs_dir=runs_dir, results_dir=results_dir)["runs"]
         published = {record["run_id"] for record in find_records(artifact.name, scale=scale, where=(results_dir,))}
         for index, (config, run) in enumerate(zip(configs, planned, strict=True)):
@@ -154,7 +154,7 @@ def queue(
     display = make_display(quiet)
     with _stopped_at_once():
         entries, before = missing(artifacts, scale, seeds, runs_dir=runs_dir, results_dir=results_dir)
-        room = Room(jobs or min(MOST_AT_ONCE, provenance.cores()), MEMORY_SHARE * _free_memory() if entries else math.inf)
+        room = Room(jobs or min(MOST_AT_ONCE, provenance.cores()), MEMORY_SHARE * _memory() if entries else math.inf)
     todo = [QueuedJob.of(entry, Path(runs_dir)) for entry in entries]
     names = ", ".join(artifact.name for artifact in artifacts)
     display.line(f"queue of {names}: {len(entries)} runs to train, {before} done already; at most {room.jobs} at once")
@@ -254,8 +254,8 @@ def _process_bytes() -> int:
     return GPU_PROCESS_BYTES if provenance.has_gpu() else 0
 
 
-def _free_memory() -> float:
-    """Bytes that are free now, of the GPU if there is one; asked in another process, as asking takes memory itself."""
+def _memory() -> float:
+    """Bytes that are free on the GPU, asked in another process, as asking takes memory itself; without one all there are."""
     if not provenance.has_gpu():
         return float(provenance.memory_bytes())
     ask = "import torch; print(torch.cuda.mem_get_info()[0])"
