@@ -1,8 +1,8 @@
-"""The command `rmtlib`: run, plan, rehearse, status, publish, verify, claims, data, notebook.
+"""The command `rmtlib`: run, queue, plan, rehearse, status, publish, verify, claims, data, notebook.
 
-Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint (the same command
-continues). Results go to standard output (as JSON with --json), progress to standard error. An option given
-as "" means its default, so that a Makefile can pass its variables as they are.
+Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint by a signal or the time
+budget (the same command continues). Results go to standard output (as JSON with --json), progress to standard error.
+An option given as "" means its default, so that a Makefile can pass its variables as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rmtlib import __version__
+from rmtlib import __version__, cli_cluster
 from rmtlib.errors import RmtlibError, Stopped
 
 if TYPE_CHECKING:
@@ -74,18 +74,34 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--tasks", metavar="NAMES", help="comma list of tasks, e.g. qa1,qa2")
 
+    def add_budget(command: Any) -> None:
+        command.add_argument(
+            "--time-budget",
+            metavar="SECONDS",
+            type=_seconds,
+            help="stop with checkpoints after so long; the same command continues",
+        )
+
     command = add("run", _run, "train what runs/ does not hold yet, and show what the results say")
     add_selection(command)
     command.add_argument(
         "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
     )
-    command.add_argument(
-        "--time-budget",
-        metavar="SECONDS",
-        type=_seconds,
-        help="stop with checkpoints after so long; the same command continues",
-    )
+    add_budget(command)
+    command.add_argument("--devices", metavar="N", type=_whole, help="GPUs, or processes, that train each run together")
+    command.add_argument("--executor", choices=("ray", "slurm"), help="train them on a cluster; see book/running.md")
+    command.add_argument("--address", metavar="HOST:PORT", help="Ray's, or auto (default: a Ray of this machine alone)")
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
+    command = add(
+        "queue", cli_cluster.queue, "train the missing runs of several artifacts, most worth first; see book/running.md"
+    )
+    command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="table or figure, e.g. figure-5")
+    command.add_argument("--scale", metavar="S", help="as for run, for all of them")
+    command.add_argument("--seeds", metavar="N", type=_whole, help="seeds 0 to N-1 (default: the artifact's)")
+    command.add_argument(
+        "--jobs", metavar="N", type=_whole, help="runs at once at most, as far as their memory allows (default: 4)"
+    )
+    add_budget(command)
     command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
@@ -117,15 +133,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _worker_parser() -> argparse.ArgumentParser:
-    """Of the processes that `rmtlib run` starts; not for users, so not in --help."""
-    parser = _Parser(prog="rmtlib worker")
-    parser.add_argument("folder")
-    parser.add_argument("--artifact", required=True)
-    parser.add_argument("--parent", type=int)
-    return parser
-
-
 def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
     """The artifact, and the runs of it that the options mean."""
     from rmtlib.experiments.registry import get_artifact
@@ -148,7 +155,11 @@ def _run(options: argparse.Namespace) -> int:
     artifact, configs = _selected(options, prepare=True)
     if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
-    records = run(artifact, configs, jobs=options.jobs, time_budget=options.time_budget, fresh=options.fresh)
+    if options.executor == "slurm":
+        return cli_cluster.write_slurm(artifact, configs, options)
+    executor = cli_cluster.executor(artifact, configs, options)
+    limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
+    records = run(artifact, configs, **limits, executor=executor, devices=options.devices or 1)
     summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
@@ -412,11 +423,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's); the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["worker"]:
-            from rmtlib.runs import worker
-
-            given = _worker_parser().parse_args(arguments[1:])
-            return worker.main(given.folder, given.artifact, given.parent)
+        if arguments and arguments[0] in cli_cluster.INNER:
+            return cli_cluster.inner(_Parser(prog=f"rmtlib {arguments[0]}"), arguments)
         options = _parser().parse_args(arguments)
         status: int = options.action(options)
         sys.stdout.flush()

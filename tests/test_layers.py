@@ -9,7 +9,13 @@ from rmtlib.experiments.registry import ARTIFACTS
 
 PACKAGE = Path(__file__).parent.parent / "rmtlib"
 LAYERS = ("data", "models", "training", "evaluation", "runs", "report", "experiments")
-ABOVE = {"rmtlib.cli", "rmtlib.book", "rmtlib.notebooks", "rmtlib"}  # commands, and the list of public names
+ABOVE = {
+    "rmtlib.cli",
+    "rmtlib.cli_cluster",
+    "rmtlib.book",
+    "rmtlib.notebooks",
+    "rmtlib",
+}  # commands, and the list of public names
 
 
 def modules() -> dict[str, Path]:

@@ -28,6 +28,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import finite, read_json, read_sealed, to_jsonable, write_json
+from rmtlib.training.peers import ALONE
 
 PROGRESS_EVERY = 0.5
 """Seconds between two writes of progress.json."""
@@ -62,12 +63,14 @@ class RunFolder:
 
     In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
+    `peers` are the processes that train the run together (see `runs.devices`).
 
     `preparing` is true until `should_stop` is asked for the first time: there is nothing yet to write a checkpoint of.
     """
 
     def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
         self.path = Path(path)
+        self.peers = ALONE
         self.path.mkdir(parents=True, exist_ok=True)
         self._parent = parent
         self._stop = False

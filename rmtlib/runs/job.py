@@ -10,6 +10,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 from rmtlib.files import unwritable
 from rmtlib.runs import provenance
@@ -22,14 +24,45 @@ from rmtlib.runs.storage import Lock
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
+def package_path() -> str:
+    """The PYTHONPATH with which another process finds this package, and what this one finds beside it."""
+    return os.pathsep.join([str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def start_worker(folder: Path, artifact: str, lock: Lock, devices: int = 1) -> subprocess.Popen[bytes]:
+    """Start the process that trains the run in `folder`; it holds the lock as well, and ends with this process."""
+    environment = ENVIRONMENT | os.environ | {"PYTHONPATH": package_path(), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(folder)]
+    command += ["--artifact", artifact, "--parent", str(os.getpid()), "--devices", str(devices)]
+    log = folder / "worker.log"
+    try:
+        with open(log, "ab") as file:
+            # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                pass_fds=(lock.fd,),
+                process_group=0,
+            )
+    except OSError as error:
+        raise unwritable(log, error) from error
+    lock.tell(process.pid)
+    return process
+
+
 @dataclass
 class Job:
     """One run of a command. `failure` says why it failed, in one line and with what to do."""
 
     config: RunConfig
     folder: Path
-    lock: Lock
+    lock: Lock | None  # None: whoever trains it takes it
     cost: Cost
+    artifact: str  # "module:class", by which another process finds the artifact's class
+    devices: int = 1  # processes that train it together
     process: subprocess.Popen[bytes] | None = None
     eta: Eta = field(init=False)
     started: float = 0.0
@@ -49,28 +82,10 @@ class Job:
         progress = self.eta.progress
         return progress is not None and progress["time"] >= self.started
 
-    def start(self, artifact: str) -> None:
-        """Start the worker, which finds the artifact's class by `artifact`, "module:class"."""
-        path = [str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(self.folder)]
-        command += ["--artifact", artifact, "--parent", str(os.getpid())]
-        log = self.folder / "worker.log"
-        try:
-            with open(log, "ab") as file:
-                # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    env=environment,
-                    pass_fds=(self.lock.fd,),
-                    process_group=0,
-                )
-        except OSError as error:
-            raise unwritable(log, error) from error
-        self.lock.tell(self.process.pid)
+    def start(self) -> None:
+        """Start the worker."""
+        assert self.lock is not None
+        self.process = start_worker(self.folder, self.artifact, self.lock, self.devices)
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 
@@ -118,3 +133,25 @@ class Job:
             name = f"signal {-status}"
         hint = ", often for lack of memory: --jobs 1 needs less" if status == -signal.SIGKILL else ""
         return f"its worker was ended by {name}{hint}{said} (whole log: {log})"
+
+
+class Executor(Protocol):
+    """Where runs are trained, other than in processes of this machine, while its context is open."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    @property
+    def places(self) -> int:
+        """How many runs there is room for."""
+        ...
+
+    def describe(self, runs_dir: Path) -> str:
+        """In a line: what it is, and where it keeps things."""
+        ...
+
+    def job(self, job: Job) -> Job:
+        """The same run, to be trained there; its lock is released, for whoever trains it to take."""
+        ...

@@ -12,11 +12,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,10 @@ from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.display import Display, Notebook, make_display
 from rmtlib.runs.folder import check_kept, read_config, read_notes, read_progress, read_slices, run_folder
-from rmtlib.runs.job import Job
+from rmtlib.runs.job import Executor, Job
 from rmtlib.runs.progress import describe, duration, fraction, time_left
 from rmtlib.runs.records import load_record
-from rmtlib.runs.spec import Cost, RunConfig
+from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import Lock, write_json
 
 POLL = 0.1
@@ -49,14 +51,18 @@ def run(
     time_budget: float | None = None,
     fresh: bool = False,
     quiet: bool = False,
+    executor: Executor | None = None,
+    devices: int = 1,
 ) -> list[dict[str, Any]]:
     """Train the runs that are not finished yet; the records of all, in the order of `configs`.
 
     Args:
-        jobs: runs at once (None: `default_jobs()`).
+        jobs: runs at once (None: `default_jobs()`, or as many as the executor has room for).
         time_budget: seconds for the whole call; what is not finished by then is stopped with a checkpoint.
         fresh: delete these runs first, finished or not.
         quiet: show no progress.
+        executor: where to train them (None: in processes of this machine).
+        devices: of this machine that train a run together (see `runs.devices`).
 
     Raises:
         Stopped: by a signal or the time budget; the same call continues.
@@ -75,25 +81,29 @@ def run(
         stack.callback(display.close)
         locks: dict[RunConfig, Lock] = {}
         for config in dict.fromkeys(configs):  # all locks first: nothing is deleted for a command that cannot run
-            claimed = _claim(config, run_folder(config, runs_dir), fresh, display, stack)
+            claimed = claim(config, run_folder(config, runs_dir), fresh, display, stack)
             if isinstance(claimed, Lock):
                 locks[config] = claimed
             else:
                 records[config.id] = claimed
         todo = [
-            _prepare(config, run_folder(config, runs_dir), lock, fresh, artifact.cost(config))
+            prepare(config, run_folder(config, runs_dir), lock, fresh, artifact, devices)
             for config, lock in locks.items()
         ]
         if todo:
-            jobs = min(jobs or default_jobs(), len(todo))
+            if executor:
+                stack.enter_context(executor)
+                display.line(executor.describe(Path(runs_dir)))
+                todo = [executor.job(job) for job in todo]
+            jobs = min(jobs or (executor.places if executor else max(1, default_jobs() // devices)), len(todo))
             _announce(display, todo, records, jobs, Path(runs_dir))
-            with _listening() as signals:
-                scheduler = Scheduler(reference(artifact), todo, jobs, deadline, display, signals, len(records))
+            with listening() as signals:
+                scheduler = Scheduler(todo, Room(jobs), deadline, display, signals, len(records), artifact.name)
                 try:
                     scheduler.run()
                 finally:
                     scheduler.kill()
-            _raise_unfinished(scheduler, fresh, time_budget)
+            raise_unfinished(scheduler, fresh, time_budget)
             records |= {job.config.id: load_record(job.folder / "record.json") for job in todo}
         elif configs:
             kept = Path(runs_dir) / configs[0].artifact
@@ -102,7 +112,7 @@ def run(
     return [records[config.id] for config in configs]
 
 
-def _claim(
+def claim(
     config: RunConfig, folder: Path, fresh: bool, display: Display, stack: contextlib.ExitStack
 ) -> Lock | dict[str, Any]:
     """The record of a finished run, or the lock on the folder of one to train."""
@@ -116,7 +126,7 @@ def _claim(
     return lock
 
 
-def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, cost: Cost) -> Job:
+def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: Artifact, devices: int = 1) -> Job:
     """The folder of a run to train, with its config and without damaged files."""
     if fresh:
         _empty(folder)
@@ -128,7 +138,7 @@ def _prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, cost: Cos
         write_json(folder / "config.json", config.to_json())
     for read in (read_slices, read_notes, check_kept):  # damaged ones are reported before anything starts
         read(folder)
-    return Job(config, folder, lock, cost)
+    return Job(config, folder, lock, artifact.cost(config), reference(artifact), devices)
 
 
 def _empty(folder: Path) -> None:
@@ -180,8 +190,8 @@ class SignalCounter:
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[SignalCounter]:
-    """Count SIGINT, SIGTERM and SIGHUP instead of dying of them (only the main thread may do so)."""
+def listening() -> Iterator[SignalCounter]:
+    """Count SIGINT, SIGTERM, SIGUSR1 and SIGHUP instead of dying of them (only the main thread may do so)."""
     signals = SignalCounter()
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -191,7 +201,7 @@ def _listening() -> Iterator[SignalCounter]:
         signals.count += 1
         signals.name = signal.Signals(number).name
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]  # USR1: a cluster's warning before it takes the machine
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's wish is kept
         numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, note) for number in numbers}
@@ -202,21 +212,37 @@ def _listening() -> Iterator[SignalCounter]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@dataclass(frozen=True)
+class Room:
+    """How many runs go on at once, and what memory they may take together (by `Cost.memory_bytes`)."""
+
+    jobs: int
+    memory_bytes: float = math.inf
+
+    def takes(self, running: Sequence[Job], job: Job) -> bool:
+        """Whether `job` fits beside those that are running; alone it always does."""
+        together = sum(other.cost.memory_bytes for other in running) + job.cost.memory_bytes
+        return not running or (len(running) < self.jobs and together <= self.memory_bytes)
+
+
 class Scheduler:
-    """The workers of one call of `run`, and the loop that starts, watches and stops them."""
+    """The workers of one command, and the loop that starts, watches and stops them.
+
+    `finished` counts the command's runs that were finished before, `name` is what progress calls the command.
+    """
 
     def __init__(
         self,
-        artifact: str,
-        todo: list[Job],
-        jobs: int,
+        todo: Sequence[Job],
+        room: Room,
         deadline: float | None,
         display: Display,
         signals: SignalCounter,
         finished: int,
+        name: str,
     ) -> None:
-        self.todo, self.jobs, self.deadline, self.display, self.signals = todo, jobs, deadline, display, signals
-        self.artifact, self.already = artifact, finished
+        self.todo, self.room, self.deadline, self.display, self.signals = todo, room, deadline, display, signals
+        self.already, self.name = finished, name
         self.waiting = list(todo)
         self.running: list[Job] = []
         self.speeds: list[float] = []
@@ -229,10 +255,10 @@ class Scheduler:
         shown = time.monotonic() - self.display.every + 1.0
         while self.running or (self.waiting and not self.stopping):
             self._stop_if_asked()
-            while self.waiting and len(self.running) < self.jobs and not self.stopping:
+            if starts := bool(self.waiting) and not self.stopping and self.room.takes(self.running, self.waiting[0]):
                 job = self.waiting.pop(0)
-                job.start(self.artifact)
-                self.running.append(job)
+                if self._start(job):
+                    self.running.append(job)
             for job in list(self.running):
                 if (status := job.status()) is not None:
                     self.running.remove(job)
@@ -240,8 +266,13 @@ class Scheduler:
             if time.monotonic() - shown >= self.display.every:
                 self._show()
                 shown = time.monotonic()
-            if self.running:
+            if self.running and not starts:
                 time.sleep(POLL)
+
+    def _start(self, job: Job) -> bool:
+        """Whether the job is at work now."""
+        job.start()
+        return True
 
     def _stop_if_asked(self) -> None:
         if not self.stopping:
@@ -263,7 +294,8 @@ class Scheduler:
                 job.send(signal.SIGKILL)
 
     def _ended(self, job: Job, status: int) -> None:
-        job.lock.release()
+        if job.lock:
+            job.lock.release()
         if status == 0 and (job.folder / "record.json").exists():
             job.finished = True
             self.speeds += [job.eta.whole / job.cost.flops] if job.eta.whole and job.cost.flops else []
@@ -290,12 +322,12 @@ class Scheduler:
             whole += job.cost.flops * part
         total = sum(job.cost.flops for job in self.todo)
         percent = f", {100 * whole / total:.0f} % of the work" if total else ""
-        left = time_left([job.eta for job in self.running], waiting, self.speeds, self.jobs, now)
+        left = time_left([job.eta for job in self.running], waiting, self.speeds, self.room.jobs, now)
         time_text = f"about {duration(left)} left" if left is not None else "measuring the time left"
         if self.stopping:
             time_text = "stopping"
         count = self.already + len(self.todo)
-        block.append(f"{self.todo[0].config.artifact}: {done} of {count} runs finished{percent}, {time_text}")
+        block.append(f"{self.name}: {done} of {count} runs finished{percent}, {time_text}")
         self.display.update(block)
 
     def kill(self) -> None:
@@ -307,7 +339,7 @@ class Scheduler:
             job.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _raise_unfinished(scheduler: Scheduler, fresh: bool, time_budget: float | None) -> None:
+def raise_unfinished(scheduler: Scheduler, fresh: bool, time_budget: float | None) -> None:
     """Raise what the user has to know if not all runs are finished."""
     todo = scheduler.todo
     failed = [job for job in todo if job.failure]

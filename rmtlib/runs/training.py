@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rmtlib.runs.progress import share
+from rmtlib.training.peers import PeerDone
 from rmtlib.training.sources import Source
 from rmtlib.training.trainer import Trainer
 
@@ -35,11 +36,15 @@ def train(
 
     Raises:
         Stopped: asked to stop; there is a checkpoint.
+        PeerDone: trained, in a process that only helped: the first one tests and writes the record.
     """
 
     def progress(label: str, step: int, steps: int, stage: int, part: float, **numbers: float) -> None:
         folder.progress(label, step, steps, done=share(work, stage, part), **numbers)
 
-    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, **options).fit()
+    trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, peers=folder.peers, **options)
+    trainer.fit()
+    if not folder.peers.first:
+        raise PeerDone
     model.eval()
     return trainer

@@ -16,6 +16,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import load_artifact
+from rmtlib.runs.devices import together
 from rmtlib.runs.folder import RunFolder, inputs_sha256, read_config, read_notes, read_progress, read_slices
 from rmtlib.runs.records import make_record, write_record
 from rmtlib.runs.storage import write_json
@@ -24,7 +25,7 @@ ORPHAN_SECONDS = 30.0
 """How long a worker without its command has for its checkpoint."""
 
 
-def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]:
+def work(path: str | Path, reference: str, parent: int | None, devices: int = 1) -> dict[str, Any]:
     """Train the run in folder `path` with the artifact `reference` ("module:class"); its record.
 
     Raises:
@@ -40,13 +41,14 @@ def work(path: str | Path, reference: str, parent: int | None) -> dict[str, Any]
             raise KeyboardInterrupt  # which nobody takes for a failure of what they are trying
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
-    for asking in (signal.SIGTERM, signal.SIGHUP):
+    for asking in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(asking, stop)
     config = read_config(folder.path)
     slices = _open_slice(folder)
     outcome = "failed"
     try:
-        result = load_artifact(reference).execute(config, folder)
+        with together(folder, reference, devices):
+            result = load_artifact(reference).execute(config, folder)
         outcome = "finished"
     except Stopped:
         outcome = "stopped"
@@ -100,12 +102,12 @@ def _end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)  # also what it has started itself
 
 
-def main(path: str, reference: str, parent: int | None) -> int:
+def main(path: str, reference: str, parent: int | None, devices: int = 1) -> int:
     """The worker process: exit status 0 finished, 75 stopped, 2 an error in one line, 1 a traceback."""
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
-        work(path, reference, parent)
+        work(path, reference, parent, devices)
     except (Stopped, KeyboardInterrupt) as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         return 75

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE, Segment, Tokens, cut
 from rmtlib.training.bptt import Read, backward, replayed_loss, window_loss
 from rmtlib.training.curriculum import TrainConfig, learning_rate
+from rmtlib.training.peers import ALONE, Peers
 from rmtlib.training.stream_config import StreamConfig
 
 
@@ -41,6 +43,7 @@ class Source(Protocol):
     """What the trainer asks. Stages are numbered from 0, steps from 0 in each stage, samples from 0 through all."""
 
     config: Any  # with seed, batch_size, precision, clip_norm, log_every
+    peers: Peers  # who shares a batch; the trainer's to set
     stages: int
     patience: float  # validations without a better score that are put up with; one more ends the stage
 
@@ -67,14 +70,16 @@ class Source(Protocol):
         ...
 
     def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
-        """Add the gradient, in passes of at most `micro_batch` samples; returns the mean loss (nats).
+        """Add this process's part of the gradient, in passes of at most `micro_batch` samples.
+
+        Returns its part of the mean loss (nats): the processes' parts add up to the batch's.
 
         May be called again for the same batch if memory ran out.
         """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold so that `restore` can continue."""
+        """What a checkpoint has to hold so that `restore` can continue; the same from every process."""
         ...
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
@@ -110,6 +115,7 @@ class CurriculumSource:
         self.segment_sizes = segment_sizes or [config.segment_size] * len(config.stages)
         self.stages, self.patience = len(config.stages), float(config.patience)
         self.optimizer: torch.optim.Optimizer | None = None
+        self.peers = ALONE
 
     def steps(self, stage: int) -> int:
         return self.config.stages[stage].steps
@@ -140,9 +146,10 @@ class CurriculumSource:
     def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
         """Gradient of the mean loss per label over the batch."""
         c, (samples, S) = self.config, batch.content
+        labels = sum(int(np.count_nonzero(s.labels[0 : len(s.labels)] != IGNORE)) for s in samples)
+        samples = samples[self.peers.mine(len(samples))]
         parts = [samples[i : i + micro_batch] for i in range(0, len(samples), micro_batch)]
         cuts: list[list[Segment]] = [list(cut([s.tokens for s in part], [s.labels for s in part], S)) for part in parts]
-        labels = sum(int((segment.labels_BS != IGNORE).sum()) for segments in cuts for segment in segments)
         total = 0.0
         for segments in cuts:
             here = [segment.to(_device(model)) for segment in segments]
@@ -170,7 +177,8 @@ class StreamSource:
         self.config, self.stream = config, stream
         self.epoch = train_segments(stream, config.batch_size, config.segment_size)
         self.recent: deque[Read] = deque(maxlen=config.bptt + 1 if config.replay != "none" else 0)
-        self.state: State | None = None  # before the next segment; None: the initial state
+        self.state: State | None = None  # of this process's columns before the next segment; None: the initial state
+        self.peers = ALONE
 
     def steps(self, stage: int) -> int:
         return self.config.steps
@@ -199,8 +207,9 @@ class StreamSource:
 
     def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
         """Gradient of the mean loss per token; moves on to the next state."""
-        B = self.config.batch_size
-        columns = [slice(first, min(first + micro_batch, B)) for first in range(0, B, micro_batch)]
+        mine = self.peers.mine(self.config.batch_size)
+        starts = range(mine.start, mine.stop, micro_batch)
+        columns = [slice(first, min(first + micro_batch, mine.stop)) for first in starts]
         passes = [self._pass(model, batch.content, part) for part in columns]
         self.state = join([state for _, state in passes])
         return sum(loss for loss, _ in passes)
@@ -210,15 +219,21 @@ class StreamSource:
         c, device = self.config, _device(model)
         if c.replay == "none":
             mine = [_columns(segment, columns, device) for segment in segments]
-            loss, mean, state = window_loss(model, mine, _state_of(self.state, columns), c.auxiliary)
+            loss, mean, state = window_loss(model, mine, self._state_of(self.state, columns), c.auxiliary)
         else:
             recent = [
-                Read(_columns(segment, columns, device), _state_of(state, columns)) for segment, state in self.recent
+                Read(_columns(segment, columns, device), self._state_of(state, columns))
+                for segment, state in self.recent
             ]
             loss, mean, state = replayed_loss(model, recent, c.replay, c.auxiliary)
         part = (columns.stop - columns.start) / c.batch_size
         (loss * part).backward()
         return mean.item() * part, detach(state)
+
+    def _state_of(self, state: State | None, columns: slice) -> State | None:
+        """The part of this process's state that belongs to some of its columns."""
+        first = self.peers.mine(self.config.batch_size).start
+        return None if state is None else select(state, slice(columns.start - first, columns.stop - first))
 
     def _segment(self, step: int) -> Segment:
         """The new segment of a step, a function of the config and the step alone."""
@@ -231,7 +246,15 @@ class StreamSource:
     def tensors(self) -> dict[str, Tensor]:
         """The states that the next step may start from: those stored for replay, then the newest."""
         states = [read.state for read in self.recent] + [self.state]
+        if self.peers.size > 1:
+            states = [self._of_all_columns(state) for state in states]
         return {f"{i}.{k}": x for i, state in enumerate(states) if state for k, x in state._asdict().items()}
+
+    def _of_all_columns(self, state: State | None) -> State | None:
+        """The state of the whole batch, on the CPU, from the processes' parts."""
+        if state is None:
+            return None
+        return join(self.peers.gather(type(state)(*(x.cpu() for x in state))))
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
         """Fill `recent` again: the segments from the stream, their states from the checkpoint.
@@ -243,12 +266,12 @@ class StreamSource:
             return
         newest = step - 1
         held = min(self.recent.maxlen or 0, newest % self.epoch + 1)
-        start = detach(model.initial_state(self.config.batch_size))
+        start, mine = detach(model.initial_state(self.config.batch_size)), self.peers.mine(self.config.batch_size)
         states: list[State | None] = []
         for i in range(held + 1):
             fields = {name.split(".", 1)[1]: x for name, x in tensors.items() if name.startswith(f"{i}.")}
             # A field that earlier code did not have yet stands as at the start.
-            states.append(start._replace(**fields) if fields else None)
+            states.append(select(start._replace(**fields), mine) if fields else None)
         *stored, self.state = states
         self.recent.extend(Read(self._segment(newest - held + 1 + i), state) for i, state in enumerate(stored))
 
@@ -259,7 +282,3 @@ def _device(model: nn.Module) -> torch.device:
 
 def _columns(segment: Segment, columns: slice, device: torch.device) -> Segment:
     return Segment(segment.input_ids_BS[columns], segment.labels_BS[columns], None).to(device)
-
-
-def _state_of(state: State | None, columns: slice) -> State | None:
-    return None if state is None else select(state, columns)

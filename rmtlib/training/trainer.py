@@ -22,6 +22,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.files import unwritable, write_atomically
 from rmtlib.seeds import torch_seed
 from rmtlib.training.checkpoint import damaged, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rmtlib.training.peers import ALONE, Peers
 from rmtlib.training.sources import Batch, Source
 
 SAVE_SECONDS = 60.0
@@ -57,6 +58,7 @@ class Trainer:
         should_stop: asked at every step boundary; True saves a checkpoint and raises `Stopped`.
         enough: a score at which a stage ends at once; or one for each stage.
         clip_value: clip every entry of the gradient at it instead of the gradient's norm.
+        peers: the processes that train this run together; the first one's `folder`, `validate` and `should_stop` count.
     """
 
     def __init__(
@@ -70,12 +72,13 @@ class Trainer:
         *,
         enough: float | Sequence[float] = math.inf,
         clip_value: float | None = None,
+        peers: Peers = ALONE,
     ):
         self.model, self.source, self.folder, self.validate = model, source, folder, validate
         self.progress, self.should_stop = progress, should_stop
         self.enough = [enough] * source.stages if isinstance(enough, int | float) else enough
         self.clip_value = clip_value
-        self.config = source.config
+        self.config, self.peers, source.peers = source.config, peers, peers
         self.device = next(model.parameters()).device
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.optimizer = source.new_optimizer(model)
@@ -102,7 +105,7 @@ class Trainer:
         source, state = self.source, self.state
         steps = [source.steps(i) for i in range(source.stages)]
         while state.step < steps[stage] and not self._ends_early():
-            if self.should_stop():
+            if self.peers.agree(self.should_stop()):
                 self.save()
                 raise Stopped(f"stopped in {self.where()} with a checkpoint in {self.folder}")
             first = state.step
@@ -114,7 +117,7 @@ class Trainer:
             done = sum(steps[:stage]) + state.step
             part = state.step / steps[stage]
             self.progress(source.label(stage), done, sum(steps), stage, part, loss=loss, tokens=state.tokens)
-            if time.monotonic() - self.saved >= SAVE_SECONDS:
+            if self.peers.agree(time.monotonic() - self.saved >= SAVE_SECONDS):
                 self.save()
 
     def _ends_early(self) -> bool:
@@ -129,7 +132,8 @@ class Trainer:
             group["lr"] = lr
         batch = source.next_batch(state.stage, state.step, state.samples)
         self.model.train()
-        loss = self._backward(batch)
+        loss = self.peers.total(self._backward(batch))
+        self.peers.add_gradients(self.model.parameters())
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
         norm = self._clip()
@@ -140,10 +144,11 @@ class Trainer:
         return loss, norm, lr
 
     def _backward(self, batch: Batch) -> float:
-        """The gradient and the loss; halves the micro-batch until it fits. Without dropout the result stays."""
+        """This process's gradient and loss; halves the micro-batch until it fits. Without dropout the result stays."""
+        part = (self.peers.rank,) if not self.peers.first else ()  # other samples, other masks
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(torch_seed(self.config.seed, "dropout", batch.index))
+            torch.manual_seed(torch_seed(self.config.seed, "dropout", batch.index, *part))
             try:
                 with autocast(self.device, self.config.precision):
                     return self.source.backward(self.model, batch, self.state.micro_batch)
@@ -172,7 +177,7 @@ class Trainer:
         state = self.state
         self.model.eval()
         with torch.no_grad(), autocast(self.device, self.config.precision):
-            score = self.validate(self.model, state.stage)
+            score = self.peers.agree(self.validate(self.model, state.stage) if self.peers.first else 0.0)
         self.log(validation=score)
         if score >= state.best_score:
             self.best = {name: x.detach().clone() for name, x in trained_state(self.model).items()}
@@ -233,13 +238,15 @@ class Trainer:
         state: dict[str, Any] = asdict(self.state)
         if self.state.best_score == -math.inf:  # JSON has no infinity
             state["best_score"] = None
-        save_checkpoint(self.folder, tensors, state)
+        if self.peers.first:
+            save_checkpoint(self.folder, tensors, state)
         self.saved = time.monotonic()
 
     def restore(self) -> None:
         """Continue from the folder's checkpoint if it has one; the log file then holds what is known to it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if checkpoint := load_checkpoint(self.folder):
+        checkpoint = self.peers.agree(load_checkpoint(self.folder) if self.peers.first else None)
+        if checkpoint:
             self._restore(*checkpoint)
         write_atomically(self.metrics_path, "".join(self.lines).encode(), durable=False)
 

@@ -1,0 +1,54 @@
+"""README, "Running for days": its commands are commands, and they do at smoke scale what is said of them."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rmtlib.cli import _parser, main
+
+
+def commands(root: Path, page: str) -> list[list[str]]:
+    """What stands behind `.venv/bin/rmtlib` in the section's code."""
+    section = re.search(r"^## Run(?:ning)? for days\n(.*?)^## ", (root / page).read_text(), re.S | re.M)
+    assert section
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", section[1], re.S | re.M))
+    lines = re.findall(r"(?:^|until )\.venv/bin/rmtlib ([^#;\n]*)", blocks, re.M)
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/running.md"])
+def test_the_commands_are_commands(root, page):
+    found = commands(root, page)
+    assert {"queue", "run"} == {words[0] for words in found} and len(found) >= 4
+    assert {"--devices", "--executor", "--time-budget"} <= {word for words in found for word in words}
+    for words in found:
+        _parser().parse_args(words)
+
+
+def test_the_slurm_command_at_smoke(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (words,) = [words for words in commands(root, "README.md") if "slurm" in words]
+    assert main([word if word != "medium" else "smoke" for word in words]) == 0
+    said = capsys.readouterr().out
+    script = next(Path("runs/memory-capacity").glob("slurm-smoke-*.sh"))
+    assert f"sbatch {script}" in said and "#SBATCH --time=240" in script.read_text()
+    assert len(list(Path("runs/memory-capacity").glob("*/config.json"))) == 4
+
+
+def test_the_queue_command_at_smoke(root, tmp_path, monkeypatch, capsys):
+    """It is out of time at once, which is a stop; CI lets it train."""
+    monkeypatch.chdir(tmp_path)
+    words = next(words for words in commands(root, "README.md") if words[0] == "queue")
+    changed = {"medium": "smoke", "28800": "0.01", "figure-5": "memory-capacity"}
+    assert main([changed.get(word, word) for word in words]) == 75
+    done = capsys.readouterr()
+    assert "20 left" in done.out.splitlines()[0] and done.out.splitlines()[1].startswith(
+        "left: memory-capacity armt-remember"
+    )
+    assert "time budget of 0.01 s used: 0 of 20 runs finished" in done.err
+
+
+def test_ci_trains_from_the_queue(root):
+    assert "rmtlib.cli queue memory-capacity --scale smoke" in (root / ".ci/run").read_text()
