@@ -224,22 +224,16 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    from rmtlib.runs.progress import duration, size
-    from rmtlib.runs.rehearsal import PASSED, add_to, rehearse
+    from rmtlib.runs.rehearsal import PASSED, add_to, as_table, rehearse
 
-    artifact, configs = _selected(options, prepare=True)
-    lines, table = [], [["row", "outcome", "weights", "took", "memory", "planned"]]
-    for line in rehearse(artifact, configs):
+    lines = []
+    for line in rehearse(*_selected(options, prepare=True)):
         lines.append(line)
-        took, memory = duration(line.get("wall_s", 0)), size(line.get("peak_memory", 0))
-        weights, planned = f"{line.get('parameters') or 0:,}", size(line.get("planned_memory", 0))
-        table.append([line["row"], line["outcome"], weights, took, memory, planned])
         print(f"{line['row']}: {line['outcome']}", file=sys.stderr)
-    _print_json(lines) if options.json else _print_table(table)
+    _print_json(lines) if options.json else _print_table(as_table(lines))
     if options.out:
         add_to(Path(options.out), options.artifact, lines)
-    failed = [line["row"] for line in lines if line["outcome"] not in PASSED]
-    if failed:
+    if failed := [line["row"] for line in lines if line["outcome"] not in PASSED]:
         raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
     return 0
 

@@ -23,6 +23,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, load_artifact, reference
 from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.progress import duration, size
 from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import read_json, write_json
 
@@ -163,6 +164,16 @@ def _execute(name: str, made: dict[str, Any], folder: str) -> dict[str, Any]:
         "parameters": result.metrics.get("parameters"),
         "precision": result.precision,
     }
+
+
+def as_table(lines: list[dict[str, Any]]) -> list[list[str]]:
+    """What was rehearsed, for people: a header, then a row of text for each line of `rehearse`."""
+    table = [["row", "outcome", "weights", "took", "memory", "planned"]]
+    for line in lines:
+        took, memory = duration(line.get("wall_s", 0)), size(line.get("peak_memory", 0))
+        weights, planned = f"{line.get('parameters') or 0:,}", size(line.get("planned_memory", 0))
+        table.append([line["row"], line["outcome"], weights, took, memory, planned])
+    return table
 
 
 def add_to(path: Path, artifact: str, lines: list[dict[str, Any]]) -> None:

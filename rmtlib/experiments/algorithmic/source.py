@@ -63,7 +63,7 @@ class TaskSource(CurriculumSource):
             return super().backward(model, batch, micro_batch)
         (samples, S), device = batch.content, next(model.parameters()).device
         labels = sum(int((sample.labels != IGNORE).sum()) for sample in samples)
-        total, states = 0.0, []
+        total, states = 0.0, list[Any]()
         for first in range(0, len(samples), micro_batch):
             part = samples[first : first + micro_batch]
             segments = [segment.to(device) for segment in cut([s.tokens for s in part], [s.labels for s in part], S)]
