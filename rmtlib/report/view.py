@@ -14,7 +14,7 @@ from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Html
-from rmtlib.report.verdicts import claims_table
+from rmtlib.report.verdicts import claims_list
 from rmtlib.runs.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class View:
         return judge(self.report.claims, self.results.records, self.report.arms)
 
     def claims(self) -> Html:
-        """Each claim with its verdict at every scale that was run, its rule and its numbers."""
-        return Html(claims_table(self).to_html())
+        """Each claim with its verdict, ours and the paper's effect in words, its rule and its numbers."""
+        return claims_list(self)
 
     def summary(self) -> list[str]:
         """A few lines: what the runs of this machine show (the published ones if there are none)."""
