@@ -18,10 +18,11 @@ TINY = 0.25  # of the effect that a rule was planned for: less is worth a word
 
 
 def most_telling(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict at the largest scale with an outcome; of two rules the newer, which comes first."""
+    """The verdict at the largest scale with an outcome, else with an effect, else with runs; of two rules the newer, which comes first."""
     telling = [verdict for verdict in verdicts if verdict.outcome not in NO_EVIDENCE]
+    measured = [verdict for verdict in verdicts if verdict.effects]
     some = [verdict for verdict in verdicts if verdict.outcome != "not run"]
-    return max(telling or some or verdicts, key=lambda verdict: SCALES.index(verdict.scale))
+    return max(telling or measured or some or verdicts, key=lambda verdict: SCALES.index(verdict.scale))
 
 
 def ours(view: View, verdict: Verdict) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INK = "#222222"
 GREY = "#555555"
 PAPER_GROUND = "#f6f6f6"  # of panels that show the paper's values
 RC: Any = {
@@ -25,7 +28,30 @@ RC: Any = {
     "axes.titleweight": "bold",
     "axes.grid": True,
     "grid.color": "#e4e4e4",
-    "figure.facecolor": "white",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.labelcolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+DARK = {  # colours of a drawing on white -> on the book's dark ground
+    INK: "#d5dbe1",
+    GREY: "#a8b0b8",
+    "#444444": "#c3cad1",
+    "#e4e4e4": "#363c44",
+    PAPER_GROUND: "#1d232a",
+    "#ffffff": "#121212",  # of hollow markers: the ground itself
+    "#0072b2": "#56a8ff",
+    "#d55e00": "#ff8a3d",
+    "#009e73": "#35c99a",
+    "#cc79a7": "#e79ac6",
+    "#e69f00": "#f5bd41",
+    "#8a6d1d": "#cfae55",
+    "#8b3a00": "#d98a55",
+    "#b8a800": "#d8ca3a",
 }
 
 
@@ -158,13 +184,27 @@ def grey_line(label: str, linestyle: Any) -> Any:
     return Line2D([], [], color=GREY, linewidth=1, linestyle=linestyle, label=label)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write the figure as PNG and SVG; returns the two paths. Equal figures give equal files."""
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG without a ground. Equal figures give equal text."""
     import matplotlib
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + ending) for ending in (".png", ".svg")]
-    figure.savefig(paths[0], dpi=200)
+    text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "rmtlib"}):
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """The same drawing in colours for a dark ground."""
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: DARK.get(found.group(), found.group()), svg)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as PNG on white, as SVG, and as SVG for a dark ground; returns the three paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, light, dark = (stem.with_name(stem.name + ending) for ending in (".png", ".svg", "-dark.svg"))
+    figure.savefig(png, dpi=200, facecolor="white")
+    svg = to_svg(figure)
+    light.write_text(svg, encoding="utf-8")
+    dark.write_text(darkened(svg), encoding="utf-8")
+    return [png, light, dark]

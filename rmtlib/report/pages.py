@@ -1,68 +1,131 @@
 """The generated parts of the book, from records; `rmtlib.book` writes them into files.
 
 Everything goes to book/_generated/: fragments that hand-written pages include, the executed notebooks, and in
-`extra/` what is copied into the book as it is (figures, tables as CSV, records as JSON).
+`extra/` what is copied into the book as it is (figures, tables as CSV, pages and JSON of records).
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
-from rmtlib.report.measurements import Measurement, Record, latest, slug
+from rmtlib.report.evidence import shut_gates
+from rmtlib.report.measurements import Record, latest
 from rmtlib.report.tables import Table, plural, settings_table
 from rmtlib.report.view import View
 from rmtlib.runs.artifact import Artifact
-from rmtlib.runs.progress import amount, duration, size
+from rmtlib.runs.progress import amount, duration
 
 ROOT = ".."  # of the book, as its artifacts/*.md see it
-RESULTS = """## The paper beside ours
+RECORDS = f"{ROOT}/records"
+RESULTS = """## Ours beside the paper
 
 {figure}
-{beside}
+{cautions}
 """
 DETAILS = """## Claims
 
 {claims}
 
-## Tables
+## Table
 
-Each seed (`s0`, `s1`, …) leads to the record of its run.
+{beside}
 
 {tables}
 
-## What was run, and what it takes
+{differences}
+## Run it, and go on
+
+{go_on}
 
 {scales}
 
 {trials}
 
-{differences}
-## Settings
-
 {settings}
 """
-"""What every artifact's page includes, before and after its own words on what came out."""
+"""What every artifact's page includes, before and after its own words on what was seen."""
+
+
+def fold(summary: str, content: str) -> str:
+    """Markup that is folded away until it is asked for; "" of nothing."""
+    return f'<details class="fold"><summary>{escape(summary)}</summary>\n{content}\n</details>\n' if content else ""
 
 
 def figure_fragment(view: View, folder: Path) -> str:
-    """The figure with its description, what to see in it, and where its data is; writes both into `folder`."""
-    name = view.artifact.name
-    _, svg = figures.save(view.draw(), folder / name)
+    """The figure with its description, what to see in it, and where its data is; writes both into `folder`.
+
+    Two drawings, of which the theme shows the one for its ground.
+    """
+    name, alt = view.artifact.name, escape(view.alt())
+    _, light, dark = figures.save(view.draw(), folder / name)
     (folder / f"{name}.csv").write_text(view.csv(), encoding="utf-8")
     caption = escape(view.report.caption(view.results))
+    images = "".join(
+        f'<img class="only-{theme}" src="{ROOT}/{folder.name}/{path.name}" alt="{alt}">'
+        for theme, path in (("light", light), ("dark", dark))
+    )
     return (
-        f'<figure class="plot"><img src="{ROOT}/{folder.name}/{svg.name}" alt="{escape(view.alt())}">\n'
+        f'<figure class="plot" tabindex="0">{images}\n'
         f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
         f'<a href="{ROOT}/{folder.name}/{name}.png">figure as PNG</a>, '
         f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</figcaption></figure>\n'
     )
+
+
+def cautions_fragment(view: View) -> str:
+    """What stands in the way of reading the results as the paper's, at each scale: models that counting beats."""
+    lines = [
+        f'<p class="caution">At {scale} scale {escape(why)}: what stands there is an order among models that have '
+        "learned little.</p>"
+        for scale in view.results.scales
+        for why in shut_gates(view, scale)
+    ]
+    return "\n".join(lines)
+
+
+def tables_fragment(view: View) -> str:
+    """The tables of each scale and the paper's own, each folded under what it shows."""
+    shown = [table for table in view.tables_of_scales() if table is not None]
+    return "\n".join(fold(_title(table), table.to_html(RECORDS)) for table in shown)
+
+
+def _title(table: Table) -> str:
+    """The first clause of a caption."""
+    return table.caption.partition(":")[0].partition(". ")[0].rstrip(".")
+
+
+def go_on_fragment(view: View, results: Path) -> str:
+    """The commands that make this page's runs again, and the next scale with what it takes."""
+    artifact, done = view.artifact, view.results.scales
+    lines = [f"make {artifact.name} SCALE={scale}" for scale in (done or ["small"])]
+    waiting = [scale for scale in artifact.scales if scale != "smoke" and not _complete(view, scale)]
+    text = f'<pre>{escape(chr(10).join(lines))}</pre>\n'
+    if waiting:
+        scale = waiting[0]
+        names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
+        cost = cost_of(artifact, view.results.records, scale, names, seeds, results)
+        text += (
+            f"<p>What to run next: <code>make {artifact.name} SCALE={scale}</code>, estimated to take {escape(cost)}. "
+            "Runs that are there already are not trained again.</p>\n"
+        )
+    return text
+
+
+def _complete(view: View, scale: str) -> bool:
+    """Whether a scale's default runs are all there."""
+    artifact = view.artifact
+    there = {(record["row"], record["seed"]) for record in view.results.at(scale)}
+    wanted = {
+        (row, artifact.config(row, scale, seed).seed)
+        for row in artifact.default_rows(scale)
+        for seed in range(artifact.default_seeds(scale))
+    }
+    return wanted <= there
 
 
 def scales_table(view: View, results: Path) -> Table:
@@ -120,76 +183,7 @@ def settings_fragment(view: View) -> str:
     rows = {name: params for name, params in rows.items() if set(params) == set(columns["small"])}  # no n-grams
     if len(rows) > 1:
         tables.append(settings_table("What differs between the small scale's default rows.", rows, differing=True))
-    return "\n\n".join(table.to_html() for table in tables) + "\n"
-
-
-def records_fragment(views: Iterable[View], folder: Path) -> str:
-    """A section for every record; writes the records into `folder` as JSON."""
-    parts = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for view in views:
-        parts.append(f"## {view.artifact.title}\n")
-        records = latest(view.results.records)
-        if not records:
-            parts.append("Not run.\n")
-        live = {record["run_id"] for record in view.results.live}
-        for record in records:
-            name = slug(record)
-            (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            status = "a run of this machine, not published" if record["run_id"] in live else "published"
-            measured = measured_table(view.report.measure(record))
-            parts.append(record_section(record, measured, status, f"{folder.name}/{name}.json"))
-    return "\n".join(parts)
-
-
-def measured_table(measurements: Iterable[Measurement]) -> Table:
-    """All that one record measured."""
-    rows = []
-    for m in measurements:
-        interval = "" if m.low is None else f"{m.low:.4f} to {m.high:.4f}"
-        x = "" if m.x is None else f"{m.x:g}"
-        rows.append((m.metric, x, str(m.segments or ""), f"{m.value:.4f}", interval, str(m.n or "")))
-    return Table("Measured", ("metric", "at", "segments", "value", "95 % interval", "n"), tuple(rows))
-
-
-def record_section(record: Record, measured: Table, status: str, raw: str) -> str:
-    """One record: what it measured, and all that says where that comes from."""
-    name = slug(record)
-    data = "; ".join(f"{d['name']} ({d.get('source', 'unknown')}, {str(d.get('sha256'))[:12]})" for d in record["data"])
-    git = record["git"]
-    changed = ", with uncommitted changes" if git["dirty"] else ""
-    facts = {
-        "status": status,
-        "finished": f"{record['finished']}, after {duration(record['wall_s'])} and {amount(record['tokens'])} tokens",
-        "machine": _machine(record["hardware"]),
-        "precision": record["precision"],
-        "peak memory": size(record["peak_memory_bytes"] or 0),
-        "code": f"commit {git['commit']}{changed}; modules {record['modules_sha256'][:12]}",
-        "packages": _inline(record["packages"]),
-        "data": data,
-        "notes": "; ".join(record["notes"]) or "none",
-    }
-    origin = Table("Where it comes from", ("", " "), tuple(facts.items()), prose=(" ",))
-    other = {key: value for key, value in record["metrics"].items() if key not in ("exact_match", "unit", "value")}
-    config = escape(json.dumps({"config": record["config"], "other metrics": other}, indent=1))
-    config = re.sub(r"\n\s*\n", "\n", config)
-    title = f"{record['row']}, {record['scale']} scale, seed {record['seed']}"
-    return (
-        f"({name.lower()})=\n### {title}: {record['run_id']}\n\n{measured.to_html()}\n{origin.to_html()}\n"
-        f'<p><a href="{raw}">The whole record as JSON</a></p>\n'
-        f'<details class="raw"><summary>Config and other metrics</summary>\n<pre>{config}</pre></details>\n'
-    )
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    parts = dict(hardware)
-    memory = parts.pop("memory_bytes", None)
-    parts |= {"memory": size(memory)} if memory else {}
-    return _inline({name: value for name, value in parts.items() if value is not None})
-
-
-def _inline(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+    return fold("Settings", "\n\n".join(table.to_html() for table in tables))
 
 
 def differences_fragment(notebook: Path) -> str:

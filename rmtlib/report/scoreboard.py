@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rmtlib.report.view import View
 
 OWN = "Questions of this project"
-KINDS = ("holds", "fails", "undecided", "described", "not run")
+KINDS = ("holds", "fails", "undecided", "described", "lacks runs")
 HEADINGS = ("Verdict", "Claim", "Paper", "Here", "Scale", "Page")
 
 
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     @property
     def kind(self) -> str:
         """The verdict as it is counted: too few runs are no runs."""
-        return "not run" if self.verdict.outcome in NO_EVIDENCE else self.verdict.outcome
+        return "lacks runs" if self.verdict.outcome in NO_EVIDENCE else self.verdict.outcome
 
 
 def paper_of(claim: Claim) -> str:
@@ -65,7 +65,7 @@ def _tally_row(paper: str, found: Sequence[Entry]) -> str:
     for kind in KINDS:
         of_kind = [entry.verdict.scale for entry in found if entry.kind == kind]
         scales = [f"{scale} {of_kind.count(scale)}" for scale in SCALES if scale in of_kind]
-        about = f" <small>{escape(', '.join(scales))}</small>" if kind != "not run" and of_kind else ""
+        about = f" <small>{escape(', '.join(scales))}</small>" if kind != "lacks runs" and of_kind else ""
         cells.append(f'<td class="count {kind.replace(" ", "-")}"><b>{len(of_kind)}</b>{about}</td>')
     return f'<tr><th scope="row">{escape(paper)}</th>{"".join(cells)}</tr>'
 
@@ -101,7 +101,7 @@ def _options(values: Iterable[str]) -> str:
 
 
 def _scale(entry: Entry) -> str:
-    return "none" if entry.kind == "not run" else entry.verdict.scale
+    return "none" if entry.kind == "lacks runs" else entry.verdict.scale
 
 
 def _row(entry: Entry) -> str:
@@ -124,7 +124,7 @@ def _row(entry: Entry) -> str:
         (f"{escape(claim.text)}<br><small>{escape(claim.source)}</small>", ""),
         (paper, ""),
         (f"{here}{notes}", ""),
-        (escape(_scale(entry)), f' data-sort="{SCALES.index(verdict.scale) if entry.kind != "not run" else -1}"'),
+        (escape(_scale(entry)), f' data-sort="{SCALES.index(verdict.scale) if entry.kind != "lacks runs" else -1}"'),
         (link, ""),
     )
     body = "".join(f'<td data-label="{name}"{more}>{cell}</td>' for name, (cell, more) in zip(HEADINGS, cells, strict=True))
@@ -143,5 +143,5 @@ def in_a_sentence(views: Iterable[View]) -> str:
     found = [entry for entry in entries(views) if entry.claim.primary]
     counts = {kind: sum(entry.kind == kind for entry in found) for kind in KINDS}
     runs = sum(len(view.results.published) for view in {id(entry.view): entry.view for entry in found}.values())
-    said = ", ".join(f"{count} {'lack runs' if kind == 'not run' else kind}" for kind, count in counts.items() if count)
+    said = ", ".join(f"{count} {'lack runs' if kind == 'lacks runs' else kind}" for kind, count in counts.items() if count)
     return f"Of {len(found)} claims with a rule that decides them: {said}. {runs} runs stand behind these numbers."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -13,7 +12,7 @@ from rmtlib.report import figures
 from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
-from rmtlib.report.tables import Html
+from rmtlib.report.tables import Html, Table
 from rmtlib.report.verdicts import claims_list
 from rmtlib.runs.artifact import Artifact
 
@@ -43,26 +42,27 @@ class View:
         return self.report.alt(self.results)
 
     def figure(self) -> Html:
-        """The figure with its description, for a notebook (a plain image output would carry none)."""
-        png = io.BytesIO()
-        self.draw().savefig(png, dpi=150, format="png")
-        data = base64.b64encode(png.getvalue()).decode()
-        return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt())}" style="max-width: 100%">')
+        """The figure with its description, for a notebook (a plain image output would carry none).
 
-    def beside(self, records_page: str | None = None) -> Html:
-        """The paper's numbers beside ours; empty if nothing was run."""
-        return Html(self.report.compare(self.results).to_html(records_page) if self.results.scales else "")
+        The drawing for dark grounds is shown by the book alone, whose style sheet knows its theme.
+        """
+        light = figures.to_svg(self.draw())
+        shown = (("only-light", light, "max-width: 100%"), ("only-dark", figures.darkened(light), "display: none"))
+        return Html("".join(_image(svg, self.alt(), name, style) for name, svg, style in shown))
 
-    def own(self, records_page: str | None = None) -> Html:
+    def beside(self, records: str | None = None) -> Html:
+        """The paper's numbers beside ours; the links of numbers lead into the folder `records`."""
+        return Html(self.report.compare(self.results).to_html(records) if self.results.scales else "")
+
+    def tables_of_scales(self) -> list[Table | None]:
         """Ours at each scale that was run, then the paper's own values."""
-        results, report = self.results, self.report
-        ours = [table(results, scale) for scale in results.scales for table in report.by_scale]
-        shown = [table for table in (*ours, report.paper(results)) if table is not None]
-        return Html("\n\n".join(table.to_html(records_page) for table in shown))
+        ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
+        return [*ours, self.report.paper(self.results)]
 
-    def tables(self, records_page: str | None = None) -> Html:
+    def tables(self) -> Html:
         """All tables: beside the paper, then ours, then the paper's own values."""
-        return Html("\n\n".join(filter(None, (self.beside(records_page), self.own(records_page)))))
+        shown = [table.to_html() for table in self.tables_of_scales() if table is not None]
+        return Html("\n\n".join(filter(None, (self.beside(), *shown))))
 
     def csv(self) -> str:
         """Every measured and every printed number, a line for each."""
@@ -84,7 +84,7 @@ class View:
     def save(self, out: str | Path) -> Html:
         """Write figure (PNG, SVG), table (CSV) and summary into the folder `out`; returns the summary."""
         name, out = self.artifact.name, Path(out)
-        png, svg = figures.save(self.draw(), out / name)
+        png, svg, _ = figures.save(self.draw(), out / name)
         table = out / f"{name}.csv"
         table.write_text(self.csv(), encoding="utf-8")
         here, published = len(self.results.live), len(self.results.published)
@@ -97,3 +97,8 @@ class View:
         ]
         (out / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return Html("<pre>" + escape("\n".join(lines)) + "</pre>")
+
+
+def _image(svg: str, alt: str, name: str, style: str) -> str:
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img class="{name}" src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}" style="{style}">'

@@ -47,27 +47,36 @@ def effect_in_words(
         half: half of its 95 % interval; None if there is none, as of a printed number.
         verbs: by what an arm is a number of: the part after the colon in "<row>: <number>", "" of a row's own value.
     """
+    names, shared = _without_shared_end({arm: label(arm) for arm in weights})
     (first, weight), *others = weights.items()
     verb = verbs.get(first.partition(": ")[2], Verb())
     unclear = " (within the error)" if half is not None and abs(effect) <= half else ""
     if not others and verb.alone:
         needed = f"; the claim needs {'less' if weight > 0 else 'more'} than {limit / weight:.3g}"
-        return f"{label(first)} {verb.alone.format(amount((effect + limit) / weight, half))}{needed * bool(limit)}"
+        return f"{names[first]} {verb.alone.format(amount((effect + limit) / weight, half))}{needed * bool(limit)}"
     way = verb.less if effect * weight < 0 else verb.more
-    said = f"{label(first)} {way.format(amount(abs(effect / weight), half))}"
+    said = f"{names[first]} {way.format(amount(abs(effect / weight), half))}"
     if not others:
         return said + unclear
     if [share for _, share in others] == [-weight]:
-        return f"{said} {label(others[0][0])}{unclear}"
-    return f"{said} {_mixture({arm: -share / weight for arm, share in others}, label)}{unclear}"
+        return f"{said} {names[others[0][0]]}{shared}{unclear}"
+    return f"{said} {_mixture({names[arm]: -share / weight for arm, share in others})}{shared}{unclear}"
 
 
-def _mixture(shares: Mapping[str, float], label: Label) -> str:
-    """4 % of A and 96 % of B; A, plus 0.2 B, less 0.2 C."""
+def _without_shared_end(names: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
+    """What all names end with after their last comma is said once: " (segment 20)"."""
+    ends = {name.rpartition(", ")[2] for name in names.values()}
+    if len(names) < 2 or len(ends) > 1 or not all(", " in name for name in names.values()):
+        return names, ""
+    return {arm: name.rpartition(", ")[0] for arm, name in names.items()}, f" ({ends.pop()})"
+
+
+def _mixture(shares: Mapping[str, float]) -> str:
+    """4 % of A and 96 % of B; A, plus 0.2 of B, less 0.2 of C."""
     if all(share > 0 for share in shares.values()) and abs(sum(shares.values()) - 1) < 1e-6:
-        return " and ".join(f"{100 * share:.0f} % of {label(arm)}" for arm, share in shares.items())
+        return " and ".join(f"{100 * share:.0f} % of {name}" for name, share in shares.items())
     parts = []
-    for arm, share in shares.items():
+    for name, share in shares.items():
         size = "" if abs(share) == 1 else f"{abs(share):.2g} of "
-        parts.append(f"{'less' if share < 0 else 'plus'} {size}{label(arm)}")
-    return " ".join(parts).removeprefix("plus ")
+        parts.append(f"{'less' if share < 0 else 'plus'} {size}{name}")
+    return ", ".join(parts).removeprefix("plus ")
