@@ -18,8 +18,8 @@ from rmtlib.notebooks import execute
 from rmtlib.report import speed
 from rmtlib.report.pages import (
     DETAILS,
-    RECORDS,
     RESULTS,
+    beside_fragment,
     cautions_fragment,
     differences_fragment,
     figure_fragment,
@@ -40,6 +40,19 @@ from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
 
 
+FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an independent \
+implementation, rmtlib, by how much, and at which scale. {sentence}</p>
+
+{tally}
+
+{headline}
+
+## Scoreboard
+
+{scoreboard}
+"""
+
+
 def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
     """Write the two parts that an artifact's page includes, and its executed notebook, into `out`."""
     folder, name = out / view.artifact.name, view.artifact.name
@@ -49,7 +62,7 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
         "figure": figure_fragment(view, out / "extra" / "figures"),
         "cautions": cautions_fragment(view),
         "claims": view.claims(),
-        "beside": view.beside(RECORDS),
+        "beside": beside_fragment(view),
         "tables": tables_fragment(view),
         "go_on": go_on_fragment(view, results),
         "scales": fold("What every scale takes", scales_table(view, results).to_html()),
@@ -78,10 +91,12 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
     execute(notebooks / "tutorial.ipynb", out / "tutorial.ipynb", quiet=True)
     parts = {
-        "sentence": in_a_sentence(views),
-        "tally": tally(views),
-        "headline": headline_fragment({view.artifact.name: view for view in views}, extra / "figures"),
-        "scoreboard": scoreboard(views),
+        "front": FRONT.format(
+            sentence=in_a_sentence(views),
+            tally=tally(views),
+            headline=headline_fragment({view.artifact.name: view for view in views}, extra / "figures"),
+            scoreboard=scoreboard(views),
+        ),
         "rules": rules_table(views).to_html(),
         "records": write_records(views, extra / "records"),
     }

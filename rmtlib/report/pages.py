@@ -7,7 +7,9 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.evidence import shut_gates
 from rmtlib.report.measurements import Record, latest
-from rmtlib.report.tables import Table, plural, settings_table
+from rmtlib.report.tables import Cell, Link, Table, plural, settings_table
 from rmtlib.report.view import View
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.progress import amount, duration
@@ -186,8 +188,28 @@ def settings_fragment(view: View) -> str:
     return fold("Settings", "\n\n".join(table.to_html() for table in tables))
 
 
+def beside_fragment(view: View) -> str:
+    """The paper beside ours: the rows that were run, and folded those that were not."""
+    if not view.results.scales:
+        return ""
+    table = view.report.compare(view.results)
+    waiting = [] if table.merged else [row for row in table.rows if _not_run(row)]
+    if len(waiting) in (0, len(table.rows)):
+        return table.to_html(RECORDS)
+    run = replace(table, rows=tuple(row for row in table.rows if row not in waiting))
+    rest = replace(table, rows=tuple(waiting), caption="The paper's values of what was not run here.")
+    return run.to_html(RECORDS) + "\n" + fold(f"{plural(len(waiting), 'row')} that were not run", rest.to_html(RECORDS))
+
+
+def _not_run(row: Sequence[Cell]) -> bool:
+    """Whether a row says so and has no number of ours."""
+    return "not run" in row and not any(isinstance(part, Link) for cell in row if isinstance(cell, tuple) for part in cell)
+
+
 def differences_fragment(notebook: Path) -> str:
-    """The notebook's cell of numbered differences, so that they are written once."""
+    """The notebook's cell of numbered differences, so that they are written once; the list itself is folded."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "differences" in c["metadata"].get("tags", []))
-    return source + "\n"
+    heading, _, text = source.partition("\n")
+    count = len(re.findall(r"^\d+\. ", text, flags=re.M))
+    return f"{heading}\n\n" + fold(f"{count} numbered differences", f"\n{text.strip()}\n") + "\n"

@@ -63,11 +63,11 @@ def index(lines: Sequence[str], artifacts: Sequence[str]) -> Html:
     head = "".join(f'<th scope="col">{name}</th>' for name in header)
     body = "\n".join(lines)
     return Html(
-        '<form class="filters" data-for="index" hidden>'
+        '<form class="filters" data-for="table-records" hidden>'
         f'<label>Artifact <select data-filter="artifact"><option value="">all</option>{names}</select></label>'
         '<label>Contains <input type="search" data-filter="text"></label><output></output></form>\n'
         '<div class="table-wrap" tabindex="0" role="region" aria-label="Records">'
-        '<table id="index" class="table results sortable">\n'
+        '<table id="table-records" class="table results sortable">\n'
         "<caption>Every row that was run at a scale: its main number over seeds, and a link to each run.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmtlib.report.claims import Claim, Verdict
 from rmtlib.report.evidence import NO_EVIDENCE, most_telling, ours, theirs, warnings
-from rmtlib.report.tables import Html
+from rmtlib.report.tables import Html, plural
 from rmtlib.report.verdicts import badge, by_claim
 from rmtlib.runs.spec import SCALES
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 OWN = "Questions of this project"
 KINDS = ("holds", "fails", "undecided", "described", "lacks runs")
-HEADINGS = ("Verdict", "Claim", "Paper", "Here", "Scale", "Page")
+ORDER = ("fails", "holds", "undecided", "lacks runs", "described")  # of the scoreboard
+HEADINGS = ("Verdict", "Claim", "Paper", "Here")
 
 
 class Entry(NamedTuple):
@@ -42,7 +43,7 @@ def paper_of(claim: Claim) -> str:
 def entries(views: Iterable[View]) -> list[Entry]:
     """Every claim once, by its newest rule; decided ones first."""
     found = [Entry(view, claim, most_telling(verdicts), paper_of(claim)) for view in views for claim, verdicts in by_claim(view)]
-    return sorted(found, key=lambda entry: not entry.claim.primary)
+    return sorted(found, key=lambda entry: (not entry.claim.primary, ORDER.index(entry.kind)))
 
 
 def tally(views: Iterable[View]) -> Html:
@@ -84,12 +85,12 @@ def scoreboard(views: Iterable[View]) -> Html:
         )
     )
     return Html(
-        f'<form class="filters" data-for="scoreboard" hidden>{filters}'
+        f'<form class="filters" data-for="table-claims" hidden>{filters}'
         '<label>Contains <input type="search" data-filter="text"></label>'
-        '<label><input type="checkbox" data-filter="kind" value="primary"> only claims with a rule</label>'
+        '<label><input type="checkbox" data-filter="kind" value="primary" checked> only claims with a rule</label>'
         '<output></output></form>\n'
         '<div class="table-wrap" tabindex="0" role="region" aria-label="Scoreboard">'
-        '<table id="scoreboard" class="table results scoreboard sortable">\n'
+        '<table id="table-claims" class="table results scoreboard sortable">\n'
         "<caption>Every claim beside the paper. ± is half of a 95 % interval over seeds; of several comparisons the one "
         "that is worst for the claim is shown.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
@@ -110,22 +111,21 @@ def _row(entry: Entry) -> str:
     here = escape(verdict.outcome if not verdict.effects else "")
     if said:
         worst = max(range(len(said)), key=lambda i: verdict.effects[i].effect)
-        several = f" <small>(worst of {len(said)} comparisons)</small>" if len(said) > 1 else ""
-        here = escape(said[worst]) + several
+        here = escape(said[worst]) + _of_how_many(len(said), len(claim.test.contrasts))
         printed = printed[worst : worst + 1] if len(printed) == len(said) else printed
     elif verdict.why:
         here = escape(verdict.why.partition(";")[0])
     notes = "".join(f'<span class="caution">{escape(note)}</span>' for note in warnings(view, verdict))
     paper = escape(printed[0]) if printed else "<small>prints no number</small>" if entry.paper != OWN else ""
-    about = f"<br><small>{escape(view.artifact.note)}</small>" if view.artifact.note else ""
-    link = f'<a href="artifacts/{view.artifact.name}.html#claims">{escape(view.artifact.name)}</a>{about}'
+    name = view.artifact.name
+    page = f'<a href="artifacts/{name}.html#claim-{claim.name}">{escape(name)}</a>'
+    source = " · ".join(filter(None, (escape(claim.source), page, escape(view.artifact.note))))
+    scale = "" if entry.kind == "lacks runs" and not said else f"<br><small>{verdict.scale} scale</small>"
     cells = (
-        (badge(verdict.outcome), ""),
-        (f"{escape(claim.text)}<br><small>{escape(claim.source)}</small>", ""),
+        (badge(verdict.outcome) + scale, f' data-sort="{ORDER.index(entry.kind)}"'),
+        (f"{escape(claim.text)}<br><small>{source}</small>", ""),
         (paper, ""),
         (f"{here}{notes}", ""),
-        (escape(_scale(entry)), f' data-sort="{SCALES.index(verdict.scale) if entry.kind != "lacks runs" else -1}"'),
-        (link, ""),
     )
     body = "".join(f'<td data-label="{name}"{more}>{cell}</td>' for name, (cell, more) in zip(HEADINGS, cells, strict=True))
     traits = {
@@ -138,10 +138,26 @@ def _row(entry: Entry) -> str:
     return f"<tr{data}>{body}</tr>"
 
 
+def _of_how_many(run: int, wanted: int) -> str:
+    """How the shown comparison was chosen, if there are several."""
+    which = f"worst of {run} comparisons" if run == wanted else f"{'worst of ' * (run > 1)}{run} of {wanted} comparisons run"
+    return f" <small>({which})</small>" if wanted > 1 else ""
+
+
 def in_a_sentence(views: Iterable[View]) -> str:
     """The tally of the decided claims, for the first lines of the front page."""
     found = [entry for entry in entries(views) if entry.claim.primary]
-    counts = {kind: sum(entry.kind == kind for entry in found) for kind in KINDS}
-    runs = sum(len(view.results.published) for view in {id(entry.view): entry.view for entry in found}.values())
-    said = ", ".join(f"{count} {'lack runs' if kind == 'lacks runs' else kind}" for kind, count in counts.items() if count)
-    return f"Of {len(found)} claims with a rule that decides them: {said}. {runs} runs stand behind these numbers."
+    shown = {id(entry.view): entry.view for entry in found}.values()
+    said = []
+    for kind, one, more in (
+        ("fails", "fails", "fail"),
+        ("holds", "holds", "hold"),
+        ("undecided", "is undecided", "are undecided"),
+        ("lacks runs", "lacks runs", "lack runs"),
+    ):
+        of_kind = [entry for entry in found if entry.kind == kind]
+        if of_kind:
+            cautious = sum(bool(warnings(entry.view, entry.verdict)) for entry in of_kind)
+            said.append(f"{len(of_kind)} {one if len(of_kind) == 1 else more}" + (f" ({cautious} with a caution)" if cautious else ""))
+    runs = sum(len(view.results.records) for view in shown)
+    return f"Of {plural(len(found), 'claim')} with a rule that decides them, {', '.join(said)}; {plural(runs, 'run')} stand behind this."

@@ -50,10 +50,6 @@ class View:
         shown = (("only-light", light, "max-width: 100%"), ("only-dark", figures.darkened(light), "display: none"))
         return Html("".join(_image(svg, self.alt(), name, style) for name, svg, style in shown))
 
-    def beside(self, records: str | None = None) -> Html:
-        """The paper's numbers beside ours; the links of numbers lead into the folder `records`."""
-        return Html(self.report.compare(self.results).to_html(records) if self.results.scales else "")
-
     def tables_of_scales(self) -> list[Table | None]:
         """Ours at each scale that was run, then the paper's own values."""
         ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
@@ -61,8 +57,9 @@ class View:
 
     def tables(self) -> Html:
         """All tables: beside the paper, then ours, then the paper's own values."""
-        shown = [table.to_html() for table in self.tables_of_scales() if table is not None]
-        return Html("\n\n".join(filter(None, (self.beside(), *shown))))
+        beside = [self.report.compare(self.results)] if self.results.scales else []
+        shown = [table.to_html() for table in (*beside, *self.tables_of_scales()) if table is not None]
+        return Html("\n\n".join(shown))
 
     def csv(self) -> str:
         """Every measured and every printed number, a line for each."""

@@ -74,8 +74,8 @@ def label(artifact: str, row: str, series: Series | None = None) -> str:
 def figure(artifact: str, results: Results) -> Figure:
     """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
     panels = trained_panels(artifact, results) or [Panel("", {}, {})]
-    heights = [max(1.6, 0.22 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
-    ratios = [height for values in heights for height in (values, 2.4)]
+    heights = [max(1.6, 0.17 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
+    ratios = [height for values in heights for height in (values, 2.0)]
     with new_figure(8.2, sum(ratios) + 0.6) as figure:
         grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
         for index, panel in enumerate(panels):
@@ -86,7 +86,7 @@ def figure(artifact: str, results: Results) -> Figure:
             shown = [label(artifact, name, panel.rows.get(name)) for name in names]
             _draw_ours(artifact, ours, names, panel)
             _draw_paper(artifact, paper, names)
-            ours.set_yticks(range(len(names)), shown)
+            ours.set_yticks(range(len(names)), shown, fontsize=8)
             scale = f"{panel.scale} scale{_other_text(artifact, panel.rows)}"
             ours.set_title(scale if panel.scale else "nothing run yet")
             paper.set_title("the paper, same rows")
