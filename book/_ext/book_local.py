@@ -10,6 +10,7 @@ from docutils import nodes
 
 BULLET = re.compile(r"([-*] |\d+\. )")
 TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"'
+PARAMETERS = re.compile(r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S)  # of a signature over several lines
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -62,14 +63,20 @@ def _escape(row):
     return re.sub("::$", ":", row[:start] + "".join(parts))  # the block below is set as code in any case
 
 
-def name_toggles(app, error):
-    """Give the arrows of the side bar a name for screen readers; the theme gives them none."""
+def mend_pages(app, error):
+    """Names for the arrows of the side bar, and signatures that are no lists of definitions without terms."""
     if error is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
             page = path.read_text(encoding="utf-8")
-            named = page.replace('<summary><span class="toctree-toggle"', TOGGLE)
-            if named != page:
-                path.write_text(named, encoding="utf-8")
+            mended = page.replace('<summary><span class="toctree-toggle"', TOGGLE)
+            mended = PARAMETERS.sub(_parameters, mended)
+            if mended != page:
+                path.write_text(mended, encoding="utf-8")
+
+
+def _parameters(found):
+    lines = found.group(1).replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def skip_member(app, what, name, obj, skip, options):
@@ -130,7 +137,7 @@ def search_texts_on_the_search_page(app, pagename, templatename, context, doctre
 def setup(app):
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("autodoc-process-docstring", plain_docstring)
-    app.connect("build-finished", name_toggles)
+    app.connect("build-finished", mend_pages)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("build-finished", write_search_texts)
     app.connect("html-page-context", search_texts_on_the_search_page)

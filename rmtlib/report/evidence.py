@@ -60,6 +60,14 @@ def _label(view: View, scale: str, arm: str) -> str:
     return view.report.label(arm, view.results, scale)
 
 
+def lacking(view: View, verdict: Verdict) -> str:
+    """Why there is no verdict, with arms in words."""
+    said = verdict.why
+    for arm in sorted(verdict.claim.test.runs, key=len, reverse=True):
+        said = said.replace(arm, _label(view, verdict.scale, arm))
+    return said
+
+
 def warnings(view: View, verdict: Verdict) -> list[str]:
     """What a reader of the verdict alone has to know: the claim's note, a tiny effect, counting that beats the models."""
     notes = [verdict.claim.note] if verdict.claim.note and verdict.effects else []

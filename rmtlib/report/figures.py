@@ -86,14 +86,14 @@ class Panel(NamedTuple):
 
     @property
     def groups(self) -> Iterator[tuple[dict[str, Series], str, str | None]]:
-        """(series, line, fill of markers): published runs dashed and hollow, then this machine's solid and filled."""
-        yield self.published, "--", "white"
+        """(series, line, fill of markers): published runs, dashed and hollow beside this machine's, then those."""
+        yield (self.published, "--", "white") if self.here else (self.published, "-", None)
         yield self.here, "-", None
 
     @property
     def told(self) -> Iterator[tuple[str, dict[str, Series]]]:
         """(whose runs, series) as a description has them, without what is empty."""
-        for whose, group in (("runs on this machine", self.here), ("published runs", self.published)):
+        for whose, group in (("runs on this machine", self.here), ("runs of this book", self.published)):
             if group:
                 yield whose, group
 
@@ -172,8 +172,8 @@ def legend_handles(labels: Mapping[str, str], styles: Mapping[str, Style], panel
         handles.append(Patch(color=GREY, alpha=0.25, label="± 1 std over seeds"))
     if any(panel.here for panel in panels):
         handles.append(Line2D([], [], label="runs here", **dot))
-    if any(panel.published for panel in panels):
-        handles.append(Line2D([], [], linestyle="--", mfc="white", label="published runs", **dot))
+        if any(panel.here and panel.published for panel in panels):
+            handles.append(Line2D([], [], linestyle="--", mfc="white", label="published runs", **dot))
     return handles
 
 

@@ -115,7 +115,8 @@ def record_page(view: View, record: Record, status: str) -> str:
 
 
 def _in_a_line(measured: Sequence[Measurement], record: Record) -> str:
-    first = max((m for m in measured if m.metric == measured[0].metric), key=lambda m: (m.x or 0) <= (m.x_trained or 0))
+    main = [m for m in measured if m.metric == measured[0].metric]
+    first = max((m for m in main if (m.x or 0) <= (m.x_trained or 0)), key=lambda m: m.x or 0, default=main[0])
     at = "" if first.x is None else f" at {first.x:g}"
     return (
         f"{first.metric}{at}: {first.value:.4g}. Run {record['run_id']}, finished {record['finished'][:10]} after "
@@ -174,15 +175,15 @@ def _curve(name: str, points: Any) -> str:
     (left, right), values = (xy[0][0], xy[-1][0]), [y for _, y in xy]
     low, high = min(values), max(values)
     line = " ".join(
-        f"{40 + 260 * (x - left) / ((right - left) or 1):.1f},{130 - 110 * (y - low) / ((high - low) or 1):.1f}"
+        f"{52 + 250 * (x - left) / ((right - left) or 1):.1f},{130 - 110 * (y - low) / ((high - low) or 1):.1f}"
         for x, y in xy
     )
     said = f"{name} from {values[0]:.4g} to {values[-1]:.4g} over {right:g} steps"
     return (
         f'<svg viewBox="0 0 310 160" role="img"><title>{escape(said)}</title>'
-        f'<g class="axes"><path d="M40 15V130H300"/><text x="36" y="24">{high:.3g}</text>'
-        f'<text x="36" y="130">{low:.3g}</text><text x="300" y="146">{right:g} steps</text></g>'
-        f'<text class="name" x="46" y="12">{escape(name)}</text><polyline points="{line}"/></svg>'
+        f'<g class="axes"><path d="M52 15V130H302"/><text x="48" y="24">{high:.2g}</text>'
+        f'<text x="48" y="130">{low:.2g}</text><text x="300" y="146">{right:g} steps</text></g>'
+        f'<text class="name" x="56" y="12">{escape(name)}</text><polyline points="{line}"/></svg>'
     )
 
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmtlib.report.claims import Claim, Verdict
-from rmtlib.report.evidence import NO_EVIDENCE, most_telling, ours, theirs, warnings
+from rmtlib.report.evidence import NO_EVIDENCE, lacking, most_telling, ours, theirs, warnings
 from rmtlib.report.tables import Html, plural
 from rmtlib.report.verdicts import badge, by_claim
 from rmtlib.runs.spec import SCALES
@@ -114,7 +114,7 @@ def _row(entry: Entry) -> str:
         here = escape(said[worst]) + _of_how_many(len(said), len(claim.test.contrasts))
         printed = printed[worst : worst + 1] if len(printed) == len(said) else printed
     elif verdict.why:
-        here = escape(verdict.why.partition(";")[0])
+        here = escape(lacking(view, verdict).partition(";")[0])
     notes = "".join(f'<span class="caution">{escape(note)}</span>' for note in warnings(view, verdict))
     paper = escape(printed[0]) if printed else "<small>prints no number</small>" if entry.paper != OWN else ""
     name = view.artifact.name

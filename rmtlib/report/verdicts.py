@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
 from rmtlib.report.claims import OLDER, Claim, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
-from rmtlib.report.evidence import most_telling, ours, theirs, warnings
+from rmtlib.report.evidence import lacking, most_telling, ours, theirs, warnings
 from rmtlib.report.tables import Html, Table, plural
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _card(view: View, claim: Claim, verdicts: Sequence[Verdict]) -> str:
     earlier = [each for each in verdicts if each.scale == shown.scale and each is not shown]
     tags = " ".join([tag(shown), *(f"{tag(each)} <small>by the earlier rule</small>" for each in earlier)])
     said, printed = ours(view, shown), theirs(view, claim, shown)
-    lines = [f"<b>Here:</b> {escape('; '.join(said[:2]) or shown.why or 'nothing was run')}."]
+    lines = [f"<b>Here:</b> {escape('; '.join(said[:2]) or lacking(view, shown) or 'nothing was run')}."]
     if len(said) > 2:
         lines[0] = f"<b>Here:</b> {escape('; '.join(said[:2]))}; and {len(said) - 2} more below."
     if printed:

@@ -96,7 +96,7 @@ def figure(artifact: str, results: Results) -> Figure:
             _draw_training(artifact, training, drawn, panel)
             training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
-        handles = _handles({row.kind for row in TABLES[artifact]})
+        handles = _handles({row.kind for row in TABLES[artifact]}, any(panel.here for panel in panels))
         draw_legend(figure, handles, len(handles))
     return figure
 
@@ -113,12 +113,12 @@ def in_training(artifact: str, names: Sequence[str], scale: str) -> list[str]:
     return [name for name in names if name in default] or list(names[: len(default)])
 
 
-def _handles(kinds: Collection[str]) -> list[Line2D]:
-    """The legend: a colour and marker for each kind of model, filled for runs of this machine."""
+def _handles(kinds: Collection[str], beside: bool) -> list[Line2D]:
+    """The legend: a colour and marker for each kind of model; `beside` published runs are hollow, this machine's not."""
     from matplotlib.lines import Line2D
 
     styles = [(kind, *style, style.colour) for kind, style in STYLES.items() if kind in kinds]
-    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")]
+    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")] * beside
     return [Line2D([], [], color=c, marker=m, mfc=fill, linestyle="", label=name) for name, c, m, fill in styles]
 
 
@@ -173,7 +173,7 @@ def _draw_training(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) 
     heights = {name: log(fmean(values)) for name, values in last.items()}
     for name, height in apart(heights, 0.075 * log(top / bottom)).items():
         colour = _style(artifact, name).colour
-        shown = label(artifact, name, panel.rows.get(name)).rpartition(", ")[0] or name
+        shown = label(artifact, name, panel.rows.get(name)).partition(", segment")[0]
         ax.text(1.01, exp(height), shown, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
 
 
