@@ -39,9 +39,8 @@ from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
 
-
-FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an independent \
-implementation, rmtlib, by how much, and at which scale. {sentence}</p>
+FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an \
+independent implementation, rmtlib, by how much, and at which scale. {sentence}</p>
 
 {tally}
 

@@ -1,4 +1,4 @@
-"""What the book adds to Sphinx and its themes: nothing from the network, plain docstrings, roles for numbers, search."""
+"""What the book adds to Sphinx and its themes: no network, plain docstrings, roles for numbers, search."""
 
 import json
 import re
@@ -10,7 +10,9 @@ from docutils import nodes
 
 BULLET = re.compile(r"([-*] |\d+\. )")
 TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"'
-PARAMETERS = re.compile(r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S)  # of a signature over several lines
+PARAMETERS = re.compile(
+    r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S
+)  # of a signature over several lines
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -99,7 +101,9 @@ def ours_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     row = values.get("/".join(text.partition("@")[0].split("/")[:3]))
     found = row if row and not row["page"] else values.get(text)
     if found is None:
-        message = inliner.reporter.error(f"no number is called {text!r}: <artifact>/<scale>/<row>[/<metric>][@<x>]", line=lineno)
+        message = inliner.reporter.error(
+            f"no number is called {text!r}: <artifact>/<scale>/<row>[/<metric>][@<x>]", line=lineno
+        )
         return [inliner.problematic(rawtext, rawtext, message)], [message]
     if not found["page"]:
         return [nodes.inline(rawtext, found["text"])], []
@@ -116,13 +120,13 @@ def _values(folder):
 
 
 def write_search_texts(app, error):
-    """The text of every page in a script, for the excerpts of search results: a page cannot fetch another file:// one."""
+    """The text of every page in a script, for the excerpts of search results: no file:// page can fetch another."""
     if error is None and app.builder.format == "html":
         texts = {}
         for docname in app.env.found_docs:
             path = Path(app.outdir) / f"{docname}.html"
-            article = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").find("article") if path.exists() else None
-            if article:
+            page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") if path.exists() else None
+            if page and (article := page.find("article")):
                 texts[docname] = " ".join(article.get_text(" ").replace("¶", "").replace("#", "").split())
         script = f"const bookTexts = {json.dumps(texts, ensure_ascii=False, sort_keys=True)};\n"
         (Path(app.outdir) / "_static" / "search-texts.js").write_text(script, encoding="utf-8")

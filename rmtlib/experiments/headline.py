@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +27,14 @@ ENOUGH = 3  # runs: a smaller scale that has them is shown before a larger one t
 BASELINE, MEMORIES = "baseline-seg50", ("trxl-10-seg50", "trxl-50-seg50", "rmt-10-bptt-0-seg50", "rmt-10-bptt-2-seg50")
 STORING = ("armt", "mamba", "rmt")
 OURS: Any = {"color": BLUE.colour, "marker": "o", "markersize": 5, "linewidth": 1.6}
-PAPER: Any = {"color": GREY, "marker": "s", "markersize": 5, "markerfacecolor": "white", "linewidth": 1.2, "linestyle": "--"}
+PAPER: Any = {
+    "color": GREY,
+    "marker": "s",
+    "markersize": 5,
+    "markerfacecolor": "white",
+    "linewidth": 1.2,
+    "linestyle": "--",
+}
 
 Views = Mapping[str, View]
 
@@ -43,9 +49,11 @@ class Lines(NamedTuple):
 
 
 def shown(view: View, rows: Sequence[str]) -> tuple[str, dict[str, Series]]:
-    """The scale to show of these rows, and its series: the largest with three runs of each, else the largest with all."""
+    """The scale to show of these rows, and its series: the largest with three runs of each, else with any of all."""
     having = {
-        scale: series for scale, series in view.results.series().items() if set(rows) <= set(series) and scale != "smoke"
+        scale: series
+        for scale, series in view.results.series().items()
+        if set(rows) <= set(series) and scale != "smoke"
     }
     if not having:
         return "", {}
@@ -104,7 +112,12 @@ def tuning_gain(view: View) -> Lines:
     if zero is None:
         return Lines(scale, labels, (None,) * 3, printed)
     read = ((RMT, "test"), (TUNED, "test"), (RMT, "memory shuffled"))
-    return Lines(scale, labels, tuple((fmean(gain(r, name, zero) for r in rows[row].records), 0.0) for row, name in read), printed)
+    return Lines(
+        scale,
+        labels,
+        tuple((fmean(gain(r, name, zero) for r in rows[row].records), 0.0) for row, name in read),
+        printed,
+    )
 
 
 PANELS: dict[str, tuple[Callable[[View], Lines], str, str]] = {
@@ -167,14 +180,10 @@ def in_words(views: Views) -> list[str]:
 
 
 def headline_fragment(views: Views, folder: Path) -> str:
-    """The figure for both themes; writes the drawings into `folder`. Empty if an artifact of it is not among the views."""
+    """The figure for both themes; writes the drawings into `folder`. Empty if one of its artifacts has no view."""
     if not set(PANELS) <= set(views):
         return ""
-    _, light, dark = figures.save(figure(views), folder / "headline")
-    alt = escape(" ".join(in_words(views)))
-    images = "".join(
-        f'<img class="only-{theme}" src="{folder.name}/{path.name}" alt="{alt}">'
-        for theme, path in (("light", light), ("dark", dark))
-    )
+    images = figures.themed_images(figure(views), folder / "headline", folder.name, " ".join(in_words(views)))
     links = ", ".join(f'<a href="artifacts/{name}.html">{name}</a>' for name in PANELS)
-    return f'<figure class="plot" tabindex="0">{images}\n<figcaption>Ours beside the papers: {links}.</figcaption></figure>\n'
+    caption = f"<figcaption>Ours beside the papers: {links}.</figcaption>"
+    return f'<figure class="plot" tabindex="0">{images}\n{caption}</figure>\n'

@@ -1,4 +1,4 @@
-"""What stands behind a verdict, in words: our effects, the paper's, and what to know before one believes the verdict."""
+"""What stands behind a verdict, in words: our effects, the paper's, and what to know before believing it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = 0.25  # of the effect that a rule was planned for: less is worth a word
 
 
 def most_telling(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict at the largest scale with an outcome, else with an effect, else with runs; of two rules the newer, which comes first."""
+    """The verdict at the largest scale with an outcome, else with an effect, else with runs; by the newest rule."""
     telling = [verdict for verdict in verdicts if verdict.outcome not in NO_EVIDENCE]
     measured = [verdict for verdict in verdicts if verdict.effects]
     some = [verdict for verdict in verdicts if verdict.outcome != "not run"]
@@ -44,7 +44,7 @@ def ours(view: View, verdict: Verdict) -> list[str]:
 
 
 def theirs(view: View, claim: Claim, verdict: Verdict) -> list[str]:
-    """What the paper prints of the contrasts that were measured here, in the same words; of the first one if none was."""
+    """What the paper prints of the contrasts that were measured here, in the same words; if none was, of the first."""
     report, printed = view.report, view.report.paper_arms
     measured = [(effect.weights, effect.limit) for effect in verdict.effects]
     wanted = measured or [(contrast.weights, contrast.limit) for contrast in claim.test.contrasts[:1]]
@@ -69,7 +69,7 @@ def lacking(view: View, verdict: Verdict) -> str:
 
 
 def warnings(view: View, verdict: Verdict) -> list[str]:
-    """What a reader of the verdict alone has to know: the claim's note, a tiny effect, counting that beats the models."""
+    """What a verdict alone does not say: the claim's note, that the effect is tiny, that counting beats the models."""
     notes = [verdict.claim.note] if verdict.claim.note and verdict.effects else []
     if verdict.outcome == "holds" and (part := _part_of_plan(verdict)) is not None and part < TINY:
         notes.append(f"Tiny: {100 * part:.0f} % of the effect that the rule was planned for.")

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,7 +94,10 @@ class Panel(NamedTuple):
     @property
     def told(self) -> Iterator[tuple[str, dict[str, Series]]]:
         """(whose runs, series) as a description has them, without what is empty."""
-        for whose, group in (("runs on this machine", self.here), ("runs of this book", self.published)):
+        for whose, group in (
+            ("runs on this machine", self.here),
+            ("published runs" if self.here else "runs", self.published),
+        ):
             if group:
                 yield whose, group
 
@@ -200,11 +204,24 @@ def darkened(svg: str) -> str:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write the figure as PNG on white, as SVG, and as SVG for a dark ground; returns the three paths."""
+    """Write the figure as PNG on white and as SVG; returns the two paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    png, light, dark = (stem.with_name(stem.name + ending) for ending in (".png", ".svg", "-dark.svg"))
+    png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
     figure.savefig(png, dpi=200, facecolor="white")
-    svg = to_svg(figure)
-    light.write_text(svg, encoding="utf-8")
-    dark.write_text(darkened(svg), encoding="utf-8")
-    return [png, light, dark]
+    svg.write_text(to_svg(figure), encoding="utf-8")
+    return [png, svg]
+
+
+def themed_images(figure: Figure, stem: Path, address: str, alt: str) -> str:
+    """Write the figure at `stem`, also for a dark ground; the markup of both, of which the book's theme shows one.
+
+    Args:
+        address: of the folder that it is written into, as the page sees it.
+    """
+    _, light = save(figure, stem)
+    dark = light.with_name(stem.name + "-dark.svg")
+    dark.write_text(darkened(light.read_text(encoding="utf-8")), encoding="utf-8")
+    return "".join(
+        f'<img class="only-{theme}" src="{address}/{path.name}" alt="{escape(alt)}">'
+        for theme, path in (("light", light), ("dark", dark))
+    )

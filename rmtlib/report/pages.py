@@ -63,14 +63,10 @@ def figure_fragment(view: View, folder: Path) -> str:
 
     Two drawings, of which the theme shows the one for its ground.
     """
-    name, alt = view.artifact.name, escape(view.alt())
-    _, light, dark = figures.save(view.draw(), folder / name)
+    name = view.artifact.name
+    images = figures.themed_images(view.draw(), folder / name, f"{ROOT}/{folder.name}", view.alt())
     (folder / f"{name}.csv").write_text(view.csv(), encoding="utf-8")
     caption = escape(view.report.caption(view.results))
-    images = "".join(
-        f'<img class="only-{theme}" src="{ROOT}/{folder.name}/{path.name}" alt="{alt}">'
-        for theme, path in (("light", light), ("dark", dark))
-    )
     return (
         f'<figure class="plot" tabindex="0">{images}\n'
         f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
@@ -106,7 +102,7 @@ def go_on_fragment(view: View, results: Path) -> str:
     artifact, done = view.artifact, view.results.scales
     lines = [f"make {artifact.name} SCALE={scale}" for scale in (done or ["small"])]
     waiting = [scale for scale in artifact.scales if scale != "smoke" and not _complete(view, scale)]
-    text = f'<pre>{escape(chr(10).join(lines))}</pre>\n'
+    text = f"<pre>{escape(chr(10).join(lines))}</pre>\n"
     if waiting:
         scale = waiting[0]
         names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
@@ -203,7 +199,9 @@ def beside_fragment(view: View) -> str:
 
 def _not_run(row: Sequence[Cell]) -> bool:
     """Whether a row says so and has no number of ours."""
-    return "not run" in row and not any(isinstance(part, Link) for cell in row if isinstance(cell, tuple) for part in cell)
+    return "not run" in row and not any(
+        isinstance(part, Link) for cell in row if isinstance(cell, tuple) for part in cell
+    )
 
 
 def differences_fragment(notebook: Path) -> str:

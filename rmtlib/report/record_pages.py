@@ -50,7 +50,9 @@ def write_records(views: Iterable[View], folder: Path) -> Html:
             (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             status = "a run of this machine, not published" if record["run_id"] in live else "published"
             (folder / f"{name}.html").write_text(record_page(view, record, status), encoding="utf-8")
-        lines += [_line(view, series, folder.name) for rows in view.results.series().values() for series in rows.values()]
+        lines += [
+            _line(view, series, folder.name) for rows in view.results.series().values() for series in rows.values()
+        ]
     return index(lines, [view.artifact.name for view in views])
 
 
@@ -111,7 +113,9 @@ def record_page(view: View, record: Record, status: str) -> str:
         f"<h2>Settings</h2>\n{config.to_html()}",
         _folded("Other metrics", _other_metrics(record)),
     ]
-    return PAGE.substitute(title=escape(title), artifact=escape(record["artifact"]), body="\n".join(filter(None, parts)))
+    return PAGE.substitute(
+        title=escape(title), artifact=escape(record["artifact"]), body="\n".join(filter(None, parts))
+    )
 
 
 def _in_a_line(measured: Sequence[Measurement], record: Record) -> str:
@@ -188,7 +192,7 @@ def _curve(name: str, points: Any) -> str:
 
 
 def _steps(points: Any) -> Iterator[tuple[float, float]]:
-    """(step, value) with the steps of a curriculum's stages, which start anew, counted on; values that are none left out."""
+    """(step, value), the steps of a curriculum's stages, which start anew, counted on; without what is no number."""
     if not isinstance(points, Sequence):
         return
     before, previous = 0.0, 0.0

@@ -42,7 +42,11 @@ def paper_of(claim: Claim) -> str:
 
 def entries(views: Iterable[View]) -> list[Entry]:
     """Every claim once, by its newest rule; decided ones first."""
-    found = [Entry(view, claim, most_telling(verdicts), paper_of(claim)) for view in views for claim, verdicts in by_claim(view)]
+    found = [
+        Entry(view, claim, most_telling(verdicts), paper_of(claim))
+        for view in views
+        for claim, verdicts in by_claim(view)
+    ]
     return sorted(found, key=lambda entry: (not entry.claim.primary, ORDER.index(entry.kind)))
 
 
@@ -88,11 +92,11 @@ def scoreboard(views: Iterable[View]) -> Html:
         f'<form class="filters" data-for="table-claims" hidden>{filters}'
         '<label>Contains <input type="search" data-filter="text"></label>'
         '<label><input type="checkbox" data-filter="kind" value="primary" checked> only claims with a rule</label>'
-        '<output></output></form>\n'
+        "<output></output></form>\n"
         '<div class="table-wrap" tabindex="0" role="region" aria-label="Scoreboard">'
         '<table id="table-claims" class="table results scoreboard sortable">\n'
-        "<caption>Every claim beside the paper. ± is half of a 95 % interval over seeds; of several comparisons the one "
-        "that is worst for the claim is shown.</caption>\n"
+        "<caption>Every claim beside the paper. ± is half of a 95 % interval over seeds; of several comparisons the "
+        "one that is worst for the claim is shown.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
     )
 
@@ -127,7 +131,9 @@ def _row(entry: Entry) -> str:
         (paper, ""),
         (f"{here}{notes}", ""),
     )
-    body = "".join(f'<td data-label="{name}"{more}>{cell}</td>' for name, (cell, more) in zip(HEADINGS, cells, strict=True))
+    body = "".join(
+        f'<td data-label="{name}"{more}>{cell}</td>' for name, (cell, more) in zip(HEADINGS, cells, strict=True)
+    )
     traits = {
         "paper": entry.paper,
         "verdict": entry.kind,
@@ -140,7 +146,11 @@ def _row(entry: Entry) -> str:
 
 def _of_how_many(run: int, wanted: int) -> str:
     """How the shown comparison was chosen, if there are several."""
-    which = f"worst of {run} comparisons" if run == wanted else f"{'worst of ' * (run > 1)}{run} of {wanted} comparisons run"
+    which = (
+        f"worst of {run} comparisons"
+        if run == wanted
+        else f"{'worst of ' * (run > 1)}{run} of {wanted} comparisons run"
+    )
     return f" <small>({which})</small>" if wanted > 1 else ""
 
 
@@ -158,6 +168,10 @@ def in_a_sentence(views: Iterable[View]) -> str:
         of_kind = [entry for entry in found if entry.kind == kind]
         if of_kind:
             cautious = sum(bool(warnings(entry.view, entry.verdict)) for entry in of_kind)
-            said.append(f"{len(of_kind)} {one if len(of_kind) == 1 else more}" + (f" ({cautious} with a caution)" if cautious else ""))
+            said.append(
+                f"{len(of_kind)} {one if len(of_kind) == 1 else more}"
+                + (f" ({cautious} with a caution)" if cautious else "")
+            )
     runs = sum(len(view.results.records) for view in shown)
-    return f"Of {plural(len(found), 'claim')} with a rule that decides them, {', '.join(said)}; {plural(runs, 'run')} stand behind this."
+    claims = plural(len(found), "claim")
+    return f"Of {claims} with a rule that decides them, {', '.join(said)}; {plural(runs, 'run')} stand behind this."

@@ -46,7 +46,11 @@ def _of_series(key: str, series: Series, artifact: Artifact) -> dict[str, Value]
         runs = plural(len(point.runs), "run")
         of = f"{artifact.name}, {series.row}, {series.scale} scale, {runs}: {series.metric}"
         at = f" at {point.x:g}" if len(series.points) > 1 else ""
-        value = Value(text=mean_text(point, 3 if series.metric.startswith("bits") else 2).partition(" [")[0], hint=f"{of}{at}", page=page)
+        value = Value(
+            text=mean_text(point, 3 if series.metric.startswith("bits") else 2).partition(" [")[0],
+            hint=f"{of}{at}",
+            page=page,
+        )
         found[f"{key}@{point.x:g}"] = value
         if point is series.at_trained_x:
             found[key] = value

@@ -84,7 +84,11 @@ def numbers(view: View, verdict: Verdict) -> Iterator[str]:
         yield f"{verdict.scale}: {verdict.why}"
     if verdict.claim.primary:
         older = f"; {OLDER}" if verdict.older else ""
-        yield f"{verdict.scale}: " + (f"rule of commit {verdict.commit}" if verdict.commit else f"rule {NOT_DECLARED}") + older
+        yield (
+            f"{verdict.scale}: "
+            + (f"rule of commit {verdict.commit}" if verdict.commit else f"rule {NOT_DECLARED}")
+            + older
+        )
 
 
 def told(view: View, claim: Claim) -> dict[str, Any] | None:

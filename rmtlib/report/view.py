@@ -55,10 +55,10 @@ class View:
         ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
         return [*ours, self.report.paper(self.results)]
 
-    def tables(self) -> Html:
-        """All tables: beside the paper, then ours, then the paper's own values."""
+    def tables(self, records: str | None = None) -> Html:
+        """All tables: beside the paper, then ours, then the paper's own values; links lead into the folder `records`."""
         beside = [self.report.compare(self.results)] if self.results.scales else []
-        shown = [table.to_html() for table in (*beside, *self.tables_of_scales()) if table is not None]
+        shown = [table.to_html(records) for table in (*beside, *self.tables_of_scales()) if table is not None]
         return Html("\n\n".join(shown))
 
     def csv(self) -> str:
@@ -81,7 +81,7 @@ class View:
     def save(self, out: str | Path) -> Html:
         """Write figure (PNG, SVG), table (CSV) and summary into the folder `out`; returns the summary."""
         name, out = self.artifact.name, Path(out)
-        png, svg, _ = figures.save(self.draw(), out / name)
+        png, svg = figures.save(self.draw(), out / name)
         table = out / f"{name}.csv"
         table.write_text(self.csv(), encoding="utf-8")
         here, published = len(self.results.live), len(self.results.published)

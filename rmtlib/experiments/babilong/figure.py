@@ -74,7 +74,10 @@ def _draw_scale(ax: Axes, panel: Panel, recency: dict[str, Series]) -> None:
         for task, series in group.items():
             draw_series(ax, series, style_of(STYLES, task), line, fill, bounds=(0, 1))
             if task in recency:
-                level, across = recency[task].first.mean, ax.get_yaxis_transform()  # beside the panel: lines would overlap
+                level, across = (
+                    recency[task].first.mean,
+                    ax.get_yaxis_transform(),
+                )  # beside the panel: lines would overlap
                 look: Any = {"color": style_of(STYLES, task).colour, "linewidth": 2.5, "clip_on": False}
                 ax.plot([1.005, 1.03], [level, level], transform=across, **look)
     trained = [series.x_trained for series in panel.series]

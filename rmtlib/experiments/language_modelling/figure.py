@@ -114,7 +114,7 @@ def in_training(artifact: str, names: Sequence[str], scale: str) -> list[str]:
 
 
 def _handles(kinds: Collection[str], beside: bool) -> list[Line2D]:
-    """The legend: a colour and marker for each kind of model; `beside` published runs are hollow, this machine's not."""
+    """The legend: a colour and marker for each kind of model; hollow for published runs if others are `beside`."""
     from matplotlib.lines import Line2D
 
     styles = [(kind, *style, style.colour) for kind, style in STYLES.items() if kind in kinds]
@@ -198,7 +198,7 @@ def alt(artifact: str, results: Results) -> str:
         for whose, group in panel.told:
             values = "; ".join(_in_words(artifact, series) for series in group.values())
             text.append(f"{panel.scale} scale{_other_text(artifact, group)}, {whose}: {values}.")
-    printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[artifact] if row.printed)
+    printed = "; ".join(f"{label(artifact, row.name)} {row.printed}" for row in TABLES[artifact] if row.printed)
     return " ".join([*text, f"The paper: {printed}."])
 
 

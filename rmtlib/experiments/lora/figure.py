@@ -147,7 +147,7 @@ def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Training loss, validation loss, and the gain in perplexity over the backbone, zero-shot, row by row."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "runs of this book")):
+        for whose, group in panel.told:
             if group:
                 values = "; ".join(f"{name} {_in_words(series)}" for name, series in group.items())
                 text.append(f"{panel.scale} scale, {whose}, bits per byte: {values}.")

@@ -69,7 +69,9 @@ def label(arm: str, results: Results, scale: str) -> str:
     study = STUDY[arm.partition(":")[0]]
     if study.memory == "none" or study.segments == 1:
         return study.label
-    sizes = [f"{study.segments} segments"] * (study.segments != 2) + [f"{study.tokens} memory tokens"] * (study.tokens != 4)
+    sizes = [f"{study.segments} segments"] * (study.segments != 2) + [f"{study.tokens} memory tokens"] * (
+        study.tokens != 4
+    )
     how = {"lora": "LoRA", "full": "full tuning"}[study.tuning]
     about = f" ({', '.join(sizes)})" if sizes else ""
     return f"{how} with {study.memory.upper()}{about}{' as published' * study.published}"

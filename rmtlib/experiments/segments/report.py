@@ -39,7 +39,9 @@ def measure(record: Record) -> Iterator[Measurement]:
 LESS = Verb("lowers bits per byte by {} against", "raises bits per byte by {} against")
 VERBS = {
     **dict.fromkeys(("within", *(f"segment {segment}" for segment in range(2, 16))), LESS),
-    "gain beyond": Verb("gains {} less beyond the trained segments than", "gains {} more beyond the trained segments than"),
+    "gain beyond": Verb(
+        "gains {} less beyond the trained segments than", "gains {} more beyond the trained segments than"
+    ),
     "worth of more": Verb("brings {} bits per byte less than", "brings {} bits per byte more than"),
 }
 NAMES = {"backbone": "the backbone", "backbone-window": "the backbone over eight segments"}
@@ -96,7 +98,8 @@ def memories(results: Results, scale: str) -> Table | None:
         record, gained = series.records[0], series.at_trained_x
         other = swapped[row].at_trained_x if row in swapped else None
         body.append((
-            LABELS[row], f"{record['metrics']['state_size']:,}", value_cell(off[row].first, DIGITS), value_cell(gained, DIGITS),
+            LABELS[row], f"{record['metrics']['state_size']:,}",
+            value_cell(off[row].first, DIGITS), value_cell(gained, DIGITS),
             "no memory" if other is None else _minus(off[row].first, other),
         ))  # fmt: skip
     return Table(
@@ -156,7 +159,8 @@ def caption(results: Results) -> str:
     """What each model gains by the last segment of training and by the last of all, at the largest scale run."""
     for scale, rows in [*results.series(GAIN).items()][-1:]:
         parts = [
-            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, {s.last.mean:.3f} by {s.last.x:g}"
+            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, "
+            f"{s.last.mean:.3f} by {s.last.x:g}"
             for row, s in drawn(rows).items()
             if row != "backbone"
         ]
