@@ -165,6 +165,15 @@ def test_every_page_and_notebook_source_and_the_readme_are_clean():
     assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
 
 
+def test_the_references_examples_run():
+    page = (ROOT / "book" / "api.md").read_text()
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec("\n".join(blocks), names)
+    assert len(blocks) == 3 and names["loss"].item() > 0 and names["longer"].shape[1] == 84
+    assert names["hidden"].shape == (1, 16, 32) and 3 < names["stored"] < 4 and names["sample"].tokens.shape == (36,)
+
+
 # Notebooks as they are stored
 
 

@@ -145,7 +145,7 @@ def figure(views: Views) -> Figure:
 
 def _draw_curve(ax: Axes, lines: Lines, unit: str) -> None:
     x = range(len(lines.labels))
-    ax.plot(x, lines.paper, **PAPER)
+    ax.plot(x, [float("nan") if value is None else value for value in lines.paper], **PAPER)
     ours = [(i, *value) for i, value in enumerate(lines.ours) if value]
     if ours:
         at, means, errors = zip(*ours, strict=True)

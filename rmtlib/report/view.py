@@ -56,7 +56,7 @@ class View:
         return [*ours, self.report.paper(self.results)]
 
     def tables(self, records: str | None = None) -> Html:
-        """All tables: beside the paper, then ours, then the paper's own values; links lead into the folder `records`."""
+        """All tables: beside the paper, then ours, then the paper's own values; links lead into folder `records`."""
         beside = [self.report.compare(self.results)] if self.results.scales else []
         shown = [table.to_html(records) for table in (*beside, *self.tables_of_scales()) if table is not None]
         return Html("\n\n".join(shown))

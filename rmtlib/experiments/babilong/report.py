@@ -71,7 +71,7 @@ def label(arm: str, results: Results, scale: str) -> str:
 
 def paper_arms() -> dict[str, float]:
     """What the paper's values make of the arms that are of means."""
-    found = {}
+    found: dict[str, float] = {}
     for task, lengths in PAPER.items():
         points = {parse_count(length): value for length, value in lengths.items() if parse_count(length)}
         trained, far = points[PAPER_TRAIN_TOKENS], points[BEYOND * PAPER_TRAIN_TOKENS]
