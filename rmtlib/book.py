@@ -21,6 +21,7 @@ from rmtlib.report.pages import (
     RESULTS,
     beside_fragment,
     cautions_fragment,
+    costs_table,
     differences_fragment,
     figure_fragment,
     fold,
@@ -97,11 +98,13 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
             scoreboard=scoreboard(views),
         ),
         "rules": rules_table(views).to_html(),
+        "costs": costs_table(views, results).to_html(),
         "records": write_records(views, extra / "records"),
     }
     for part, text in parts.items():
         (out / f"{part}.md").write_text(text + "\n", encoding="utf-8")
     write_json(out / "values.json", values(views))
+    (out / "speed-gains.md").write_text(speed.gains(bench), encoding="utf-8")
     for name, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
         (out / f"{name}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
 

@@ -174,6 +174,14 @@ def test_the_references_examples_run():
     assert names["hidden"].shape == (1, 16, 32) and 3 < names["stored"] < 4 and names["sample"].tokens.shape == (36,)
 
 
+def test_the_tests_that_the_page_on_released_code_names_exist():
+    page = (ROOT / "book" / "released-code.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)`: `(test_\w+)`", page)
+    assert len(named) > 10
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file} has no {name}"
+
+
 # Notebooks as they are stored
 
 

@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BOOK = Path(os.environ.get("RMTLIB_BOOK", ROOT / "book" / "_build" / "html"))
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 WIDTHS, THEMES = (1440, 768, 390), ("light", "dark")
 TALLEST = 5000  # pixels of an artifact's page at 1440, with nothing unfolded
 
@@ -27,7 +29,7 @@ def names() -> list[str]:
     """A page of every template, and five records."""
     records = sorted(BOOK.glob("records/*.html"))
     some = records[:: max(1, len(records) // 5)][:5]
-    pages = ["index", "records", "speed", "protocol", "running", "method", "method-armt", "api", "search", "genindex"]
+    pages = ["intro", "records", "speed", "protocol", "running", "method", "method-armt", "api", "search", "genindex"]
     pages += [f"artifacts/{path.stem}" for path in sorted(BOOK.glob("artifacts/*.html"))]
     pages += ["api/models", "_generated/tutorial", "_generated/figure-5-notebook"]
     return [name for name in pages if (BOOK / f"{name}.html").exists()] + [f"records/{path.stem}" for path in some]
@@ -60,7 +62,8 @@ def open_page(browser):
             lambda r: None if r.url.startswith(("file:", "data:")) else page.complaints.append(f"outside: {r.url}"),
         )
         page.goto(f"{(BOOK / name).resolve().as_uri()}.html{query}")
-        page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.document.state() >= 150")
+        if name != "index":  # which leads on to the front page
+            page.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
         return page
 
     yield opened
@@ -93,6 +96,12 @@ def test_every_template_is_clean_at_every_width_in_both_themes(open_page, width,
         page.context.close()
 
 
+def test_the_first_page_is_the_front_page(open_page):
+    page = open_page("index")
+    page.wait_for_url("**/intro.html")
+    assert page.locator("table.tally").is_visible() and page.locator("#table-claims").is_visible()
+
+
 def test_no_artifact_page_is_longer_than_can_be_read(open_page):
     heights = {}
     for path in sorted(BOOK.glob("artifacts/*.html")):
@@ -113,7 +122,7 @@ def rows_shown(page, table: str) -> list:
 
 
 def test_the_scoreboard_filters_and_sorts(open_page):
-    page = open_page("index")
+    page = open_page("intro")
     every = len(page.query_selector_all("#table-claims tbody tr"))
     decided = rows_shown(page, "table-claims")
     assert 0 < len(decided) < every and {row.get_attribute("data-kind") for row in decided} == {"primary"}
@@ -135,7 +144,7 @@ def test_the_scoreboard_filters_and_sorts(open_page):
 
 
 def test_a_phone_shows_the_scoreboard_as_cards_with_the_verdict_first(open_page):
-    page = open_page("index", width=390)
+    page = open_page("intro", width=390)
     card = rows_shown(page, "table-claims")[0]
     boxes = [cell.bounding_box() for cell in card.query_selector_all("td")]
     assert card.query_selector("td .verdict") and all(box["x"] == boxes[0]["x"] for box in boxes)
@@ -159,9 +168,9 @@ def test_records_are_found_and_lead_to_the_command_that_makes_them_again(open_pa
 
 
 def test_a_link_into_a_folded_part_unfolds_it(open_page):
-    page = open_page("index")
+    page = open_page("intro")
     page.locator('[data-filter="kind"]').uncheck()
     described = page.locator('#table-claims tr[data-kind="described"] a').first
     target = described.get_attribute("href").partition("#")[2]
     described.click()
-    assert page.locator(f"#{target}").is_visible()
+    page.locator(f"#{target}").wait_for(state="visible")

@@ -149,6 +149,21 @@ def scales_table(view: View, results: Path) -> Table:
     )
 
 
+def costs_table(views: Iterable[View], results: Path) -> Table:
+    """What the default runs of every artifact take at every scale."""
+    rows = []
+    for view in views:
+        artifact = view.artifact
+        for scale in artifact.scales:
+            if scale != "smoke":
+                names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
+                rows.append(
+                    (artifact.name, scale, cost_of(artifact, view.results.records, scale, names, seeds, results))
+                )
+    caption = "What the default runs of a scale are estimated to take."
+    return Table(caption, ("artifact", "scale", "estimate"), tuple(rows), prose=("estimate",), merged=True)
+
+
 def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
     """The trials of a search for settings: what each reached on validation, and what it took. None without any."""
     if not artifact.trials:

@@ -101,7 +101,7 @@ def compare(results: Results) -> Table:
         if not ours:
             body.append((row.name, said, "not run", "", "", "", ""))
     return Table(
-        "Whether ours bears out the paper's words: pairs stored (remember) or exact match (rewrite).",
+        "Whether our runs agree with the paper's words: pairs stored (remember) or exact match (rewrite).",
         ("row", "paper", "scale", "state, floats", "weights", "as trained", "most tested"),
         tuple(body),
         prose=("paper", "as trained", "most tested"),
