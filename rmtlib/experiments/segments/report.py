@@ -130,8 +130,8 @@ def compare(results: Results) -> Table:
         if not ours:
             body.append((row.label, said, "not run", "", "", ""))
     return Table(
-        "Whether our runs agree with the paper's words, in bits per byte. Models and text differ below paper scale: compare "
-        "the curves, not their level.",
+        "Whether our runs agree with the paper's words, in bits per byte. Models and text differ below paper scale: "
+        "compare the curves, not their level.",
         ("row", "paper", "scale", "no history", "as trained", "longest"),
         tuple(body),
         prose=("paper", "no history", "as trained", "longest"),
