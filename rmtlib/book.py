@@ -24,7 +24,6 @@ from rmtlib.report.pages import (
     costs_table,
     differences_fragment,
     figure_fragment,
-    fold,
     go_on_fragment,
     scales_table,
     settings_fragment,
@@ -33,6 +32,7 @@ from rmtlib.report.pages import (
 )
 from rmtlib.report.record_pages import write_records
 from rmtlib.report.scoreboard import in_a_sentence, scoreboard, tally
+from rmtlib.report.tables import fold
 from rmtlib.report.values import values
 from rmtlib.report.verdicts import rules_table
 from rmtlib.report.view import View

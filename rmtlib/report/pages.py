@@ -17,7 +17,7 @@ from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.evidence import shut_gates
 from rmtlib.report.measurements import Record, latest
-from rmtlib.report.tables import Cell, Link, Table, plural, settings_table
+from rmtlib.report.tables import Cell, Link, Table, fold, plural, settings_table
 from rmtlib.report.view import View
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.progress import amount, duration
@@ -53,11 +53,6 @@ DETAILS = """## Claims
 """What every artifact's page includes, before and after its own words on what was seen."""
 
 
-def fold(summary: str, content: str) -> str:
-    """Markup that is folded away until it is asked for; "" of nothing."""
-    return f'<details class="fold"><summary>{escape(summary)}</summary>\n{content}\n</details>\n' if content else ""
-
-
 def figure_fragment(view: View, folder: Path) -> str:
     """The figure with its description, what to see in it, and where its data is; writes both into `folder`.
 
@@ -89,12 +84,7 @@ def cautions_fragment(view: View) -> str:
 def tables_fragment(view: View) -> str:
     """The tables of each scale and the paper's own, each folded under what it shows."""
     shown = [table for table in view.tables_of_scales() if table is not None]
-    return "\n".join(fold(_title(table), table.to_html(RECORDS)) for table in shown)
-
-
-def _title(table: Table) -> str:
-    """The first clause of a caption."""
-    return table.caption.partition(":")[0].partition(". ")[0].rstrip(".")
+    return "\n".join(fold(table.title, table.to_html(RECORDS)) for table in shown)
 
 
 def go_on_fragment(view: View, results: Path) -> str:

@@ -45,6 +45,11 @@ class Table:
     prose: tuple[str, ...] = ()
     merged: bool = False
 
+    @property
+    def title(self) -> str:
+        """The first clause of the caption."""
+        return self.caption.partition(":")[0].partition(". ")[0].rstrip(".")
+
     def to_html(self, records: str | None = None) -> str:
         """An HTML table; links lead to the records' pages in the folder `records`, or are plain text without one."""
         kinds = [' class="prose"' * (name in self.prose) for name in self.header]
@@ -68,6 +73,11 @@ class Table:
 
     def _repr_html_(self) -> str:
         return self.to_html()
+
+
+def fold(summary: str, content: str) -> str:
+    """Markup that is folded away until it is asked for; "" of nothing."""
+    return f'<details class="fold"><summary>{escape(summary)}</summary>\n{content}\n</details>\n' if content else ""
 
 
 def _cell(content: Cell, records: str | None) -> str:

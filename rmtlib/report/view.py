@@ -12,7 +12,7 @@ from rmtlib.report import figures
 from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
-from rmtlib.report.tables import Html, Table
+from rmtlib.report.tables import Html, Table, fold
 from rmtlib.report.verdicts import claims_list
 from rmtlib.runs.artifact import Artifact
 
@@ -56,10 +56,10 @@ class View:
         return [*ours, self.report.paper(self.results)]
 
     def tables(self, records: str | None = None) -> Html:
-        """All tables: beside the paper, then ours, then the paper's own values; links lead into folder `records`."""
-        beside = [self.report.compare(self.results)] if self.results.scales else []
-        shown = [table.to_html(records) for table in (*beside, *self.tables_of_scales()) if table is not None]
-        return Html("\n\n".join(shown))
+        """The paper beside ours, then ours and the paper's own values, folded; links lead into the folder `records`."""
+        beside = self.report.compare(self.results).to_html(records) if self.results.scales else ""
+        more = [fold(table.title, table.to_html(records)) for table in self.tables_of_scales() if table is not None]
+        return Html("\n".join([beside, *more]))
 
     def csv(self) -> str:
         """Every measured and every printed number, a line for each."""
