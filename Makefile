@@ -31,7 +31,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test bench book lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test test-book bench book lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -50,6 +50,7 @@ help:
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
+	@echo "  make test-book  open the built book in Chromium: errors, overflow, search, filters (needs chromium)"
 	@echo "  make lab      open the notebooks in JupyterLab"
 	@echo "  make lint     check style, types and that notebooks are stored without outputs"
 	@echo "  make clean    delete what the targets built; keeps runs/ (trained models) and .venv"
@@ -89,6 +90,9 @@ endif
 	    echo "error: the book did not build; the whole log is book/_build/build.log" >&2; exit 1; fi
 	@$(BIN)/python book/check.py
 	@echo "The book is book/_build/html/index.html"
+
+test-book: $(VENV)/.ready
+	@$(BIN)/python -m pytest -q -rs tests/test_book_browser.py $(PYTEST_ARGS)
 
 lab: $(VENV)/.ready
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -30,7 +30,7 @@ IGNORED = (
     r"(?<!\\)\$[^$\n]+\$",
     r"<!--.*?-->",
     r'<span class="paper">.*?</span>',
-    r"\{paper\}`[^`]*`",
+    r"\{(?:paper|ours)\}`[^`]*`",
     r"``.+?``",
     r"`[^`]*`",
     r"\]\([^)]*\)",  # the target of a link

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
@@ -20,19 +21,39 @@ from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
     RESULTS,
-    ROOT,
+    beside_fragment,
+    cautions_fragment,
+    costs_table,
     differences_fragment,
     figure_fragment,
-    records_fragment,
+    go_on_fragment,
     scales_table,
     settings_fragment,
+    tables_fragment,
     trials_table,
 )
-from rmtlib.report.verdicts import rules_table, scoreboard
+from rmtlib.report.record_pages import write_records
+from rmtlib.report.scoreboard import in_a_sentence, scoreboard, tally
+from rmtlib.report.tables import fold
+from rmtlib.report.values import values
+from rmtlib.report.verdicts import rules_table
 from rmtlib.report.view import View
 from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
+from rmtlib.runs.storage import write_json
+
+FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an \
+independent implementation, rmtlib, by how much, and at which scale. {sentence}</p>
+
+{tally}
+
+{headline}
+
+## Scoreboard
+
+{scoreboard}
+"""
 
 
 def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
@@ -42,11 +63,13 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     folder.mkdir(parents=True, exist_ok=True)
     fragments = {
         "figure": figure_fragment(view, out / "extra" / "figures"),
+        "cautions": cautions_fragment(view),
         "claims": view.claims(),
-        "beside": view.beside(f"{ROOT}/records.html"),
-        "tables": view.own(f"{ROOT}/records.html"),
-        "scales": scales_table(view, results).to_html(),
-        "trials": trials.to_html() if trials else "",
+        "beside": beside_fragment(view),
+        "tables": tables_fragment(view),
+        "go_on": go_on_fragment(view, results),
+        "scales": fold("What every scale takes", scales_table(view, results).to_html()),
+        "trials": fold("Trials from which settings were chosen", trials.to_html() if trials else ""),
         "differences": differences_fragment(notebook),
         "settings": settings_fragment(view),
     }
@@ -88,11 +111,23 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
     for name in ("tutorial", "explore"):
         execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
-    (out / "scoreboard.md").write_text(scoreboard(views) + "\n", encoding="utf-8")
-    (out / "rules.md").write_text(rules_table(views).to_html() + "\n", encoding="utf-8")
-    for part, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
-        (out / f"{part}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
-    (out / "records.md").write_text(records_fragment(views, extra / "records"), encoding="utf-8")
+    parts = {
+        "front": FRONT.format(
+            sentence=in_a_sentence(views),
+            tally=tally(views),
+            headline=headline_fragment({view.artifact.name: view for view in views}, extra / "figures"),
+            scoreboard=scoreboard(views),
+        ),
+        "rules": rules_table(views).to_html(),
+        "costs": costs_table(views, results).to_html(),
+        "records": write_records(views, extra / "records"),
+    }
+    for part, text in parts.items():
+        (out / f"{part}.md").write_text(text + "\n", encoding="utf-8")
+    write_json(out / "values.json", values(views))
+    (out / "speed-gains.md").write_text(speed.gains(bench), encoding="utf-8")
+    for name, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
+        (out / f"{name}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

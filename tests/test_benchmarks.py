@@ -86,6 +86,14 @@ def test_the_record_is_what_was_measured_and_becomes_the_books_table(recorded, t
     assert json.loads((tmp_path / "extra" / "bench.json").read_text()) == record
 
 
+def test_gains_are_the_records_own():
+    rows = {row["case"]: row for row in speed.load(command.RECORD)["rows"]}
+    table = speed.gains(command.RECORD)
+    for case in speed.TASKS.values():
+        assert rows[case]["ours"] in table and rows[case]["peer"] in table
+    assert f"{rows['RMT training']['ratio']:.3g} times as fast" in table
+
+
 def test_a_record_that_was_edited_is_refused_and_none_is_said(recorded, tmp_path):
     recorded.write_text(recorded.read_text().replace("1 ms", "0.1 ms"))
     with pytest.raises(RmtlibError, match="was changed after it was written"):

@@ -23,7 +23,9 @@ from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import in_markdown
 from rmtlib.report.measurements import slug
-from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.record_pages import write_records
+from rmtlib.report.scoreboard import scoreboard
+from rmtlib.report.values import values
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")
@@ -167,6 +169,23 @@ def test_every_page_and_notebook_source_and_the_readme_are_clean():
     assert [problem for name, text in check.sources(ROOT) for problem in check.check_text(name, text)] == []
 
 
+def test_the_references_examples_run():
+    page = (ROOT / "book" / "api.md").read_text()
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec("\n".join(blocks), names)
+    assert len(blocks) == 3 and names["loss"].item() > 0 and names["longer"].shape[1] == 84
+    assert names["hidden"].shape == (1, 16, 32) and 3 < names["stored"] < 4 and names["sample"].tokens.shape == (36,)
+
+
+def test_the_tests_that_the_page_on_released_code_names_exist():
+    page = (ROOT / "book" / "released-code.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)`: `(test_\w+)`", page)
+    assert len(named) > 10
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file} has no {name}"
+
+
 # Notebooks as they are stored
 
 
@@ -208,7 +227,7 @@ def soup(text: str) -> BeautifulSoup:
 def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     view = view_of("figure-5")
     assert "not run" in scoreboard([view])
-    assert "Not run" in pages.records_fragment([view], tmp_path)
+    assert "Not run" in write_records([view], tmp_path)
     assert "not run" in view.claims()
     rows = {row.th.text: row.text for row in soup(pages.scales_table(view, tmp_path).to_html()).select("tbody tr")}
     assert set(rows) == {"small", "medium", "gpu", "paper"}  # smoke is no result
@@ -218,16 +237,32 @@ def test_without_records_all_parts_say_so_and_what_they_would_cost(tmp_path):
     assert view.summary() and "small" not in view.tables()
 
 
-def test_records_page_has_an_anchor_and_the_file_of_each(tmp_path):
+def test_every_record_has_a_page_its_file_and_a_place_in_the_index(tmp_path):
     live, published = fakes.seeds("qa1", (0.1, 0.2)), fakes.seeds("qa2", (0.3,))
     published[0]["notes"] = ["stopped <twice> & resumed"]
-    text = pages.records_fragment([view_of("figure-5", live, published)], tmp_path / "records")
+    index = soup(write_records([view_of("figure-5", live, published)], tmp_path / "records"))
+    assert len(index.select("tbody tr")) == 2  # a line for both seeds of qa1
     for record in [*live, *published]:
-        assert f"({slug(record).lower()})=" in text
-        assert json.loads((tmp_path / "records" / f"{slug(record)}.json").read_text()) == record
-        assert f"{record['metrics']['exact_match'][-1]['correct'] / 500:.4f}" in text
-    assert text.count("a run of this machine") == 2
-    assert "<twice>" not in text and "&lt;twice&gt; &amp; resumed" in text
+        name = slug(record)
+        assert index.find("a", href=f"records/{name}.html").text == f"s{record['seed']}"
+        assert json.loads((tmp_path / "records" / f"{name}.json").read_text()) == record
+        page = soup((tmp_path / "records" / f"{name}.html").read_text())
+        assert f"{record['metrics']['exact_match'][-1]['correct'] / 500:.4f}" in page.text
+        again = f"rmtlib run figure-5 --scale small --rows '{record['row']}' --seeds {record['seed'] + 1}"
+        assert again in page.pre.text and record["git"]["commit"] in page.pre.text
+        assert page.find("a", download=True)["href"] == f"{name}.json"
+        assert page.svg.title.text == "loss from 2 to 1 over 200 steps"
+        assert ("a run of this machine" in page.text) == (record["row"] == "qa1")
+    assert page.find("twice") is None and "stopped <twice> & resumed" in page.text
+
+
+def test_numbers_of_hand_written_text_are_those_of_the_records():
+    found = values([view_of("figure-5", published=fakes.seeds("qa1", (0.02, 0.10, 0.18)))])
+    assert found["figure-5/small/qa1"]["text"] == "0.97 ± 0.00"  # at 4 segments, the longest trained
+    assert found["figure-5/small/qa1@1024"]["text"] == "0.87 ± 0.08"  # one doubling beyond
+    assert found["figure-5/small/qa1"]["page"].startswith("records/qa1-small-s0-")
+    assert found["figure-5/gpu/qa2"] == {"text": "not run", "hint": "", "page": ""}
+    assert "figure-5/small/qa9" not in found and "figure-5/huge/qa1" not in found
 
 
 HOSTILE = (
@@ -363,14 +398,15 @@ def test_the_book_builds_without_a_warning_and_passes_its_check(book):
 def test_numbers_lead_to_their_records(book):
     project, _ = book
     html = project / "book" / "_build" / "html"
-    page, records = soup((html / "artifacts" / "figure-5.html").read_text()), soup((html / "records.html").read_text())
-    links = [a["href"] for a in page.select("table a") if a["href"].startswith("../records.html#")]
+    page = soup((html / "artifacts" / "figure-5.html").read_text())
+    links = [a["href"] for a in page.select("table a") if a["href"].startswith("../records/")]
     assert len(links) == 4 * len(fakes.SEGMENTS)
     for link in set(links):
-        section = records.find(id=link.partition("#")[2])
-        assert section is not None
-    for a in records.select('a[href^="records/"]'):
-        assert json.loads((html / a["href"]).read_text())["schema"] == 1
+        record = html / "records" / Path(link).name
+        assert json.loads(record.with_suffix(".json").read_text())["schema"] == 1
+        assert record.stem in soup(record.read_text()).find("a", download=True)["href"]
+    prose = page.select_one("a.ours")
+    assert prose.text == "0.97 ± 0.00" and prose["href"].startswith("../records/qa1-small-s0-")
 
 
 @one_worker

@@ -124,8 +124,8 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
     alt = view.alt()
     assert "small scale, remember, runs on this machine: armt (3 runs)" in alt
     assert "small scale, rewrite, published runs: armt (3 runs) 0.99 after 10" in alt
-    tables = view.tables("records.html")
-    assert "8.9 ± 0.1" in tables and "0.98 ± 0.01" in tables and 'href="records.html#mamba-remember' in tables
+    tables = view.tables("records")
+    assert "8.9 ± 0.1" in tables and "0.98 ± 0.01" in tables and 'href="records/mamba-remember' in tables
     lines = list(csv.DictReader(io.StringIO(view.csv())))
     assert len([line for line in lines if line["metric"] == "exact match"]) == 3 * 4 * (4 + 4)
     line = next(x for x in lines if (x["row"], x["metric"], x["x"]) == ("armt-remember", "pairs stored", "16"))

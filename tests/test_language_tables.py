@@ -24,8 +24,9 @@ from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.models.registry import size_of
 from rmtlib.report.measurements import Results
-from rmtlib.report.pages import measured_table, record_section, scales_table, settings_fragment
-from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.pages import beside_fragment, scales_table, settings_fragment
+from rmtlib.report.record_pages import record_page
+from rmtlib.report.scoreboard import scoreboard
 from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
@@ -215,9 +216,9 @@ def test_an_n_gram_row_has_the_text_of_the_neural_rows_and_a_record_that_is_chec
 def test_an_n_gram_row_is_shown_beside_the_others():
     records = three("enwik8", spread=0.0, ngram_5=2.3) + three("enwik8", baseline_seg128=2.2)
     view = view_of("enwik8", (), records)
-    assert "Kneser-Ney 5-gram" in view.tables() and "ngram-5 2.300" in view.alt()
+    assert "Kneser-Ney 5-gram" in view.tables() and "Kneser-Ney 5-gram 2.300" in view.alt()
     training = view.draw().axes[2]
-    assert {text.get_text() for text in training.texts} == {"ngram-5", "baseline-seg128"}
+    assert {text.get_text() for text in training.texts} == {"Kneser-Ney 5-gram", "baseline"}
 
 
 def test_the_table_says_which_n_grams_a_row_beats():
@@ -225,11 +226,11 @@ def test_the_table_says_which_n_grams_a_row_beats():
     learned = three("enwik8", baseline_seg128=2.2, trxl_40_seg128=2.05, rmt_5_bptt_2_seg128=2.4)
     table = by_scale("enwik8", results_of("enwik8", counted + learned), "small")
     assert {row[0]: row[-1] for row in table.rows} == {
-        "baseline-seg128": "ngram-5",
-        "trxl-40-seg128": "ngram-5, ngram-8",
-        "rmt-5-bptt-2-seg128": "no n-gram",
-        "ngram-5": "",
-        "ngram-8": "",
+        "baseline, segment 32": "ngram-5",
+        "Tr-XL 10, segment 32": "ngram-5, ngram-8",
+        "RMT 1, BPTT-2, segment 32": "no n-gram",
+        "Kneser-Ney 5-gram": "",
+        "Kneser-Ney 8-gram": "",
     }
     alone = by_scale("enwik8", results_of("enwik8", learned), "small")
     assert {row[-1] for row in alone.rows} == {"no n-gram was run"}
@@ -352,7 +353,7 @@ def test_pages_show_a_usual_row_and_name_the_text():
     view = view_of("wikitext-103", three("wikitext-103", baseline_seg50=250.0))
     assert "Settings of a run of rmt-10-bptt-2-seg50 at each scale.</caption>" in settings_fragment(view)
     assert "WikiText-2" in scoreboard([view])
-    assert "small scale, on WikiText-2, runs on this machine: baseline-seg50" in view.alt()
+    assert "small scale, on WikiText-2, runs on this machine: baseline, segment 20" in view.alt()
     assert view.draw().axes[0].get_title() == "small scale, on WikiText-2"
 
 
@@ -382,31 +383,32 @@ def test_view_of_records():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2)
     view = view_of("enwik8", records[:3], records)
     assert view.results.series()["small"]["baseline-seg128"].first.std == pytest.approx(0.001)
-    html = view.tables("records.html")
+    html = beside_fragment(view)
     assert (
         "3.000 ± 0.001" in html
         and "1.301" in html
         and html.count("<td>not run</td>") == len(ENWIK8) - 2
+        and f"{len(ENWIK8) - 2} rows that were not run" in html
         and "1.06" in html
     )
-    assert 'href="records.html#baseline-seg128-small-s1-' in html
-    assert "baseline-seg128 3.200 ± 0.001 (3 runs)" in view.alt()
+    assert 'href="../records/baseline-seg128-small-s1-' in html
+    assert "baseline, segment 32 3.200 ± 0.001 (3 runs)" in view.alt()  # as it is at this scale
     assert len(view.draw().axes) == 3 and len(view.summary()) >= 1
     lines = list(csv.DictReader(io.StringIO(view.csv())))
     assert {line["source"] for line in lines} == {"here", "published", "paper", "authors"}
     assert sum(line["source"] == "authors" for line in lines) == sum(len(row.runs) for row in ENWIK8)
     assert "not enough runs" in view.claims()
-    section = record_section(records[0], measured_table(view.report.measure(records[0])), "published", "x.json")
-    assert "2.9990" in section and "exact match" not in section
+    page = record_page(view, records[0], "published")
+    assert "2.9990" in page and "exact match" not in page
 
 
 def test_training_is_drawn_for_the_default_rows_with_a_label_each():
     records = three("enwik8", rmt_20_bptt_0_seg128=3.0, baseline_seg128=3.2, trxl_40_seg128=3.1)
     training = view_of("enwik8", (), records).draw().axes[2]
-    assert {text.get_text() for text in training.texts} == {"baseline-seg128", "rmt-20-bptt-0-seg128"}
+    assert {text.get_text() for text in training.texts} == {"baseline", "RMT 5, BPTT-0"}
     assert len(training.lines) == 6 and training.get_title() == "validation in training, 2 of the rows"
     alone = view_of("enwik8", (), records[-3:]).draw().axes[2]
-    assert [text.get_text() for text in alone.texts] == ["trxl-40-seg128"]
+    assert [text.get_text() for text in alone.texts] == ["Tr-XL 10"]
 
 
 def test_a_run_that_never_validated_to_a_number_is_drawn_all_the_same():

@@ -353,10 +353,11 @@ def test_ci_runs_the_tests_and_the_book_and_ends_with_pytests_line(installed, ro
         'case "$1" in test) echo "===== 7 passed, 1 skipped in 3.21s ====="; exit ${FAIL:-0} ;; esac',
         "echo built",
     )
+    script(installed / "bin" / "chromium", "exit 0")  # it is there: nothing is installed
     environment = {**os.environ, "PATH": f"{installed / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run([installed / ".ci" / "run"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "===== 7 passed, 1 skipped in 3.21s ====="
-    assert (installed / "made").read_text().splitlines() == ["make test", "make book SCALE=smoke"]
+    assert (installed / "made").read_text().splitlines() == ["make test", "make book SCALE=smoke", "make test-book"]
     failed = subprocess.run(
         [installed / ".ci" / "run"], env=environment | {"FAIL": "1"}, capture_output=True, text=True
     )

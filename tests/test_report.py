@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -10,6 +11,7 @@ from itertools import pairwise
 
 import fakes
 import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 
 from rmtlib.errors import RmtlibError
@@ -22,8 +24,10 @@ from rmtlib.experiments.babilong.rules import arms, slope
 from rmtlib.experiments.view import view_of
 from rmtlib.report import figures, tables
 from rmtlib.report.claims import Declaration, in_words, judge
+from rmtlib.report.figures import BLUE
 from rmtlib.report.measurements import Results, latest, parse_count, short_count, slug, to_csv
-from rmtlib.report.verdicts import as_data, scoreboard
+from rmtlib.report.scoreboard import in_a_sentence, scoreboard, tally
+from rmtlib.report.verdicts import as_data
 
 ROWS = Figure5.rows
 
@@ -165,9 +169,9 @@ def test_nothing_is_claimed_at_smoke_scale_and_scales_are_not_mixed():
 def test_table_shows_spread_intervals_and_a_link_to_every_record():
     records = [*fakes.seeds("qa1", (0.02, 0.10, 0.18)), *fakes.seeds("qa2", (0.3,))]
     table = accuracy_table(results(records), "small")
-    html = table.to_html("records.html")
+    html = table.to_html("../records")
     for record in records:
-        assert f'href="records.html#{slug(record).lower()}"' in html
+        assert f'href="../records/{slug(record)}.html"' in html
     assert table.header[1:] == ("qa1, 3 runs, 128 tokens a segment", "qa2, 1 run, 128 tokens a segment")
     by_length = {row[0]: row[1:] for row in table.rows}
     qa1, qa2 = by_length["64"]
@@ -243,9 +247,14 @@ def test_tags_show_verdict_scale_effect_interval_and_n():
     verdict = view.verdicts()[0]
     (effect,) = verdict.effects
     assert effect.numbers == f"{effect.effect:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}], n = 4"
-    tag = f'<span class="verdict holds">holds</span> <span class="numbers">small: {effect.numbers}'
-    assert tag in view.claims() and tag in scoreboard([view])
-    assert scoreboard([view]).startswith('<p class="tally">1 holds, 2 described, 2 not enough runs.</p>')
+    badge = '<span class="verdict holds">holds</span>'
+    fall = f"qa1 loses {effect.effect + effect.limit:.3f} ± {effect.half:.3f} of exact match from the training length"
+    for shown in (view.claims(), scoreboard([view])):
+        assert badge in shown and fall in shown
+    assert f"{effect.contrast} = {effect.numbers}" in view.claims()
+    assert "1 claim with a rule that decides them, 1 holds; 4 runs" in in_a_sentence([view])
+    row = tally([view]).partition('<th scope="row">BABILong</th>')[2].partition("</tr>")[0]
+    assert [int(count) for count in re.findall(r"<b>(\d+)</b>", row)] == [1, 0, 0, 2, 2]
 
 
 def test_a_changed_rule_has_two_verdicts():
@@ -330,6 +339,17 @@ def test_figure_files_are_written_and_equal_for_equal_data(drawn, tmp_path):
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
     _, again = figures.save(draw(live, published), tmp_path / "b")
     assert again.read_bytes() == svg.read_bytes()
+
+
+def test_the_books_figures_have_no_ground_and_a_drawing_for_each_theme(drawn, tmp_path):
+    shown = figures.themed_images(drawn[2], tmp_path / "figures" / "figure-5", "../figures", "a <b>")
+    assert [img["class"] for img in BeautifulSoup(shown, "html.parser").select('img[alt="a <b>"]')] == [
+        ["only-light"], ["only-dark"],
+    ]  # fmt: skip
+    svg, dark = tmp_path / "figures" / "figure-5.svg", tmp_path / "figures" / "figure-5-dark.svg"
+    colours = [set(re.findall(r"#[0-9a-f]{6}\b", path.read_text())) for path in (svg, dark)]
+    assert figures.INK in colours[0] and not colours[1] & {figures.INK, figures.GREY, "#ffffff", BLUE.colour.lower()}
+    assert "fill: #ffffff" not in svg.read_text().partition('id="axes_1"')[0], "a figure has no ground of its own"
 
 
 def test_colours_and_markers_differ_between_tasks():

@@ -14,7 +14,7 @@ from rmtlib.book import write_artifact
 from rmtlib.cli import main
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import open_view, view_of
-from rmtlib.report.verdicts import scoreboard
+from rmtlib.report.scoreboard import scoreboard
 from rmtlib.runs.records import find_records
 
 TESTS = Path(__file__).parent
@@ -84,20 +84,21 @@ def test_the_page_has_all_its_parts(view, project):
         assert f"_generated/toy/{part}.md" in page
         page += (project / "book" / "toy" / f"{part}.md").read_text()
     for heading in (
-        "## The paper beside ours",
+        "## Ours beside the paper",
         "## Claims",
-        "## Tables",
-        "## What was run",
+        "## Table",
         "## Differences from the paper",
-        "## Settings",
+        "## Run it, and go on",
+        "<summary>What every scale takes</summary>",
+        "<summary>Settings</summary>",
     ):
         assert heading in page
     soup = BeautifulSoup(page, "html.parser")
     assert soup.img["alt"].startswith("Error over steps") and soup.figcaption.text.startswith(
         "The fast row ends lower."
     )
-    assert soup.select_one(".verdict.holds") and soup.select("a[href^='../records.html#fast-small-s0']")
+    assert soup.select_one(".verdict.holds") and soup.select("a[href^='../records/fast-small-s0']")
     board = scoreboard([view])
-    assert "Toy: the error" in board and "1 holds" in board
+    assert "toy.html#claim-" in board and 'data-verdict="holds"' in board
     executed = json.loads((project / "book" / "toy-notebook.ipynb").read_text())
     assert any("<img" in str(cell.get("outputs")) for cell in executed["cells"])

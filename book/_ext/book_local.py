@@ -1,12 +1,18 @@
-"""What the book adds to Sphinx and its themes: nothing from the network, plain docstrings, a role for paper values."""
+"""What the book adds to Sphinx and its themes: no network, plain docstrings, roles for numbers, search."""
 
+import json
 import re
+from functools import cache
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 
 BULLET = re.compile(r"([-*] |\d+\. )")
 TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"'
+PARAMETERS = re.compile(
+    r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S
+)  # of a signature over several lines
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -59,14 +65,20 @@ def _escape(row):
     return re.sub("::$", ":", row[:start] + "".join(parts))  # the block below is set as code in any case
 
 
-def name_toggles(app, error):
-    """Give the arrows of the side bar a name for screen readers; the theme gives them none."""
+def mend_pages(app, error):
+    """Names for the arrows of the side bar, and signatures that are no lists of definitions without terms."""
     if error is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
             page = path.read_text(encoding="utf-8")
-            named = page.replace('<summary><span class="toctree-toggle"', TOGGLE)
-            if named != page:
-                path.write_text(named, encoding="utf-8")
+            mended = page.replace('<summary><span class="toctree-toggle"', TOGGLE)
+            mended = PARAMETERS.sub(_parameters, mended)
+            if mended != page:
+                path.write_text(mended, encoding="utf-8")
+
+
+def _parameters(found):
+    lines = found.group(1).replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def skip_member(app, what, name, obj, skip, options):
@@ -79,10 +91,60 @@ def paper_role(name, rawtext, text, lineno, inliner, options=None, content=None)
     return [nodes.inline(rawtext, text, classes=["paper"])], []
 
 
+def ours_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """{ours}`enwik8/small/baseline-seg128`: our number, from the records, with a link to the first of them.
+
+    "not run" if there is no record yet; an unknown name stops the build.
+    """
+    env = inliner.document.settings.env
+    values = _values(env.app.srcdir)
+    row = values.get("/".join(text.partition("@")[0].split("/")[:3]))
+    found = row if row and not row["page"] else values.get(text)
+    if found is None:
+        message = inliner.reporter.error(
+            f"no number is called {text!r}: <artifact>/<scale>/<row>[/<metric>][@<x>]", line=lineno
+        )
+        return [inliner.problematic(rawtext, rawtext, message)], [message]
+    if not found["page"]:
+        return [nodes.inline(rawtext, found["text"])], []
+    up = "../" * env.docname.count("/")
+    link = nodes.reference(rawtext, found["text"], refuri=up + found["page"], classes=["ours"], internal=True)
+    link["reftitle"] = found["hint"]
+    return [link], []
+
+
+@cache
+def _values(folder):
+    """What `rmtlib.book` wrote for the role."""
+    return json.loads((Path(folder) / "_generated" / "values.json").read_text(encoding="utf-8"))
+
+
+def write_search_texts(app, error):
+    """The text of every page in a script, for the excerpts of search results: no file:// page can fetch another."""
+    if error is None and app.builder.format == "html":
+        texts = {}
+        for docname in app.env.found_docs:
+            path = Path(app.outdir) / f"{docname}.html"
+            page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") if path.exists() else None
+            if page and (article := page.find("article")):
+                texts[docname] = " ".join(article.get_text(" ").replace("¶", "").replace("#", "").split())
+        script = f"const bookTexts = {json.dumps(texts, ensure_ascii=False, sort_keys=True)};\n"
+        (Path(app.outdir) / "_static" / "search-texts.js").write_text(script, encoding="utf-8")
+
+
+def search_texts_on_the_search_page(app, pagename, templatename, context, doctree):
+    """Only the search page loads the texts."""
+    if pagename == "search":
+        app.add_js_file("search-texts.js", priority=100)
+
+
 def setup(app):
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("autodoc-process-docstring", plain_docstring)
-    app.connect("build-finished", name_toggles)
+    app.connect("build-finished", mend_pages)
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("build-finished", write_search_texts)
+    app.connect("html-page-context", search_texts_on_the_search_page)
     app.add_role("paper", paper_role)
+    app.add_role("ours", ours_role)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,8 +6,9 @@ contrast that has its runs, with a 95 % interval, and no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from rmtlib.evaluation.decisions import RUNS_NEEDED, Arms, Contrast, Decision, Rule, decide, estimate
@@ -36,6 +37,7 @@ class Claim:
         rule: the contrasts in words.
         test: contrasts of arms, each below its limit if the sentence is true; of a primary claim also gates and worlds.
         primary: whether the rule decides it. Without this it is described.
+        note: what a reader has to know who sees the verdict alone.
         declared: the rule's declarations, oldest first.
     """
 
@@ -46,6 +48,7 @@ class Claim:
     test: Rule
     primary: bool = False
     declared: tuple[Declaration, ...] = ()
+    note: str = ""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -60,13 +63,29 @@ class Claim:
 
 
 class Effect(NamedTuple):
-    """One contrast as measured: less its limit, with its 95 % interval and the runs of each arm."""
+    """One contrast as measured: less its limit, with its 95 % interval and the runs of each arm.
+
+    `share` is the size of a difference of two arms relative to the second one's mean, None of other contrasts.
+    """
 
     contrast: str
     effect: float
     low: float
     high: float
     n: tuple[int, ...]
+    weights: Mapping[str, float] = {}
+    limit: float = 0.0
+    share: float | None = None
+
+    @property
+    def half(self) -> float:
+        """Half of the interval."""
+        return (self.high - self.low) / 2
+
+    @property
+    def runs(self) -> str:
+        """n = 3, or n = 3 and 6."""
+        return f"n = {' and '.join(map(str, self.n[:1] if len(set(self.n)) == 1 else self.n))}"
 
     @property
     def numbers(self) -> str:
@@ -174,7 +193,12 @@ def effects(rule: Rule, arms: Arms) -> tuple[Effect, ...]:
         n = tuple(len(arms.get(arm, ())) for arm in contrast.weights)
         if min(n) >= RUNS_NEEDED:
             effect = estimate(contrast, arms)
-            measured.append(Effect(in_words(contrast), effect.effect, *effect.interval(), n))
+            weights, share = dict(contrast.weights), None
+            if sorted(weights.values()) == [-1, 1] and (level := fmean(arms[list(weights)[1]])):
+                share = abs(effect.effect / level)
+            measured.append(
+                Effect(in_words(contrast), effect.effect, *effect.interval(), n, weights, contrast.limit, share)
+            )
     return tuple(measured)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmtlib.errors import RmtlibError
+from rmtlib.report.escape import escape
 from rmtlib.report.measurements import Results, Series
 from rmtlib.runs.spec import SCALES
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INK = "#222222"
 GREY = "#555555"
 PAPER_GROUND = "#f6f6f6"  # of panels that show the paper's values
 RC: Any = {
@@ -25,7 +29,30 @@ RC: Any = {
     "axes.titleweight": "bold",
     "axes.grid": True,
     "grid.color": "#e4e4e4",
-    "figure.facecolor": "white",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.labelcolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+DARK = {  # colours of a drawing on white -> on the book's dark ground
+    INK: "#d5dbe1",
+    GREY: "#a8b0b8",
+    "#444444": "#c3cad1",
+    "#e4e4e4": "#363c44",
+    PAPER_GROUND: "#1d232a",
+    "#ffffff": "#121212",  # of hollow markers: the ground itself
+    "#0072b2": "#56a8ff",
+    "#d55e00": "#ff8a3d",
+    "#009e73": "#35c99a",
+    "#cc79a7": "#e79ac6",
+    "#e69f00": "#f5bd41",
+    "#8a6d1d": "#cfae55",
+    "#8b3a00": "#d98a55",
+    "#b8a800": "#d8ca3a",
 }
 
 
@@ -60,14 +87,17 @@ class Panel(NamedTuple):
 
     @property
     def groups(self) -> Iterator[tuple[dict[str, Series], str, str | None]]:
-        """(series, line, fill of markers): published runs dashed and hollow, then this machine's solid and filled."""
-        yield self.published, "--", "white"
+        """(series, line, fill of markers): published runs, dashed and hollow beside this machine's, then those."""
+        yield (self.published, "--", "white") if self.here else (self.published, "-", None)
         yield self.here, "-", None
 
     @property
     def told(self) -> Iterator[tuple[str, dict[str, Series]]]:
         """(whose runs, series) as a description has them, without what is empty."""
-        for whose, group in (("runs on this machine", self.here), ("published runs", self.published)):
+        for whose, group in (
+            ("runs on this machine", self.here),
+            ("published runs" if self.here else "runs", self.published),
+        ):
             if group:
                 yield whose, group
 
@@ -146,8 +176,8 @@ def legend_handles(labels: Mapping[str, str], styles: Mapping[str, Style], panel
         handles.append(Patch(color=GREY, alpha=0.25, label="± 1 std over seeds"))
     if any(panel.here for panel in panels):
         handles.append(Line2D([], [], label="runs here", **dot))
-    if any(panel.published for panel in panels):
-        handles.append(Line2D([], [], linestyle="--", mfc="white", label="published runs", **dot))
+        if any(panel.here and panel.published for panel in panels):
+            handles.append(Line2D([], [], linestyle="--", mfc="white", label="published runs", **dot))
     return handles
 
 
@@ -158,13 +188,40 @@ def grey_line(label: str, linestyle: Any) -> Any:
     return Line2D([], [], color=GREY, linewidth=1, linestyle=linestyle, label=label)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write the figure as PNG and SVG; returns the two paths. Equal figures give equal files."""
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG without a ground. Equal figures give equal text."""
     import matplotlib
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + ending) for ending in (".png", ".svg")]
-    figure.savefig(paths[0], dpi=200)
+    text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "rmtlib"}):
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """The same drawing in colours for a dark ground."""
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: DARK.get(found.group(), found.group()), svg)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as PNG on white and as SVG; returns the two paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
+    figure.savefig(png, dpi=200, facecolor="white")
+    svg.write_text(to_svg(figure), encoding="utf-8")
+    return [png, svg]
+
+
+def themed_images(figure: Figure, stem: Path, address: str, alt: str) -> str:
+    """Write the figure at `stem`, also for a dark ground; the markup of both, of which the book's theme shows one.
+
+    Args:
+        address: of the folder that it is written into, as the page sees it.
+    """
+    _, light = save(figure, stem)
+    dark = light.with_name(stem.name + "-dark.svg")
+    dark.write_text(darkened(light.read_text(encoding="utf-8")), encoding="utf-8")
+    return "".join(
+        f'<img class="only-{theme}" src="{address}/{path.name}" alt="{escape(alt)}">'
+        for theme, path in (("light", light), ("dark", dark))
+    )

@@ -196,6 +196,10 @@ class Results:
         present = {record["scale"] for record in self.records}
         return [scale for scale in SCALES if scale in present]
 
+    def at(self, scale: str) -> list[Record]:
+        """The records of one scale, the latest of each run."""
+        return [record for record in latest(self.records) if record["scale"] == scale]
+
     def series(self, metric: str | None = None, source: Origin | None = None) -> ByScale:
         """Every row's series at every scale, of one metric (None: each row's main one), from all records or one source.
 

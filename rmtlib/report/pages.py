@@ -1,67 +1,119 @@
 """The generated parts of the book, from records; `rmtlib.book` writes them into files.
 
 Everything goes to book/_generated/: fragments that hand-written pages include, the executed notebooks, and in
-`extra/` what is copied into the book as it is (figures, tables as CSV, records as JSON).
+`extra/` what is copied into the book as it is (figures, tables as CSV, pages and JSON of records).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
-from rmtlib.report.escape import escape, in_markdown
-from rmtlib.report.measurements import Measurement, Record, latest, slug
-from rmtlib.report.tables import Table, plural, settings_table
+from rmtlib.report.escape import escape
+from rmtlib.report.evidence import shut_gates
+from rmtlib.report.measurements import Record, latest
+from rmtlib.report.tables import Cell, Link, Table, fold, plural, settings_table
 from rmtlib.report.view import View
 from rmtlib.runs.artifact import Artifact
-from rmtlib.runs.progress import amount, duration, size
+from rmtlib.runs.progress import amount, duration
 
 ROOT = ".."  # of the book, as its artifacts/*.md see it
-RESULTS = """## The paper beside ours
+RECORDS = f"{ROOT}/records"
+RESULTS = """## Ours beside the paper
 
 {figure}
-{beside}
+{cautions}
 """
 DETAILS = """## Claims
 
 {claims}
 
-## Tables
+## Table
 
-Each seed (`s0`, `s1`, …) leads to the record of its run.
+{beside}
 
 {tables}
 
-## What was run, and what it takes
+{differences}
+## Run it, and go on
+
+{go_on}
 
 {scales}
 
 {trials}
 
-{differences}
-## Settings
-
 {settings}
 """
-"""What every artifact's page includes, before and after its own words on what came out."""
+"""What every artifact's page includes, before and after its own words on what was seen."""
 
 
 def figure_fragment(view: View, folder: Path) -> str:
-    """The figure with its description, what to see in it, and where its data is; writes both into `folder`."""
+    """The figure with its description, what to see in it, and where its data is; writes both into `folder`.
+
+    Two drawings, of which the theme shows the one for its ground.
+    """
     name = view.artifact.name
-    _, svg = figures.save(view.draw(), folder / name)
+    images = figures.themed_images(view.draw(), folder / name, f"{ROOT}/{folder.name}", view.alt())
     (folder / f"{name}.csv").write_text(view.csv(), encoding="utf-8")
     caption = escape(view.report.caption(view.results))
     return (
-        f'<figure class="plot"><img src="{ROOT}/{folder.name}/{svg.name}" alt="{escape(view.alt())}">\n'
+        f'<figure class="plot" tabindex="0">{images}\n'
         f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
         f'<a href="{ROOT}/{folder.name}/{name}.png">figure as PNG</a>, '
         f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</figcaption></figure>\n'
     )
+
+
+def cautions_fragment(view: View) -> str:
+    """What stands in the way of reading the results as the paper's, at each scale: models that counting beats."""
+    lines = [
+        f'<p class="caution">At {scale} scale {escape(why)}: what stands there is an order among models that have '
+        "learned little.</p>"
+        for scale in view.results.scales
+        for why in shut_gates(view, scale)
+    ]
+    return "\n".join(lines)
+
+
+def tables_fragment(view: View) -> str:
+    """The tables of each scale and the paper's own, each folded under what it shows."""
+    shown = [table for table in view.tables_of_scales() if table is not None]
+    return "\n".join(fold(table.title, table.to_html(RECORDS)) for table in shown)
+
+
+def go_on_fragment(view: View, results: Path) -> str:
+    """The commands that make this page's runs again, and the next scale with what it takes."""
+    artifact, done = view.artifact, view.results.scales
+    lines = [f"make {artifact.name} SCALE={scale}" for scale in (done or [_first_scale(artifact)])]
+    waiting = [scale for scale in artifact.scales if scale != "smoke" and not _complete(view, scale)]
+    text = f"<pre>{escape(chr(10).join(lines))}</pre>\n"
+    if waiting:
+        scale = waiting[0]
+        names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
+        cost = cost_of(artifact, view.results.records, scale, names, seeds, results)
+        text += (
+            f"<p>What to run next: <code>make {artifact.name} SCALE={scale}</code>, estimated to take {escape(cost)}. "
+            "Runs that are there already are not trained again.</p>\n"
+        )
+    return text
+
+
+def _complete(view: View, scale: str) -> bool:
+    """Whether a scale's default runs are all there."""
+    artifact = view.artifact
+    there = {(record["row"], record["seed"]) for record in view.results.at(scale)}
+    wanted = {
+        (row, artifact.config(row, scale, seed).seed)
+        for row in artifact.default_rows(scale)
+        for seed in range(artifact.default_seeds(scale))
+    }
+    return wanted <= there
 
 
 def scales_table(view: View, results: Path) -> Table:
@@ -85,6 +137,21 @@ def scales_table(view: View, results: Path) -> Table:
         tuple(rows),
         prose=("estimated cost",),
     )
+
+
+def costs_table(views: Iterable[View], results: Path) -> Table:
+    """What the default runs of every artifact take at every scale."""
+    rows = []
+    for view in views:
+        artifact = view.artifact
+        for scale in artifact.scales:
+            if scale != "smoke":
+                names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
+                rows.append(
+                    (artifact.name, scale, cost_of(artifact, view.results.records, scale, names, seeds, results))
+                )
+    caption = "What the default runs of a scale are estimated to take."
+    return Table(caption, ("artifact", "scale", "estimate"), tuple(rows), prose=("estimate",), merged=True)
 
 
 def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
@@ -115,83 +182,43 @@ def settings_fragment(view: View) -> str:
     columns = {scale: config_of(artifact, records, row, scale).params for scale in artifact.scales}
     caption = f"Settings of a run of {row} at each scale. {artifact.settings_note}".rstrip()
     tables = [settings_table(caption, columns)]
-    rows = {row: config_of(artifact, records, row, "small").params for row in artifact.default_rows("small")}
-    rows = {name: params for name, params in rows.items() if set(params) == set(columns["small"])}  # no n-grams
+    scale = _first_scale(artifact)
+    rows = {row: config_of(artifact, records, row, scale).params for row in artifact.default_rows(scale)}
+    rows = {name: params for name, params in rows.items() if set(params) == set(columns[scale])}  # no n-grams
     if len(rows) > 1:
-        tables.append(settings_table("What differs between the small scale's default rows.", rows, differing=True))
-    return "\n\n".join(table.to_html() for table in tables) + "\n"
+        tables.append(settings_table(f"What differs between the {scale} scale's default rows.", rows, differing=True))
+    return fold("Settings", "\n\n".join(table.to_html() for table in tables))
 
 
-def records_fragment(views: Iterable[View], folder: Path) -> str:
-    """A section for every record; writes the records into `folder` as JSON."""
-    parts = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for view in views:
-        parts.append(f"## {view.artifact.title}\n")
-        records = latest(view.results.records)
-        if not records:
-            parts.append("Not run.\n")
-        live = {record["run_id"] for record in view.results.live}
-        for record in records:
-            name = slug(record)
-            (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            status = "a run of this machine, not published" if record["run_id"] in live else "published"
-            measured = measured_table(view.report.measure(record))
-            parts.append(record_section(record, measured, status, f"{folder.name}/{name}.json"))
-    return "\n".join(parts)
+def _first_scale(artifact: Artifact) -> str:
+    """The one to begin with on a machine without a GPU."""
+    return "small" if "small" in artifact.scales else artifact.scales[0]
 
 
-def measured_table(measurements: Iterable[Measurement]) -> Table:
-    """All that one record measured."""
-    rows = []
-    for m in measurements:
-        interval = "" if m.low is None else f"{m.low:.4f} to {m.high:.4f}"
-        x = "" if m.x is None else f"{m.x:g}"
-        rows.append((m.metric, x, str(m.segments or ""), f"{m.value:.4f}", interval, str(m.n or "")))
-    return Table("Measured", ("metric", "at", "segments", "value", "95 % interval", "n"), tuple(rows))
+def beside_fragment(view: View) -> str:
+    """The paper beside ours: the rows that were run, and folded those that were not."""
+    if not view.results.scales:
+        return ""
+    table = view.report.compare(view.results)
+    waiting = [] if table.merged else [row for row in table.rows if _not_run(row)]
+    if len(waiting) in (0, len(table.rows)):
+        return table.to_html(RECORDS)
+    run = replace(table, rows=tuple(row for row in table.rows if row not in waiting))
+    rest = replace(table, rows=tuple(waiting), caption="The paper's values of what was not run here.")
+    return run.to_html(RECORDS) + "\n" + fold(f"{plural(len(waiting), 'row')} that were not run", rest.to_html(RECORDS))
 
 
-def record_section(record: Record, measured: Table, status: str, raw: str) -> str:
-    """One record: what it measured, and all that says where that comes from."""
-    name = slug(record)
-    data = "; ".join(f"{d['name']} ({d.get('source', 'unknown')}, {str(d.get('sha256'))[:12]})" for d in record["data"])
-    git = record["git"]
-    changed = ", with uncommitted changes" if git["dirty"] else ""
-    facts = {
-        "status": status,
-        "finished": f"{record['finished']}, after {duration(record['wall_s'])} and {amount(record['tokens'])} tokens",
-        "machine": _machine(record["hardware"]),
-        "precision": record["precision"],
-        "peak memory": size(record["peak_memory_bytes"] or 0),
-        "code": f"commit {git['commit']}{changed}; modules {record['modules_sha256'][:12]}",
-        "packages": _inline(record["packages"]),
-        "data": data,
-        "notes": "; ".join(record["notes"]) or "none",
-    }
-    origin = Table("Where it comes from", ("", " "), tuple(facts.items()), prose=(" ",))
-    other = {key: value for key, value in record["metrics"].items() if key not in ("exact_match", "unit", "value")}
-    config = escape(json.dumps({"config": record["config"], "other metrics": other}, indent=1))
-    title = f"{record['row']}, {record['scale']} scale, seed {record['seed']}"
-    return (
-        f"({name.lower()})=\n### {in_markdown(title)}: {record['run_id']}\n\n{measured.to_html()}\n{origin.to_html()}\n"
-        f'<p><a href="{raw}">The whole record as JSON</a></p>\n'
-        f'<details class="raw"><summary>Config and other metrics</summary>\n<pre>{config}</pre></details>\n'
+def _not_run(row: Sequence[Cell]) -> bool:
+    """Whether a row says so and has no number of ours."""
+    return "not run" in row and not any(
+        isinstance(part, Link) for cell in row if isinstance(cell, tuple) for part in cell
     )
 
 
-def _machine(hardware: Mapping[str, Any]) -> str:
-    parts = dict(hardware)
-    memory = parts.pop("memory_bytes", None)
-    parts |= {"memory": size(memory)} if memory else {}
-    return _inline({name: value for name, value in parts.items() if value is not None})
-
-
-def _inline(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
 def differences_fragment(notebook: Path) -> str:
-    """The notebook's cell of numbered differences, so that they are written once."""
+    """The notebook's cell of numbered differences, so that they are written once; the list itself is folded."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "differences" in c["metadata"].get("tags", []))
-    return source + "\n"
+    heading, _, text = source.partition("\n")
+    count = len(re.findall(r"^\d+\. ", text, flags=re.M))
+    return f"{heading}\n\n" + fold(f"{count} numbered differences", f"\n{text.strip()}\n") + "\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rmtlib.evaluation.decisions import Arms
 from rmtlib.report.claims import Claim
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.tables import Table
+from rmtlib.report.words import Verb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,9 @@ class Report:
         paper: the paper's own values or words.
         claims: the paper's sentences that can be checked.
         arms: what the claims compare: named samples with one number a seed, from the records of one scale.
+        label: an arm in words, as its row is at a scale ("paper": in the paper).
+        verbs: how numbers of arms are compared in words, by what they are numbers of.
+        paper_arms: the arms that the paper prints, with its values.
     """
 
     measure: Callable[[Record], Iterable[Measurement]]
@@ -46,3 +50,6 @@ class Report:
     claims: tuple[Claim, ...] = ()
     arms: Callable[[Iterable[Record]], Arms] = lambda records: {}
     printed: tuple[Measurement, ...] = ()
+    label: Callable[[str, Results, str], str] = lambda arm, results, scale: arm
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
+    paper_arms: Mapping[str, float] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from rmtlib.report.escape import escape
 from rmtlib.report.tables import Table
 from rmtlib.runs.storage import json_sha256, read_json, write_json
 
-HEADER = ("case", "what", "ours", "peer", "ratio", "to reach", "reached", "of floor")
+HEADER = ("case", "what", "ours", "peer", "ratio", "target", "met", "arithmetic")
 REACHED = {None: "not measured", True: "yes", False: "no"}
 REMEDY = "write it anew with make bench BENCH_ARGS=--record"
 _KEYS = {"machine", "commit", "date", "packages", "rounds", "rows", "sha256"}
@@ -44,6 +44,35 @@ def load(path: Path) -> dict[str, Any]:
     if json_sha256({key: value for key, value in record.items() if key != "sha256"}) != record["sha256"]:
         raise RmtlibError(f"{path} was changed after it was written: {REMEDY}")
     return record
+
+
+TASKS = {  # what a user does -> the row of the record that measures it
+    "Training GPT-2 with RMT": "RMT training",
+    "Training GPT-2 with ARMT": "ARMT training",
+    "Training ARMT on many short segments": "associative ARMT training",
+    "Reading two segments with RMT's GPT-2": "RMT prefill",
+    "Tokenising a text": "tokenising",
+    "Assembling a BABILong sample of a million tokens": "sample assembly",
+    "Memory to train ARMT on many short segments, states rebuilt": (
+        "associative ARMT training with rebuilt states: peak memory"
+    ),
+}
+
+
+def gains(path: Path) -> str:
+    """What the package buys a user, a line for each task: ours, the straightforward code's, the factor."""
+    if not path.exists():
+        return "Not run: `make bench BENCH_ARGS=--record` measures it.\n"
+    rows = {row["case"]: row for row in load(path)["rows"] if row["ratio"]}
+    body = []
+    for task, case in TASKS.items():
+        if row := rows.get(case):
+            less = 1 / row["ratio"] if case.endswith("peak memory") else row["ratio"]
+            unit = "times less" if case.endswith("peak memory") else "times as fast"
+            body.append((task, row["what"].partition("; peer")[0], row["ours"], row["peer"], f"{less:.3g} {unit}"))
+    caption = "How long a task takes here, and with the straightforward code that computes the same."
+    header = ("task", "size", "here", "straightforward code", "gain")
+    return Table(caption, header, tuple(body), prose=("task", "size")).to_html() + "\n"
 
 
 def fragment(path: Path, extra: Path, cases: str = "") -> str:

@@ -45,17 +45,22 @@ class Table:
     prose: tuple[str, ...] = ()
     merged: bool = False
 
-    def to_html(self, records_page: str | None = None) -> str:
-        """An HTML table; links lead to anchors of `records_page`, or are plain text without one."""
+    @property
+    def title(self) -> str:
+        """The first clause of the caption."""
+        return self.caption.partition(":")[0].partition(". ")[0].rstrip(".")
+
+    def to_html(self, records: str | None = None) -> str:
+        """An HTML table; links lead to the records' pages in the folder `records`, or are plain text without one."""
         kinds = [' class="prose"' * (name in self.prose) for name in self.header]
         groups = [list(group) for _, group in groupby(self.rows, key=lambda row: row[0])] if self.merged else []
         lines = []
         for group in groups or [[row] for row in self.rows]:
             scope = f'scope="rowgroup" rowspan="{len(group)}"' if self.merged else 'scope="row"'
-            head = f"<th {scope}{kinds[0]}>{_cell(group[0][0], records_page)}</th>"
+            head = f"<th {scope}{kinds[0]}>{_cell(group[0][0], records)}</th>"
             for row in group:
                 rest = zip(kinds[1:], row[1:], strict=True)
-                cells = "".join(f"<td{kind}>{_cell(cell, records_page)}</td>" for kind, cell in rest)
+                cells = "".join(f"<td{kind}>{_cell(cell, records)}</td>" for kind, cell in rest)
                 lines.append(f"<tr>{head}{cells}</tr>")
                 head = ""
         names = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
@@ -70,20 +75,25 @@ class Table:
         return self.to_html()
 
 
-def _cell(content: Cell, records_page: str | None) -> str:
+def fold(summary: str, content: str) -> str:
+    """Markup that is folded away until it is asked for; "" of nothing."""
+    return f'<details class="fold"><summary>{escape(summary)}</summary>\n{content}\n</details>\n' if content else ""
+
+
+def _cell(content: Cell, records: str | None) -> str:
     parts = (content,) if isinstance(content, str) else content
     blocks = [part if isinstance(part, Html) else escape(part) for part in parts if isinstance(part, str)]
-    links = " ".join(_link(part, records_page) for part in parts if isinstance(part, Link))
+    links = " ".join(_link(part, records) for part in parts if isinstance(part, Link))
     if links and blocks:
-        links = f'<span class="runs">{links}</span>'
-    return "<br>".join([*blocks, *([links] if links else [])])
+        return f'{"<br>".join(blocks)} <span class="runs">{links}</span>'
+    return "<br>".join(blocks) + links
 
 
-def _link(link: Link, records_page: str | None) -> str:
+def _link(link: Link, records: str | None) -> str:
     hint = f' title="{escape(link.hint)}"' if link.hint else ""
-    if records_page is None:
+    if records is None:
         return f"<span{hint}>{escape(link.text)}</span>"
-    return f'<a href="{records_page}#{link.slug.lower()}"{hint}>{escape(link.text)}</a>'
+    return f'<a href="{records}/{escape(link.slug)}.html"{hint}>{escape(link.text)}</a>'
 
 
 def mean_text(aggregate: Aggregate, digits: int = 2) -> str:

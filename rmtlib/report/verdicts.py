@@ -1,16 +1,17 @@
-"""How verdicts are shown: as tags, as an artifact's table of claims, as the scoreboard, as data."""
+"""How verdicts are shown: as tags, as an artifact's list of claims, as data; and what the rules can tell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
-from rmtlib.report.claims import OLDER, OUTCOMES, Claim, Verdict, in_words, primaries
+from rmtlib.report.claims import OLDER, Claim, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import escape
-from rmtlib.report.tables import Html, Table
+from rmtlib.report.evidence import lacking, most_telling, ours, theirs, warnings
+from rmtlib.report.tables import Html, Table, plural
 
 if TYPE_CHECKING:
     from rmtlib.report.view import View
@@ -34,58 +35,60 @@ def badge(outcome: str) -> str:
 
 
 def tag(verdict: Verdict) -> Html:
-    """A verdict with its scale; if there is a single effect, with its interval and n."""
-    numbers = f": {verdict.effects[0].numbers}" if len(verdict.effects) == 1 else ""
-    about = f"{verdict.scale}{numbers}" + (f"; {OLDER}" if verdict.older else "")
+    """A verdict with its scale."""
+    about = verdict.scale + (f"; {OLDER}" if verdict.older else "")
     return Html(f'{badge(verdict.outcome)} <span class="numbers">{escape(about)}</span>')
 
 
-def claims_table(view: View) -> Table:
-    """Each claim of an artifact with its verdicts, its rule and its numbers."""
-    rows = tuple(
-        (
-            (*map(tag, verdicts), claim.text, Html(f"<small>{escape(claim.source)}</small>")),
-            (f"{'Primary' if claim.primary else 'Described'}: {claim.rule}",),
-            tuple(line for verdict in verdicts for line in numbers(verdict)),
-        )
-        for claim, verdicts in by_claim(view)
+def claims_list(view: View) -> Html:
+    """Each claim of an artifact: verdict, ours and the paper's in words; rule, p and other scales fold away."""
+    cards = [(claim.primary, _card(view, claim, verdicts)) for claim, verdicts in by_claim(view)]
+    decided = "\n".join(card for primary, card in cards if primary)
+    described = [card for primary, card in cards if not primary]
+    folded = (
+        f'<details class="fold"><summary>{plural(len(described), "described claim")}: the effect without a verdict'
+        "</summary>\n" + "\n".join(described) + "\n</details>"
     )
-    caption = (
-        "Which of the paper's claims these records bear out. Primary claims are decided as the protocol says; all "
-        "others are described. A claim has it that every effect is below zero; brackets are its 95 % interval."
-    )
-    header = ("claim", "read from", "numbers")
-    return Table(caption, header, rows, prose=header)
+    return Html(f'<div class="claims">\n{decided}\n{folded if described else ""}</div>')
 
 
-def numbers(verdict: Verdict) -> Iterator[str]:
-    """Every effect in words, then p, what is missing, and where the rule was declared."""
-    for effect in verdict.effects:
-        yield f"{verdict.scale}: {effect.contrast} = {effect.numbers}"
+def _card(view: View, claim: Claim, verdicts: Sequence[Verdict]) -> str:
+    shown = most_telling(verdicts)
+    earlier = [each for each in verdicts if each.scale == shown.scale and each is not shown]
+    tags = " ".join([tag(shown), *(f"{tag(each)} <small>by the earlier rule</small>" for each in earlier)])
+    said, printed = ours(view, shown), theirs(view, claim, shown)
+    lines = [f"<b>Here:</b> {escape('; '.join(said[:2]) or lacking(view, shown) or 'nothing was run')}."]
+    if len(said) > 2:
+        lines[0] = f"<b>Here:</b> {escape('; '.join(said[:2]))}; and {len(said) - 2} more below."
+    if printed:
+        lines.append(f"<b>Paper:</b> {escape('; '.join(printed[:2]))}.")
+    lines += [f'<span class="caution">{escape(note)}</span>' for note in warnings(view, shown)]
+    details = [f"{'Rule' if claim.primary else 'Read from'}: {claim.rule}"]
+    details += [line for verdict in verdicts for line in numbers(view, verdict)]
+    items = "".join(f"<li>{escape(line)}</li>" for line in details)
+    body = "".join(f"<p>{line}</p>" for line in lines)
+    return (
+        f'<div class="claim" id="claim-{escape(claim.name)}"><p class="sentence">{tags} {escape(claim.text)} '
+        f"<small>{escape(claim.source)}</small></p>{body}"
+        f'<details class="raw"><summary>Rule and numbers</summary><ul>{items}</ul></details></div>'
+    )
+
+
+def numbers(view: View, verdict: Verdict) -> Iterator[str]:
+    """Every effect in words and as the rule has it, then p, what is missing, and where the rule was declared."""
+    for said, effect in zip(ours(view, verdict), verdict.effects, strict=True):
+        yield f"{verdict.scale}: {said}. As the rule has it: {effect.contrast} = {effect.numbers}"
     if verdict.p is not None:
         yield f"{verdict.scale}: p = {verdict.p:.2g} after Holm's correction"
     if verdict.why:
         yield f"{verdict.scale}: {verdict.why}"
     if verdict.claim.primary:
         older = f"; {OLDER}" if verdict.older else ""
-        yield (f"rule of commit {verdict.commit}" if verdict.commit else f"rule {NOT_DECLARED}") + older
-
-
-def scoreboard(views: Iterable[View]) -> Html:
-    """How many verdicts there are of each kind, then all claims of all artifacts with their verdicts."""
-    rows, tally = [], dict.fromkeys(OUTCOMES, 0)
-    for view in views:
-        artifact = view.artifact
-        note = f"<br><small>{escape(artifact.note)}</small>" if artifact.note else ""
-        name = Html(f'<a href="artifacts/{artifact.name}.html">{escape(artifact.title)}</a>{note}')
-        for claim, verdicts in by_claim(view):
-            for verdict in verdicts:
-                tally[verdict.outcome] += 1
-            rows.append(((*map(tag, verdicts), claim.text), name))
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in tally.items() if count)
-    caption = "Which results reproduce. Each artifact's page has the rules, and the runs behind the numbers."
-    table = Table(caption, ("claim", "artifact"), tuple(rows), prose=("claim", "artifact"))
-    return Html(f'<p class="tally">{counts}.</p>\n\n{table.to_html()}')
+        yield (
+            f"{verdict.scale}: "
+            + (f"rule of commit {verdict.commit}" if verdict.commit else f"rule {NOT_DECLARED}")
+            + older
+        )
 
 
 def told(view: View, claim: Claim) -> dict[str, Any] | None:

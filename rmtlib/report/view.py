@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ from rmtlib.report.claims import Verdict, judge
 from rmtlib.report.escape import escape
 from rmtlib.report.measurements import Record, Results, latest, to_csv
 from rmtlib.report.report import Report
-from rmtlib.report.tables import Html
-from rmtlib.report.verdicts import claims_table
+from rmtlib.report.tables import Html, Table, fold
+from rmtlib.report.verdicts import claims_list
 from rmtlib.runs.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -46,20 +45,16 @@ class View:
         """The figure with its description, for a notebook."""
         return image(self.draw(), self.alt())
 
-    def beside(self, records_page: str | None = None) -> Html:
-        """The paper's numbers beside ours; empty if nothing was run."""
-        return Html(self.report.compare(self.results).to_html(records_page) if self.results.scales else "")
-
-    def own(self, records_page: str | None = None) -> Html:
+    def tables_of_scales(self) -> list[Table | None]:
         """Ours at each scale that was run, then the paper's own values."""
-        results, report = self.results, self.report
-        ours = [table(results, scale) for scale in results.scales for table in report.by_scale]
-        shown = [table for table in (*ours, report.paper(results)) if table is not None]
-        return Html("\n\n".join(table.to_html(records_page) for table in shown))
+        ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
+        return [*ours, self.report.paper(self.results)]
 
-    def tables(self, records_page: str | None = None) -> Html:
-        """All tables: beside the paper, then ours, then the paper's own values."""
-        return Html("\n\n".join(filter(None, (self.beside(records_page), self.own(records_page)))))
+    def tables(self, records: str | None = None) -> Html:
+        """The paper beside ours, then ours and the paper's own values, folded; links lead into the folder `records`."""
+        beside = self.report.compare(self.results).to_html(records) if self.results.scales else ""
+        more = [fold(table.title, table.to_html(records)) for table in self.tables_of_scales() if table is not None]
+        return Html("\n".join([beside, *more]))
 
     def csv(self) -> str:
         """Every measured and every printed number, a line for each."""
@@ -70,8 +65,8 @@ class View:
         return judge(self.report.claims, self.results.records, self.report.arms)
 
     def claims(self) -> Html:
-        """Each claim with its verdict at every scale that was run, its rule and its numbers."""
-        return Html(claims_table(self).to_html())
+        """Each claim with its verdict, ours and the paper's effect in words, its rule and its numbers."""
+        return claims_list(self)
 
     def summary(self) -> list[str]:
         """A few lines: what the runs of this machine show (the published ones if there are none)."""
@@ -97,8 +92,16 @@ class View:
 
 
 def image(figure: Figure, alt: str) -> Html:
-    """A figure with its description, as a notebook shows it (a plain image output would carry none)."""
-    png = io.BytesIO()
-    figure.savefig(png, dpi=150, format="png")
-    data = base64.b64encode(png.getvalue()).decode()
-    return Html(f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" style="max-width: 100%">')
+    """A figure with its description, as a notebook shows it (a plain image output would carry none).
+
+    The drawing for dark grounds is shown by the book alone, whose style sheet knows its theme.
+    """
+    light = figures.to_svg(figure)
+    shown = (("only-light", light, "max-width: 100%"), ("only-dark", figures.darkened(light), "display: none"))
+    images = []
+    for name, svg, style in shown:
+        data = base64.b64encode(svg.encode()).decode()
+        images.append(
+            f'<img class="{name}" src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}" style="{style}">'
+        )
+    return Html("".join(images))

@@ -122,12 +122,15 @@ def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None =
     )
 
 
-def _measured(artifact: Artifact, config: RunConfig, records: list[dict[str, Any]]) -> tuple[float, str] | None:
-    """Seconds of a run by finished ones on such a device (of its scale, or trials), and how that was found."""
-    cost = artifact.cost(config)
+def _measured(
+    cost: Cost, row: str, records: list[dict[str, Any]], planned: dict[str, Cost]
+) -> tuple[float, str] | None:
+    """Seconds of a run by finished ones on such a device (of its scale, or trials), and how that was found.
+
+    `planned`: of each record by its run id, what it would have taken.
+    """
     records = [record for record in records if record["wall_s"] > 0 and record["tokens"] > 0]
-    planned = {record["run_id"]: _planned(artifact, record) for record in records}
-    same_row = [record for record in records if record["row"] == config.row]
+    same_row = [record for record in records if record["row"] == row]
     if same_row:
         ratios = [record["wall_s"] / planned[record["run_id"]].tokens for record in same_row]
         return cost.tokens * median(ratios), _basis(same_row, "of this row")
@@ -178,11 +181,12 @@ def plan(
         for some in (every.values(), trials)
     )
     peaks = {record["run_id"]: int(record["peak_memory_bytes"]) for record in records}
+    planned = {record["run_id"]: _planned(artifact, record) for record in (*records, *trials)}
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
         cost = artifact.cost(config)
-        measured = _measured(artifact, config, records) or _measured(artifact, config, trials)
+        measured = _measured(cost, config.row, records, planned) or _measured(cost, config.row, trials, planned)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
             measured = cost.flops / device["flops"], "computed"

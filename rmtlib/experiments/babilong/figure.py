@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmtlib.report.figures import (
     BLUE,
@@ -34,7 +34,6 @@ STYLES = {"qa1": BLUE, "qa2": RED, "qa3": GREEN, "qa4": PINK, "qa5": ORANGE}
 RECENCY = "accuracy of naming the most recent place"
 SIMULATED, FILES = "simulator", "bAbI files"
 PAPER_TRAIN_TOKENS = 16 * 1024  # 32 segments of 512 (BABILong, appendix C)
-DOTTED = (0, (1, 2))
 
 
 def figure(results: Results) -> Figure:
@@ -57,7 +56,7 @@ def figure(results: Results) -> Figure:
         tasks = [*printed_by_task(results), *(row for panel in panels for row in panel.rows)]
         handles = legend_handles({task: task for task in tasks}, STYLES, panels)
         handles.append(grey_line("training length", "-."))
-        handles += [grey_line("naming the most recent place", DOTTED)] * bool(recency)
+        handles += [grey_line("at the right: naming the most recent place", "-")] * bool(recency)
         draw_legend(figure, handles, 6 if columns > 1 else 4)
     return figure
 
@@ -75,8 +74,12 @@ def _draw_scale(ax: Axes, panel: Panel, recency: dict[str, Series]) -> None:
         for task, series in group.items():
             draw_series(ax, series, style_of(STYLES, task), line, fill, bounds=(0, 1))
             if task in recency:
-                colour = style_of(STYLES, task).colour
-                ax.axhline(recency[task].first.mean, color=colour, linewidth=1, linestyle=DOTTED, zorder=1)
+                level, across = (
+                    recency[task].first.mean,
+                    ax.get_yaxis_transform(),
+                )  # beside the panel: lines would overlap
+                look: Any = {"color": style_of(STYLES, task).colour, "linewidth": 2.5, "clip_on": False}
+                ax.plot([1.005, 1.03], [level, level], transform=across, **look)
     trained = [series.x_trained for series in panel.series]
     mark_trained(ax, panel, trained)
     context_axis(ax, sorted({point.x for series in panel.series for point in series.points}))

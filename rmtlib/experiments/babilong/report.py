@@ -17,10 +17,11 @@ from rmtlib.experiments.babilong.figure import (
     printed_by_task,
 )
 from rmtlib.experiments.babilong.rows import ROWS
-from rmtlib.experiments.babilong.rules import arms
+from rmtlib.experiments.babilong.rules import BEYOND, PAPER, arms, slope
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
+from rmtlib.report.words import Verb
 
 
 def measure(record: Record) -> Iterator[Measurement]:
@@ -49,6 +50,34 @@ def printed() -> Iterator[Measurement]:
                     "figure-5", row.name, "exact match", value, "paper", x=tokens, x_trained=PAPER_TRAIN_TOKENS,
                     tokens=tokens,
                 )  # fmt: skip
+
+
+FALLS = f"from the training length to {BEYOND} times that length"
+VERBS = {
+    "fall": Verb("loses {} less than", "loses {} more than", f"loses {{}} of exact match {FALLS}"),
+    "fall to the longest": Verb(alone="loses {} of exact match up to the longest context"),
+    "far": Verb("has {} less exact match than", "has {} more exact match than"),
+    "slope": Verb("loses {} more exact match per doubling than", "loses {} less exact match per doubling than"),
+    "deviation trained": Verb("varies {} less between seeds than", "varies {} more between seeds than"),
+}
+ARMS = {"deviation trained": " at the training length"}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The task of an arm, and at which length."""
+    task, _, number = arm.partition(": ")
+    return task + ARMS.get(number, f" at {BEYOND} times the training length" if number.endswith("far") else "")
+
+
+def paper_arms() -> dict[str, float]:
+    """What the paper's values make of the arms that are of means."""
+    found: dict[str, float] = {}
+    for task, lengths in PAPER.items():
+        points = {parse_count(length): value for length, value in lengths.items() if parse_count(length)}
+        trained, far = points[PAPER_TRAIN_TOKENS], points[BEYOND * PAPER_TRAIN_TOKENS]
+        found |= {f"{task}: fall": trained - far, f"{task}: far": far, f"{task}: slope": slope(points)}
+        found[f"{task}: fall to the longest"] = trained - points[max(points)]
+    return found
 
 
 def accuracy_table(results: Results, scale: str) -> Table | None:
@@ -142,5 +171,8 @@ def report() -> Report:
         paper=paper_table,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
+        paper_arms=paper_arms(),
         printed=tuple(printed()),
     )

@@ -15,7 +15,9 @@ from rmtlib.experiments.capacity.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, mean_text, plural, value_cell
+from rmtlib.report.words import Verb
 
+FALLS = "of exact match from the trained number of updates to ten times as many"
 DIGITS = {"pairs stored": 1, "exact match": 2}
 
 
@@ -38,6 +40,18 @@ def measure(record: Record) -> Iterator[Measurement]:
     if record["row"].endswith("-remember"):
         yield from (estimate for estimate, _ in stored)
     yield from (exact for _, exact in stored)
+
+
+VERBS = {
+    "": Verb("stores {} fewer pairs than", "stores {} more pairs than", "stores {} pairs"),
+    "fall": Verb("loses {} less of exact match than", "loses {} more of exact match than", f"loses {{}} {FALLS}"),
+    "trained": Verb("has {} less exact match than", "has {} more exact match than", "has an exact match of {}"),
+}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The model of an arm."""
+    return MODELS[arm.partition(":")[0].rpartition("-")[0]]
 
 
 def remembered(results: Results, scale: str) -> Table | None:
@@ -87,7 +101,7 @@ def compare(results: Results) -> Table:
         if not ours:
             body.append((row.name, said, "not run", "", "", "", ""))
     return Table(
-        "Whether ours bears out the paper's words: pairs stored (remember) or exact match (rewrite).",
+        "Whether our runs agree with the paper's words: pairs stored (remember) or exact match (rewrite).",
         ("row", "paper", "scale", "state, floats", "weights", "as trained", "most tested"),
         tuple(body),
         prose=("paper", "as trained", "most tested"),
@@ -154,4 +168,6 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
     )

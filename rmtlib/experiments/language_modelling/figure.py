@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,30 @@ def _style(artifact: str, row: str) -> Style:
     return style_of(STYLES, table_row(artifact, row).kind)
 
 
+def is_trained(artifact: str, rows: Iterable[str]) -> bool:
+    """Whether anything is among the rows but counted n-grams."""
+    return any(not table_row(artifact, row).order for row in rows)
+
+
+def trained_panels(artifact: str, results: Results) -> list[Panel]:
+    """A panel for each scale at which something was trained."""
+    return [panel for panel in scale_panels(results) if is_trained(artifact, panel.rows)]
+
+
+def label(artifact: str, row: str, series: Series | None = None) -> str:
+    """A row in words, with the sizes that its runs have; without runs those of the paper."""
+    of = table_row(artifact, row)
+    if series is None:
+        return of.named(of.cache, of.memory, of.segment)
+    metrics = series.records[0]["metrics"]
+    return of.named(metrics["cache"], metrics["memory_tokens"], metrics["segment"])
+
+
 def figure(artifact: str, results: Results) -> Figure:
     """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
-    panels = scale_panels(results) or [Panel("", {}, {})]
-    heights = [max(1.6, 0.22 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
-    ratios = [height for values in heights for height in (values, 2.4)]
+    panels = trained_panels(artifact, results) or [Panel("", {}, {})]
+    heights = [max(1.6, 0.17 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
+    ratios = [height for values in heights for height in (values, 2.0)]
     with new_figure(8.2, sum(ratios) + 0.6) as figure:
         grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
         for index, panel in enumerate(panels):
@@ -64,8 +83,10 @@ def figure(artifact: str, results: Results) -> Figure:
             ours, paper, training = (figure.add_subplot(cell) for cell in cells)
             names = [row.name for row in TABLES[artifact] if row.name in panel.rows]
             names = names or [row.name for row in TABLES[artifact]]
+            shown = [label(artifact, name, panel.rows.get(name)) for name in names]
             _draw_ours(artifact, ours, names, panel)
             _draw_paper(artifact, paper, names)
+            ours.set_yticks(range(len(names)), shown, fontsize=8)
             scale = f"{panel.scale} scale{_other_text(artifact, panel.rows)}"
             ours.set_title(scale if panel.scale else "nothing run yet")
             paper.set_title("the paper, same rows")
@@ -75,7 +96,7 @@ def figure(artifact: str, results: Results) -> Figure:
             _draw_training(artifact, training, drawn, panel)
             training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
             training.set_ylabel(UNITS[artifact])
-        handles = _handles({row.kind for row in TABLES[artifact]})
+        handles = _handles({row.kind for row in TABLES[artifact]}, any(panel.here for panel in panels))
         draw_legend(figure, handles, len(handles))
     return figure
 
@@ -92,18 +113,18 @@ def in_training(artifact: str, names: Sequence[str], scale: str) -> list[str]:
     return [name for name in names if name in default] or list(names[: len(default)])
 
 
-def _handles(kinds: Collection[str]) -> list[Line2D]:
-    """The legend: a colour and marker for each kind of model, filled for runs of this machine."""
+def _handles(kinds: Collection[str], beside: bool) -> list[Line2D]:
+    """The legend: a colour and marker for each kind of model; hollow for published runs if others are `beside`."""
     from matplotlib.lines import Line2D
 
     styles = [(kind, *style, style.colour) for kind, style in STYLES.items() if kind in kinds]
-    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")]
+    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")] * beside
     return [Line2D([], [], color=c, marker=m, mfc=fill, linestyle="", label=name) for name, c, m, fill in styles]
 
 
-def _rows_axis(ax: Axes, names: Sequence[str], labels: bool) -> None:
+def _rows_axis(ax: Axes, names: Sequence[str]) -> None:
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names if labels else [""] * len(names))
+    ax.set_yticks(range(len(names)), [""] * len(names))
 
 
 def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
@@ -114,7 +135,7 @@ def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> N
                 ax.errorbar(runs.mean, y, xerr=runs.std or 0.0, color=colour, capsize=3, linewidth=1.4, zorder=2)
                 look: dict[str, Any] = {"marker": marker, "facecolor": fill or colour, "edgecolor": colour}
                 ax.scatter(runs.values, [y] * len(runs.values), s=22, zorder=3, **look)
-    _rows_axis(ax, names, labels=True)
+    _rows_axis(ax, names)
 
 
 def _draw_paper(artifact: str, ax: Axes, names: Sequence[str]) -> None:
@@ -126,7 +147,7 @@ def _draw_paper(artifact: str, ax: Axes, names: Sequence[str]) -> None:
         if row.runs:
             ax.scatter(row.runs, [y] * len(row.runs), s=10, facecolor="white", edgecolor=colour, zorder=3)
     ax.set_facecolor(PAPER_GROUND)
-    _rows_axis(ax, names, labels=False)
+    _rows_axis(ax, names)
 
 
 def _draw_training(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
@@ -152,7 +173,8 @@ def _draw_training(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) 
     heights = {name: log(fmean(values)) for name, values in last.items()}
     for name, height in apart(heights, 0.075 * log(top / bottom)).items():
         colour = _style(artifact, name).colour
-        ax.text(1.01, exp(height), name, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
+        shown = label(artifact, name, panel.rows.get(name)).partition(", segment")[0]
+        ax.text(1.01, exp(height), shown, transform=ax.get_yaxis_transform(), color=colour, fontsize=7, va="center")
 
 
 def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
@@ -172,13 +194,14 @@ def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
 def alt(artifact: str, results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = [f"Test {UNITS[artifact]} row by row, the paper's values of the same rows, and validation during training."]
-    for panel in scale_panels(results):
+    for panel in trained_panels(artifact, results):
         for whose, group in panel.told:
             values = "; ".join(_in_words(artifact, series) for series in group.values())
             text.append(f"{panel.scale} scale{_other_text(artifact, group)}, {whose}: {values}.")
-    printed = "; ".join(f"{row.name} {row.printed}" for row in TABLES[artifact] if row.printed)
+    printed = "; ".join(f"{label(artifact, row.name)} {row.printed}" for row in TABLES[artifact] if row.printed)
     return " ".join([*text, f"The paper: {printed}."])
 
 
 def _in_words(artifact: str, series: Series) -> str:
-    return f"{series.row} {mean_text(series.first, DIGITS[artifact])} ({plural(series.n_runs, 'run')})"
+    name = label(artifact, series.row, series)
+    return f"{name} {mean_text(series.first, DIGITS[artifact])} ({plural(series.n_runs, 'run')})"

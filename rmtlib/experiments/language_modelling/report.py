@@ -14,9 +14,10 @@ from rmtlib.experiments.language_modelling.figure import DIGITS, TEXTS, UNITS, c
 from rmtlib.experiments.language_modelling.rows import REFERENCES, TABLES, TableRow, table_row
 from rmtlib.experiments.language_modelling.rules import arms
 from rmtlib.experiments.language_modelling.settings import Params, work
-from rmtlib.report.measurements import Measurement, Record, Results, Series
+from rmtlib.report.measurements import ByScale, Measurement, Record, Results, Series
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, value_cell
+from rmtlib.report.words import Verb
 from rmtlib.settings import from_dict
 
 
@@ -38,6 +39,11 @@ def printed(artifact: str) -> Iterator[Measurement]:
             yield Measurement(artifact, row.name, UNITS[artifact], mean, "paper", std=std, data=artifact)
         for value in row.runs:
             yield Measurement(artifact, row.name, UNITS[artifact], value, "authors", data=artifact)
+
+
+def label(artifact: str, arm: str, results: Results, scale: str) -> str:
+    """A row in words, with the sizes that it has at a scale."""
+    return figure.label(artifact, arm, results.series().get(scale, {}).get(arm))
 
 
 def _sizes(series: Series) -> tuple[str, str, str]:
@@ -91,7 +97,7 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
         return None
     body = tuple(
         (
-            name,
+            figure.label(artifact, name, s),
             *_sizes(s),
             str(s.records[0]["metrics"]["state_size"]),
             value_cell(s.first, DIGITS[artifact]),
@@ -141,21 +147,40 @@ def ways_to_train(artifact: str, results: Results, scale: str) -> Table | None:
     )
 
 
+def _trained_scales(artifact: str, results: Results) -> ByScale:
+    """Every scale at which something was trained, with its rows."""
+    return {scale: rows for scale, rows in results.series().items() if figure.is_trained(artifact, rows)}
+
+
 def compare(artifact: str, results: Results) -> Table:
     """Every row of the paper's table beside what was run."""
-    scales = results.series()
+    scales = _trained_scales(artifact, results)
     notes = "".join(_column_note(artifact, scale, rows) for scale, rows in scales.items())
-    quoted = ("that paper's value",) * len(scales)
-    body: list[tuple[Cell, ...]] = [(*reference, *quoted) for reference in REFERENCES[artifact]]
+    body: list[tuple[Cell, ...]] = [
+        (*reference, *("", "that paper's value") * len(scales)) for reference in REFERENCES[artifact]
+    ]
     for row in TABLES[artifact]:
         ours = [rows.get(row.name) for rows in scales.values()]
-        body.append((*_as_printed(row), *(value_cell(s.first if s else None, DIGITS[artifact]) for s in ours)))
+        cells = [(_sizes_here(s), value_cell(s.first if s else None, DIGITS[artifact])) for s in ours]
+        body.append((*_as_printed(row), *(part for cell in cells for part in cell)))
     return Table(
-        f"Whether our rows have the paper's order in test {UNITS[artifact]}; memory and segment are the paper's. "
+        f"Whether our rows have the paper's order in test {UNITS[artifact]}; memory is in cached positions and memory "
+        "tokens, segment in tokens. "
         f"Models, text and number of steps differ below paper scale: compare the order, not the level.{notes}",
-        ("model", "memory", "segment", "paper", *(f"ours, {scale}" for scale in scales)),
+        (
+            *("model", "memory", "segment", "paper"),
+            *(name for scale in scales for name in (f"memory / segment, {scale}", f"ours, {scale}")),
+        ),
         tuple(body),
     )
+
+
+def _sizes_here(series: Series | None) -> str:
+    """Cache + memory tokens / segment, as the runs have them."""
+    if series is None or table_row(series.records[0]["artifact"], series.row).order:
+        return ""
+    m = series.records[0]["metrics"]
+    return f"{' + '.join(str(m[name]) for name in ('cache', 'memory_tokens') if m[name]) or 0} / {m['segment']}"
 
 
 def _as_printed(row: TableRow) -> tuple[str, str, str, str]:
@@ -178,13 +203,14 @@ def paper(artifact: str, results: Results) -> Table:
 def caption(artifact: str, results: Results) -> str:
     """The best row of each kind of model, and the baseline's value, at the largest scale that was run."""
     parts = []
-    for scale, series in [*results.series().items()][-1:]:
+    for scale, series in [*_trained_scales(artifact, results).items()][-1:]:
         kinds = {name: table_row(artifact, name) for name in series}
         for kind in dict.fromkeys(row.kind for row in kinds.values()):
             of_kind = [series[name] for name, row in kinds.items() if row.kind == kind and not row.variant]
             if of_kind:
                 best = min(of_kind, key=lambda s: s.first.mean)
-                parts.append(f"{kind} {mean_text(best.first, DIGITS[artifact])} ({best.row})")
+                name = figure.label(artifact, best.row, best)
+                parts.append(f"{name} {mean_text(best.first, DIGITS[artifact])}")
         return f"Best {UNITS[artifact]} of each kind of model, {scale} scale: {'; '.join(parts)}"
     return "Nothing was run yet: the paper's values alone"
 
@@ -203,4 +229,7 @@ def report(artifact: str) -> Report:
         claims=CLAIMS[artifact],
         arms=arms,
         printed=tuple(printed(artifact)),
+        label=partial(label, artifact),
+        verbs={"": Verb(f"lowers {UNITS[artifact]} by {{}} against", f"raises {UNITS[artifact]} by {{}} against")},
+        paper_arms={row.name: row.paper["mean"] for row in TABLES[artifact] if row.paper["mean"] is not None},
     )

@@ -73,6 +73,16 @@ class TableRow:
         variant = f", {self.variant}" if self.variant else ""
         return f"{self.kind}{depth}{variant}{' 2x steps' * self.double}"
 
+    def named(self, cache: int, memory: int, segment: int) -> str:
+        """The row in words, with the sizes that it has somewhere: "RMT 3, BPTT-2, segment 20"."""
+        if self.order:
+            return self.label
+        sizes = " + ".join(f"{name} {size}" for name, size in (("Tr-XL", cache), ("RMT", memory)) if size)
+        parts = [sizes.replace("RMT", self.kind) if self.kind == "MT" else sizes or self.kind.lower()]
+        parts += [] if self.bptt is None else [f"BPTT-{self.bptt}"]
+        parts += [self.variant] * bool(self.variant) + ["2x steps"] * self.double
+        return ", ".join([*parts, f"segment {segment}"])
+
     @property
     def size(self) -> str:
         """The row's memory column: cache, memory tokens, or both."""

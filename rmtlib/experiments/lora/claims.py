@@ -40,6 +40,7 @@ CLAIMS = (
         "Its perplexity over that of the backbone, zero-shot, on the same raw text: below 1 by more than half of 19%. "
         "A tuned model against an untuned one: this says nothing of memory.",
         RULES["beats-zero-shot"],
+        note="Tuned against untuned: this says nothing of memory.",
     ),
     Claim(
         "as-published",
@@ -47,6 +48,7 @@ CLAIMS = (
         f"{STUDY}, section 4 and Table 1",
         "As its notebook compares: RMT as published on word-level text over the backbone, zero-shot, on raw text.",
         Rule((Contrast({"published-lora-rmt-2seg-4mem: notebook of zero-shot": 1}, limit=1.0),)),
+        note="Tuned against untuned, and on two different texts: this says nothing of memory.",
     ),
     Claim(
         "more-segments-hurt",

@@ -125,7 +125,7 @@ def _draw_gains(ax: Axes, panel: Panel) -> None:
                     ax.scatter(values, [y] * len(values), s=28, marker=sign, color=GREY, linewidth=1, zorder=4)
     ax.axvline(0.0, color=GREY, linewidth=1, linestyle=":")
     ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names, fontsize=7.5)
+    ax.set_yticks(range(len(names)), [STUDY[name].label for name in names], fontsize=7.5)
     ax.set(xlabel="perplexity below the backbone's, zero-shot, on the same raw text (per cent)")
     ax.set_title("what tuning brings, and what memory adds")
 
@@ -135,7 +135,8 @@ def _handles(panels: Sequence[Panel]) -> list[Any]:
 
     kinds = {kind(name) for panel in panels for name in panel.rows} - {"backbone"}
     styles = [(name, *STYLES[name], STYLES[name].colour) for name in STYLES if name in kinds]
-    styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")]
+    if any(panel.here for panel in panels):
+        styles += [("run here", GREY, "o", GREY), ("published run", GREY, "o", "white")]
     handles = [Line2D([], [], color=c, marker=m, mfc=fill, linestyle="", label=name) for name, c, m, fill in styles]
     names = {"memory off": "no memory", "memory shuffled": "another place's memory", "memory other": "another text's"}
     handles += [Line2D([], [], color=GREY, marker=OTHERS[k], linestyle="", label=names[k]) for k in OTHERS]
@@ -146,7 +147,7 @@ def alt(results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
     text = ["Training loss, validation loss, and the gain in perplexity over the backbone, zero-shot, row by row."]
     for panel in scale_panels(results):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
+        for whose, group in panel.told:
             if group:
                 values = "; ".join(f"{name} {_in_words(series)}" for name, series in group.items())
                 text.append(f"{panel.scale} scale, {whose}, bits per byte: {values}.")

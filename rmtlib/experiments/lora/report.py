@@ -8,10 +8,11 @@ from statistics import fmean
 from rmtlib.experiments.lora.claims import CLAIMS
 from rmtlib.experiments.lora.figure import STYLES, alt, backbone_of, figure, gain
 from rmtlib.experiments.lora.rows import STUDY, ZERO_SHOT
-from rmtlib.experiments.lora.rules import RMT, TUNED, arms
+from rmtlib.experiments.lora.rules import RMT, SHARE, TUNED, arms
 from rmtlib.report.measurements import Measurement, Record, Results, Series
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, value_cell
+from rmtlib.report.words import Verb
 
 ARTIFACT = "lora-wikitext-2"
 ABLATIONS = ("memory off", "memory shuffled", "memory other")
@@ -44,6 +45,36 @@ def printed() -> Iterator[Measurement]:
     for row in STUDY.values():
         if row.printed is not None:
             yield Measurement(ARTIFACT, row.name, "perplexity", row.printed, "paper", data="wikitext-2")
+
+
+MEMORY = {"off": "no memory", "shuffled": "the memory of another place", "other": "another text's memory"}
+VERBS = {
+    "": Verb("lowers bits per byte by {} against", "raises bits per byte by {} against"),
+    **{
+        f"own less {key}": Verb(
+            f"has {{}} bits per byte less with its own memory than with {whose}",
+            f"has {{}} bits per byte more with its own memory than with {whose}",
+            "",
+        )
+        for key, whose in MEMORY.items()
+    },
+    "of zero-shot": Verb(alone="has {} of the untuned backbone's perplexity"),
+    "notebook of zero-shot": Verb(alone="has {} of the untuned backbone's perplexity, which is read on another text"),
+}
+PAPER_ARMS = {f"{RMT}: of zero-shot": SHARE, f"published-{RMT}: notebook of zero-shot": SHARE}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The row of an arm in words; sizes other than 2 segments and 4 memory tokens are said."""
+    study = STUDY[arm.partition(":")[0]]
+    if study.memory == "none" or study.segments == 1:
+        return study.label
+    sizes = [f"{study.segments} segments"] * (study.segments != 2) + [f"{study.tokens} memory tokens"] * (
+        study.tokens != 4
+    )
+    how = {"lora": "LoRA", "full": "full tuning"}[study.tuning]
+    about = f" ({', '.join(sizes)})" if sizes else ""
+    return f"{how} with {study.memory.upper()}{about}{' as published' * study.published}"
 
 
 def controlled(results: Results, scale: str) -> Table | None:
@@ -238,5 +269,8 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
+        paper_arms=PAPER_ARMS,
         printed=tuple(printed()),
     )

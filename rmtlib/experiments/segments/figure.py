@@ -107,7 +107,7 @@ def alt(results: Results) -> str:
         "history gains over none, with swapped memories dotted."
     ]
     for panel in scale_panels(results, BITS):
-        for group, whose in ((panel.here, "runs on this machine"), (panel.published, "published runs")):
+        for whose, group in panel.told:
             if parts := [_in_words(series) for series in drawn(group).values()]:
                 text.append(f"{panel.scale} scale, {whose}: {'; '.join(parts)}.")
     return " ".join(text)

@@ -7,11 +7,13 @@ from typing import Any
 
 from rmtlib.experiments.segments.claims import CLAIMS
 from rmtlib.experiments.segments.figure import BITS, GAIN, OFF, STYLES, SWAPPED, alt, drawn, figure
+from rmtlib.experiments.segments.rows import LABELS
 from rmtlib.experiments.segments.rules import arms, curve
 from rmtlib.experiments.segments.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, Series
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, value_cell
+from rmtlib.report.words import Verb
 
 DIGITS = 3
 
@@ -34,6 +36,33 @@ def measure(record: Record) -> Iterator[Measurement]:
     yield from points(SWAPPED, {segment: own[1] - value for segment, value in swapped.items()})
 
 
+LESS = Verb("lowers bits per byte by {} against", "raises bits per byte by {} against")
+VERBS = {
+    **dict.fromkeys(("within", *(f"segment {segment}" for segment in range(2, 16))), LESS),
+    "gain beyond": Verb(
+        "gains {} less beyond the trained segments than", "gains {} more beyond the trained segments than"
+    ),
+    "worth of more": Verb("brings {} bits per byte less than", "brings {} bits per byte more than"),
+}
+NAMES = {"backbone": "the backbone", "backbone-window": "the backbone over eight segments"}
+ARMS = {
+    "within": "",
+    "off": " with its memory emptied",
+    "swapped": " with the memory of another place",
+    "worth": " is worth at the last segment",
+    "worth of one": " after one segment",
+    "worth of more": " after more segments",
+    "gain beyond": "",
+}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The model of an arm, and which of its numbers."""
+    row, _, number = arm.partition(": ")
+    memory = "what the memory of " if number == "worth" else ""
+    return f"{memory}{NAMES.get(row, LABELS[row])}{ARMS.get(number, f' on {number}')}"
+
+
 def by_segment(results: Results, scale: str) -> Table | None:
     """Bits per byte: a row for each segment, a column for each model."""
     rows = results.series(BITS).get(scale)
@@ -48,7 +77,7 @@ def by_segment(results: Results, scale: str) -> Table | None:
     return Table(
         f"Bits per byte of the same test segments, read as the first, the second ... of a row, {scale} scale: mean ± "
         f"standard deviation over seeds. Lower is better.{_text_note(rows)}",
-        ("segment", *rows),
+        ("segment", *(LABELS[row] for row in rows)),
         body,
         prose=("segment",),
     )
@@ -69,7 +98,8 @@ def memories(results: Results, scale: str) -> Table | None:
         record, gained = series.records[0], series.at_trained_x
         other = swapped[row].at_trained_x if row in swapped else None
         body.append((
-            row, f"{record['metrics']['state_size']:,}", value_cell(off[row].first, DIGITS), value_cell(gained, DIGITS),
+            LABELS[row], f"{record['metrics']['state_size']:,}",
+            value_cell(off[row].first, DIGITS), value_cell(gained, DIGITS),
             "no memory" if other is None else _minus(off[row].first, other),
         ))  # fmt: skip
     return Table(
@@ -96,12 +126,12 @@ def compare(results: Results) -> Table:
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
             points = (series.first, series.at_trained_x, series.last)
-            body.append((row.name, said, scale, *(f"{mean_text(p, DIGITS)} (segment {p.x:g})" for p in points)))
+            body.append((row.label, said, scale, *(f"{mean_text(p, DIGITS)} (segment {p.x:g})" for p in points)))
         if not ours:
-            body.append((row.name, said, "not run", "", "", ""))
+            body.append((row.label, said, "not run", "", "", ""))
     return Table(
-        "Whether ours bears out the paper's words, in bits per byte. Models and text differ below paper scale: compare "
-        "the curves, not their level.",
+        "Whether our runs agree with the paper's words, in bits per byte. Models and text differ below paper scale: "
+        "compare the curves, not their level.",
         ("row", "paper", "scale", "no history", "as trained", "longest"),
         tuple(body),
         prose=("paper", "no history", "as trained", "longest"),
@@ -115,7 +145,7 @@ def paper(results: Results) -> Table:
         if row.paper:
             model = settings(row.name, "paper", 0).model
             sizes = (str(model.memory_tokens), str(model.d_memory or ""), f"{model.state_size:,}")
-            body.append((row.name, str(row.paper["said"]), row.source, *sizes))
+            body.append((row.label, str(row.paper["said"]), row.source, *sizes))
     return Table(
         "What the paper says; its figure is drawn and prints no numbers. Memory tokens, memory width and state "
         "(floats) are those of the released script's settings.",
@@ -129,7 +159,8 @@ def caption(results: Results) -> str:
     """What each model gains by the last segment of training and by the last of all, at the largest scale run."""
     for scale, rows in [*results.series(GAIN).items()][-1:]:
         parts = [
-            f"{row} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, {s.last.mean:.3f} by {s.last.x:g}"
+            f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, "
+            f"{s.last.mean:.3f} by {s.last.x:g}"
             for row, s in drawn(rows).items()
             if row != "backbone"
         ]
@@ -151,4 +182,6 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
     )

@@ -1,0 +1,176 @@
+"""The built book in a browser, opened from the file system: `make test-book` after `make book`.
+
+Looks at whatever book/_build/html holds, or the folder named by RMTLIB_BOOK; skipped without a browser or a book.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BOOK = Path(os.environ.get("RMTLIB_BOOK", ROOT / "book" / "_build" / "html"))
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+WIDTHS, THEMES = (1440, 768, 390), ("light", "dark")
+TALLEST = 5000  # pixels of an artifact's page at 1440, with nothing unfolded
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.skipif(not (BOOK / "index.html").exists(), reason="no built book: make book"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+def names() -> list[str]:
+    """A page of every template, and five records."""
+    records = sorted(BOOK.glob("records/*.html"))
+    some = records[:: max(1, len(records) // 5)][:5]
+    pages = ["intro", "records", "speed", "protocol", "running", "method", "method-armt", "api", "search", "genindex"]
+    pages += [f"artifacts/{path.stem}" for path in sorted(BOOK.glob("artifacts/*.html"))]
+    pages += ["api/models", "_generated/tutorial", "_generated/figure-5-notebook"]
+    return [name for name in pages if (BOOK / f"{name}.html").exists()] + [f"records/{path.stem}" for path in some]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page of the book; what it says on the console and what it asks of others is in `page.complaints`."""
+    contexts = []
+
+    def opened(name: str, width: int = 1440, theme: str = "light", query: str = ""):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints = []
+        page.on("console", lambda m: page.complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: page.complaints.append(f"failed: {request.url}"))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith(("file:", "data:")) else page.complaints.append(f"outside: {r.url}"),
+        )
+        page.goto(f"{(BOOK / name).resolve().as_uri()}.html{query}")
+        if name != "index":  # which leads on to the front page
+            page.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+CUT = """() => [...document.querySelectorAll("article pre, article table, article figure.plot img")].filter(element => {
+  if (!element.offsetParent || element.scrollWidth <= 0) return false;
+  for (let box = element; box && box !== document.body; box = box.parentElement) {
+    if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
+  }
+  return element.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+}).map(element => element.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_template_is_clean_at_every_width_in_both_themes(open_page, width, theme):
+    for name in names():
+        page = open_page(name, width, theme)
+        assert page.complaints == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the window"
+        assert page.evaluate(CUT) == [], name
+        assert page.evaluate("document.documentElement.dataset.theme") == theme, name
+        unset = "document.querySelectorAll('.math').length && !document.querySelector('mjx-container')"
+        assert not page.evaluate(unset), f"{name}: its maths is not typeset"
+        for image in page.query_selector_all("article img.only-light, article img.only-dark"):
+            assert image.is_visible() == (f"only-{theme}" in image.get_attribute("class")) or not image.is_visible()
+        page.context.close()
+
+
+def test_the_first_page_is_the_front_page(open_page):
+    page = open_page("index")
+    page.wait_for_url("**/intro.html")
+    assert page.locator("table.tally").is_visible() and page.locator("#table-claims").is_visible()
+
+
+def test_no_artifact_page_is_longer_than_can_be_read(open_page):
+    heights = {}
+    for path in sorted(BOOK.glob("artifacts/*.html")):
+        page = open_page(f"artifacts/{path.stem}")
+        heights[path.stem] = page.evaluate("document.documentElement.scrollHeight")
+    assert {name: height for name, height in heights.items() if height > TALLEST} == {}
+
+
+def test_search_finds_a_term_and_shows_where_it_stands(open_page):
+    page = open_page("search", query="?q=transformer")
+    page.wait_for_selector("#search-results li .context")
+    excerpts = page.locator("#search-results li .context").all_inner_texts()
+    assert any("transformer" in text.lower() for text in excerpts) and page.complaints == []
+
+
+def rows_shown(page, table: str) -> list:
+    return [row for row in page.query_selector_all(f"#{table} tbody tr") if row.is_visible()]
+
+
+def test_the_scoreboard_filters_and_sorts(open_page):
+    page = open_page("intro")
+    every = len(page.query_selector_all("#table-claims tbody tr"))
+    decided = rows_shown(page, "table-claims")
+    assert 0 < len(decided) < every and {row.get_attribute("data-kind") for row in decided} == {"primary"}
+    page.locator('[data-filter="kind"]').uncheck()
+    assert len(rows_shown(page, "table-claims")) == every
+    page.locator('[data-filter="paper"]').select_option("ARMT")
+    shown = rows_shown(page, "table-claims")
+    assert 0 < len(shown) < every and {row.get_attribute("data-paper") for row in shown} == {"ARMT"}
+    page.locator('[data-filter="text"]').fill("no such words")
+    assert rows_shown(page, "table-claims") == []
+    assert page.locator('form[data-for="table-claims"] output').inner_text() == f"0 of {every} shown"
+    page.locator('[data-filter="text"]').fill("")
+    heading = page.locator("#table-claims thead button").nth(1)
+    for direction in ("ascending", "descending"):
+        heading.click()
+        said = [row.query_selector("td:nth-child(2)").inner_text().lower() for row in rows_shown(page, "table-claims")]
+        assert said == sorted(said, reverse=direction == "descending")
+        assert page.locator(f'#table-claims th[aria-sort="{direction}"]').count() == 1
+
+
+def test_a_phone_shows_the_scoreboard_as_cards_with_the_verdict_first(open_page):
+    page = open_page("intro", width=390)
+    card = rows_shown(page, "table-claims")[0]
+    boxes = [cell.bounding_box() for cell in card.query_selector_all("td")]
+    assert card.query_selector("td .verdict") and all(box["x"] == boxes[0]["x"] for box in boxes)
+    assert all(a["y"] + a["height"] <= b["y"] + 1 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
+def test_records_are_found_and_lead_to_the_command_that_makes_them_again(open_page):
+    page = open_page("records")
+    if page.locator("#table-records tbody tr").count() == 0:
+        pytest.skip("a book without records")
+    name = page.locator("#table-records tbody tr").first.locator("td").first.inner_text()
+    page.locator('[data-filter="text"]').fill(name)
+    shown = rows_shown(page, "table-records")
+    assert shown and all(name in row.inner_text() for row in shown)
+    page.locator("#table-records tbody tr:visible td:nth-child(5) a").first.click()
+    assert page.locator("pre").first.inner_text().splitlines()[1].startswith(f"rmtlib run {name} --scale ")
+    assert page.locator("a[download]").count() == 1
+    before = page.evaluate("document.documentElement.dataset.theme")
+    page.locator("[data-switch-theme]").click()
+    assert page.evaluate("document.documentElement.dataset.theme") != before and page.complaints == []
+
+
+def test_a_link_into_a_folded_part_unfolds_it(open_page):
+    page = open_page("intro")
+    page.locator('[data-filter="kind"]').uncheck()
+    described = page.locator('#table-claims tr[data-kind="described"] a').first
+    target = described.get_attribute("href").partition("#")[2]
+    described.click()
+    page.locator(f"#{target}").wait_for(state="visible")
