@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmtlib.data.babi import TASKS
-from rmtlib.experiments.babilong.figure import DOTTED, PAPER_TRAIN_TOKENS, RECENCY, context_axis
+from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS, RECENCY, context_axis
 from rmtlib.experiments.babilong_table.rows import MODELS
 from rmtlib.report.figures import (
     BLACK,
@@ -45,6 +45,7 @@ STYLES = {
     "rag": Style("#56B4E9", "X"),
     "rag-llama": Style("#8B3A00", "X"),
 }
+DOTTED = (0, (1, 2))
 LABELS = MODELS | {"rag-llama": "retrieval, Llama-3 (paper)"}
 
 
