@@ -9,6 +9,7 @@ from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, estimate, power
 from rmtlib.experiments.algorithmic import rules as algorithmic
 from rmtlib.experiments.attention import rules as attention
 from rmtlib.experiments.babilong import rules as babilong
+from rmtlib.experiments.babilong_table import rules as babilong_table
 from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
 from rmtlib.experiments.language_modelling import rules as language
@@ -22,6 +23,7 @@ PRIMARY = {
     "lm-segments": segments.RULES,
     "figure-5": babilong.RULES,
     "attention-maps": attention.RULES,
+    "babilong": babilong_table.RULES,
     "lora-wikitext-2": lora.RULES,
     **language.RULES,
     **algorithmic.RULES,
