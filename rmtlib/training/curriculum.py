@@ -3,7 +3,7 @@
 In stage n every sample's length is drawn from 1 .. n segments (BABILong paper, Appendix C).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rmtlib.seeds import generator
@@ -26,7 +26,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`)."""
+    """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`).
+
+    `continued`: a later stage goes on with the optimiser's moments and without a warm-up of its own; False: with a
+    fresh optimiser, as the released scripts of the curriculum do.
+    """
 
     stages: tuple[Stage, ...]
     segment_size: int
@@ -43,6 +47,7 @@ class TrainConfig:
     evaluate_every: int = 100
     patience: int = 15  # evaluations without a better score that are put up with; one more ends the stage
     log_every: int = 10
+    continued: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every")

@@ -109,6 +109,7 @@ class CurriculumSource:
         self.config, self.sample = config, sample
         self.segment_sizes = segment_sizes or [config.segment_size] * len(config.stages)
         self.stages, self.patience = len(config.stages), float(config.patience)
+        self.optimizer: torch.optim.Optimizer | None = None
 
     def steps(self, stage: int) -> int:
         return self.config.stages[stage].steps
@@ -122,10 +123,14 @@ class CurriculumSource:
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         c = self.config
-        return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, c.beta2), weight_decay=c.weight_decay)
+        if self.optimizer is None or not c.continued:
+            betas = (0.9, c.beta2)
+            self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=betas, weight_decay=c.weight_decay)
+        return self.optimizer
 
     def learning_rate(self, stage: int, step: int) -> float:
-        return learning_rate(self.config.stages[stage], step, self.config.warmup, self.config.horizon)
+        c = self.config
+        return learning_rate(c.stages[stage], step, 0.0 if c.continued and stage else c.warmup, c.horizon)
 
     def next_batch(self, stage: int, step: int, sample: int) -> Batch:
         samples = [self.sample(stage, sample + i) for i in range(self.config.batch_size)]

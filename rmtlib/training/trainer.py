@@ -7,7 +7,7 @@ run that was not (on a CPU with as many threads).
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -52,7 +52,7 @@ class Trainer:
         progress: ``progress(label, step, steps, stage, part, **numbers)`` is called at every step: steps of the whole
             training, and which part of the stage's own is done.
         should_stop: asked at every step boundary; True saves a checkpoint and raises `Stopped`.
-        enough: a score at which a stage ends at once.
+        enough: a score at which a stage ends at once; or one for each stage.
         clip_value: clip every entry of the gradient at it instead of the gradient's norm.
     """
 
@@ -65,12 +65,13 @@ class Trainer:
         progress: Callable[..., None] = lambda *args, **numbers: None,
         should_stop: Callable[[], bool] = lambda: False,
         *,
-        enough: float = math.inf,
+        enough: float | Sequence[float] = math.inf,
         clip_value: float | None = None,
     ):
         self.model, self.source, self.folder, self.validate = model, source, folder, validate
         self.progress, self.should_stop = progress, should_stop
-        self.enough, self.clip_value = enough, clip_value
+        self.enough = [enough] * source.stages if isinstance(enough, int | float) else enough
+        self.clip_value = clip_value
         self.config = source.config
         self.device = next(model.parameters()).device
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -114,7 +115,7 @@ class Trainer:
 
     def _ends_early(self) -> bool:
         state = self.state
-        return state.evaluations_since_best > self.source.patience or state.best_score >= self.enough
+        return state.evaluations_since_best > self.source.patience or state.best_score >= self.enough[state.stage]
 
     def _train_step(self) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, the gradient's norm before clipping, and the learning rate."""

@@ -1,0 +1,97 @@
+"""Algorithmic tasks of the RMT paper: copy, reverse and associative retrieval by Baseline, MT, Tr-XL and RMT."""
+
+from collections.abc import Mapping
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from rmtlib.evaluation.counted import check_counts, token_accuracy
+from rmtlib.experiments.algorithmic.rows import SHORT_CSV, TABLES, as_rows, task_row
+from rmtlib.experiments.algorithmic.scales import settings
+from rmtlib.experiments.algorithmic.settings import Params, cost
+from rmtlib.experiments.algorithmic.trials import TRIALS
+from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.checks import check_curves, differs, is_number
+from rmtlib.runs.spec import Cost, Result, RunConfig, Trial
+from rmtlib.settings import from_dict, to_params
+
+if TYPE_CHECKING:
+    from rmtlib.report.report import Report
+    from rmtlib.runs.folder import RunFolder
+
+
+class Tasks(Artifact):
+    """What the artifacts of short and long sequences share."""
+
+    settings_note = "A stage's segments are those of every sample; their size follows from the task's length."
+    gpu_efficiency = 0.02  # models of a million weights on short segments: launches, not products
+
+    def default_seeds(self, scale: str) -> int:
+        return 1 if scale in ("smoke", "small") else 3
+
+    def config(self, row: str, scale: str, seed: int) -> RunConfig:
+        """The complete config of a run."""
+        return RunConfig(self.name, row, scale, seed, to_params(settings(task_row(self.name, row), scale, seed)))
+
+    def execute(self, config: RunConfig, folder: "RunFolder") -> Result:
+        from rmtlib.experiments.algorithmic.run import execute
+
+        return execute(from_dict(Params, config.params), folder)
+
+    def cost(self, config: RunConfig) -> Cost:
+        return cost(from_dict(Params, config.params))
+
+    def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
+        from rmtlib.experiments.algorithmic.run import model_size
+
+        params = from_dict(Params, config.params)
+        task = params.tasks[-1]
+        for decoding, counted in metrics.get("test", {"": None}).items():
+            if why := check_counts(counted, params.test_samples, task.answer_size):
+                return f"test ({decoding}): {why}"
+        if not is_number(metrics.get("validation"), 0, 1):
+            return f"validation is {metrics.get('validation')!r}"
+        if why := check_curves(curves, 0, 1):
+            return why
+        last = [point[-1] for point in curves.get("validation", []) if point[0] == len(params.sizes)]
+        if metrics["validation"] != max(last, default=None):
+            return f"validation is {metrics['validation']!r}, the best of its curve is {max(last, default=None)!r}"
+        expected = {"segments": params.segments, "segment_size": params.segment_sizes[-1]}
+        expected |= {"answer_size": task.answer_size, "chance": task.chance}
+        return differs(metrics, expected) or differs(metrics, model_size(params))
+
+    def summary(self, records: list[dict[str, Any]]) -> list[str]:
+        """Per-token accuracy of generated answers, a line for each task and number of segments."""
+        lines = []
+        for task, segments in dict.fromkeys((row.task, row.segments) for row in TABLES[self.name]):
+            said = []
+            for row in TABLES[self.name]:
+                runs = [r["metrics"]["test"]["generated"] for r in records if r["row"] == row.name]
+                if (row.task, row.segments) == (task, segments) and runs:
+                    said.append(f"{row.name} {mean(map(token_accuracy, runs)):.3f}")
+            if said:
+                lines.append(f"per-token accuracy, {task} in {segments} segment(s): {', '.join(said)}")
+        return lines
+
+    def report(self) -> "Report":
+        from rmtlib.experiments.algorithmic.report import report
+
+        return report(self.name)
+
+
+class Algorithmic(Tasks):
+    """RMT paper, Figure 2 and appendix A.1, A.2: per-token accuracy over the number of segments."""
+
+    name = "algorithmic"
+    title = "Copy, reverse and associative retrieval: Baseline, MT, Tr-XL and RMT"
+    scales = ("smoke", "small", "medium", "paper")
+    rows = as_rows("algorithmic", f"RMT (Bulatov et al. 2022), section 5 and appendix A; {SHORT_CSV}")
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        return TRIALS
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        if scale == "paper":
+            return tuple(row.name for row in self.rows)
+        short = ("baseline", "mt-24", "trxl-24", "rmt-24")
+        return tuple(f"{task}-{model}" for task in ("copy-3", "reverse-2") for model in short)

@@ -1,0 +1,126 @@
+"""Train one model on one algorithmic task and test the answers that it generates."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmtlib.data.algorithmic import AnswerSample
+from rmtlib.errors import Stopped
+from rmtlib.evaluation.answers import DECODINGS, all_answers, counts
+from rmtlib.experiments.algorithmic.settings import Params, work
+from rmtlib.models.registry import build, size_of
+from rmtlib.runs.progress import share
+from rmtlib.runs.spec import Result
+from rmtlib.runs.training import default_device, train
+from rmtlib.seeds import generator
+from rmtlib.training.sources import CurriculumSource
+from rmtlib.training.trainer import autocast
+
+if TYPE_CHECKING:
+    from rmtlib.runs.folder import RunFolder
+
+HELD_OUT_SEED = 42  # validation and test samples are the same for all runs
+FIXED_SEED = 43  # and so are those of a fixed training set
+
+
+def model_size(params: Params) -> dict[str, int]:
+    """{"parameters", "state_size"} of the model itself, which this builds without memory."""
+    return size_of(params.model)
+
+
+class TaskSource(CurriculumSource):
+    """Samples of one task, of another size or in other segments in every stage."""
+
+    def __init__(self, params: Params):
+        super().__init__(params.train, self.training_sample, params.segment_sizes)
+        self.params, self.tasks = params, params.tasks
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the fixed set in an epoch
+
+    def label(self, stage: int) -> str:
+        task, segments = self.tasks[stage], self.config.stages[stage].segments
+        return f"stage {stage + 1}/{self.stages} ({task.name} of {task.size} in {segments} segments)"
+
+    def training_sample(self, stage: int, index: int) -> AnswerSample:
+        """Sample `index` of the run: a new one, or one of the fixed set."""
+        count, seed = self.params.train_samples, self.config.seed
+        if count is None:
+            return self.tasks[stage].sample("train", index, seed)
+        epoch, position = divmod(index, count)
+        if self.order[0] != epoch:
+            self.order = (epoch, generator(seed, "algorithmic", "order", epoch).permutation(count))
+        return self.tasks[stage].sample("train", int(self.order[1][position]), FIXED_SEED)
+
+
+def execute(params: Params, folder: "RunFolder") -> Result:
+    """Train in stages, then test the last stage's task in all decodings."""
+    device, config, parts = default_device(), params.train, work(params)
+    folder.progress("preparing", 0, 1)
+    model, source = build(params.model, seed=config.seed).to(device), TaskSource(params)
+
+    def validate(_: Any, stage: int) -> float:
+        task, size = source.tasks[stage], source.segment_sizes[stage]
+        right_BA = all_answers(
+            model,
+            lambda index: task.sample("validation", index, HELD_OUT_SEED),
+            params.validation_samples,
+            size,
+            "forced",
+            batch_size=params.evaluation_batch,
+            device=device,
+        )
+        return right_BA.double().mean().item()
+
+    trainer = train(model, source, validate, folder, parts, enough=params.enough)
+    task, size, tested = source.tasks[-1], source.segment_sizes[-1], {}
+    for number, decoding in enumerate(DECODINGS):
+
+        def before_batch(done: int, number: int = number, decoding: str = decoding) -> None:
+            if folder.should_stop():
+                raise Stopped(f"stopped while testing ({decoding}); the same command tests again, the training is kept")
+            part = (number + done / params.test_samples) / len(DECODINGS)
+            tokens = trainer.state.tokens
+            done_share = share(parts, len(parts) - 1, part)
+            folder.progress(f"testing ({decoding})", done, params.test_samples, done=done_share, tokens=tokens)
+
+        with autocast(device, config.precision):
+            right_BA = all_answers(
+                model,
+                lambda index: task.sample("test", index, HELD_OUT_SEED),
+                params.test_samples,
+                size,
+                decoding,
+                batch_size=params.evaluation_batch,
+                device=device,
+                before_batch=before_batch,
+            )
+        tested[decoding] = counts(right_BA)
+    validation = trainer.curve("validation")
+    return Result(
+        metrics={
+            "test": tested,
+            "segments": params.segments,
+            "segment_size": size,
+            "answer_size": task.answer_size,
+            "chance": task.chance,
+            "validation": max(score for stage, _, score in validation if stage == source.stages),
+            "stage_steps": [
+                max((int(step) for at, step, _ in validation if at == stage + 1), default=0)
+                for stage in range(source.stages)
+            ],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "state_size": model.state_size(),
+            "train_tokens": trainer.state.tokens,
+        },
+        curves={"loss": trainer.curve("loss"), "validation": validation},
+        data=[
+            {
+                "name": f"algorithmic-{task.name}",
+                "sha256": None,
+                "licence": "none: random symbols",
+                "source": "simulator",
+            }
+        ],
+        tokens=trainer.state.tokens + len(DECODINGS) * params.test_samples * task.length,
+        precision=config.precision,
+        notes=trainer.state.notes,
+    )

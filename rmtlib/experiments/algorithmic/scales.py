@@ -1,0 +1,158 @@
+"""The settings of every row of the algorithmic tasks at every scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rmtlib.data.algorithmic import TASKS
+from rmtlib.experiments.algorithmic.rows import TaskRow
+from rmtlib.experiments.algorithmic.settings import Params
+from rmtlib.models.config import TransformerXLConfig
+from rmtlib.training.curriculum import Stage, TrainConfig
+
+CONSTANT = 1e6  # a horizon at which the learning rate stays
+ALPHABETS = {24: 10, 4: 10}  # symbols by the size of the data; longer data have 8
+LONG_ALPHABET = 8
+
+COPY_MODEL: Mapping[str, Any] = dict(d_model=128, n_layers=4, n_heads=4, d_head=64, d_ff=256)
+RETRIEVAL_MODEL: Mapping[str, Any] = dict(d_model=64, n_layers=6, n_heads=4, d_head=32, d_ff=128)
+
+
+def model_of(row: TaskRow, vocabulary: int, memory: int, **shape: Any) -> TransformerXLConfig:
+    """The row's model: what passes from segment to segment is the row's, the shape the scale's."""
+    return TransformerXLConfig(
+        vocab_size=vocabulary,
+        memory_tokens=memory if row.model in ("mt", "rmt") else 0,
+        recurrent=row.model != "mt",
+        cache=memory if row.model == "trxl" else 0,
+        **shape,
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the rows of a task are trained at a scale.
+
+    Attributes:
+        lengths: the task's size in each stage, of the row's own size, so that (0.25, 1.0) begins with a quarter.
+        steps: the most of each stage.
+        enough: of each stage.
+        train: fields of `TrainConfig`.
+    """
+
+    lengths: tuple[float, ...]
+    steps: tuple[int, ...]
+    enough: tuple[float, ...]
+    lr: float
+    model: Mapping[str, Any]
+    train: Mapping[str, Any]
+
+
+def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, **samples: Any) -> Params:
+    """The row's settings by a recipe; `shrink` divides sizes and memory."""
+    size = max(round(row.size / shrink), 1)
+    memory = max(round(row.memory / shrink), 1) if row.memory else 0
+    alphabet = ALPHABETS.get(row.size, LONG_ALPHABET)
+    sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
+    stages = tuple(Stage(row.segments, steps, recipe.lr) for steps in recipe.steps)
+    task = TASKS[row.task](size, alphabet)
+    return Params(
+        task=row.task,
+        alphabet=alphabet,
+        sizes=sizes,
+        model=model_of(row, task.vocabulary, memory, **recipe.model),
+        train=TrainConfig(
+            stages=stages,
+            segment_size=task.segment_size(row.segments),
+            seed=seed,
+            bptt_segments=0 if row.variant == "detached" else None,
+            **recipe.train,
+        ),
+        enough=recipe.enough,
+        **samples,
+    )
+
+
+SOLVED = 0.9995  # the validation score at which a run has solved its task
+
+SMOKE = Recipe(
+    lengths=(0.5, 1.0),
+    steps=(6, 6),
+    enough=(0.99, SOLVED),
+    lr=3e-3,
+    model=dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1),
+    train=dict(batch_size=8, evaluate_every=6, weight_decay=0.0, continued=True, horizon=CONSTANT),
+)
+SMALL = replace(
+    SMOKE,
+    lengths=(1 / 3, 2 / 3, 1.0),
+    steps=(500, 500, 1500),
+    enough=(0.99, 0.99, SOLVED),
+    lr=2e-3,
+    model=dict(d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.06),
+    train=dict(
+        batch_size=64, evaluate_every=100, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
+        horizon=CONSTANT, patience=10_000, log_every=20, warmup=0.2,
+    ),
+)  # fmt: skip
+MEDIUM = Recipe(
+    lengths=(1.0,),
+    steps=(3000,),
+    enough=(SOLVED,),
+    lr=5e-4,
+    model=dict(dropout=0.0, init_std=0.05),
+    train=dict(
+        batch_size=32, evaluate_every=250, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
+        horizon=CONSTANT, patience=10_000, log_every=50, warmup=1 / 6, precision="bf16",
+    ),
+)  # fmt: skip
+
+
+def published_shape(row: TaskRow) -> Mapping[str, Any]:
+    """Widths and layers of the released models."""
+    return RETRIEVAL_MODEL if row.task == "retrieval" else COPY_MODEL
+
+
+def medium(row: TaskRow, seed: int, recipe: Recipe = MEDIUM) -> Params:
+    """The published model, data and segments, in fewer steps."""
+    shaped = replace(recipe, model={**published_shape(row), **recipe.model})
+    samples = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
+    return params_of(row, shaped, seed, **samples)
+
+
+def _smoke(row: TaskRow, seed: int) -> Params:
+    samples = dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16)
+    shrink = 1.0 if row.task == "retrieval" else row.size / 6
+    return params_of(row, SMOKE, seed, shrink=shrink, **samples)
+
+
+def _small(row: TaskRow, seed: int) -> Params:
+    samples = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250)
+    return params_of(row, SMALL, seed, shrink=1.0 if row.task == "retrieval" else 2.0, **samples)
+
+
+def _paper(row: TaskRow, seed: int) -> Params:
+    """The released settings."""
+    long = row.size >= 120
+    every, batch, patience = (40_000, 128, 5) if long else (12_000, 32, 8)
+    recipe = Recipe(
+        lengths=(1.0,),
+        steps=(1000 * row.steps,),
+        enough=(1.0,),
+        lr=1e-4,
+        model={**published_shape(row), "dropout": 0.1},
+        train=dict(
+            batch_size=batch, evaluate_every=every, weight_decay=0.0, clip_norm=0.25, warmup=0.0, horizon=CONSTANT,
+            patience=10_000, log_every=200,
+        ),
+    )  # fmt: skip
+    samples = dict(train_samples=100_000, validation_samples=5_000, test_samples=10_000, evaluation_batch=500)
+    return params_of(row, recipe, seed, **samples)
+
+
+_SCALES = {"smoke": _smoke, "small": _small, "medium": medium, "paper": _paper}
+
+
+def settings(row: TaskRow, scale: str, seed: int) -> Params:
+    """All that a run depends on."""
+    return _SCALES[scale](row, seed)

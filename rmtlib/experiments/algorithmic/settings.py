@@ -1,0 +1,99 @@
+"""The settings of a run on an algorithmic task, and what it costs. Light to import: no torch."""
+
+from dataclasses import dataclass
+
+from rmtlib.data.algorithmic import TASKS, Task
+from rmtlib.models.config import TransformerXLConfig
+from rmtlib.models.size import transformer_xl_weights
+from rmtlib.runs.cost import activations, training_passes, transformer_cost
+from rmtlib.runs.spec import Cost
+from rmtlib.settings import at_least
+from rmtlib.training.curriculum import TrainConfig
+
+
+@dataclass(frozen=True)
+class Params:
+    """All that a run depends on.
+
+    Attributes:
+        task: a name of `data.algorithmic.TASKS`.
+        sizes: of the task in each stage, see `data.algorithmic.Task`; validation is of the stage's own task, and the
+            test of the last.
+        train: its stages' segments are how many a sample is cut into, their size follows from the task's length.
+            `bptt_segments` 0 is a memory that is detached between segments.
+        enough: of each stage, the validation score (per-token accuracy with teacher forcing) at which it ends.
+        train_samples: a fixed set of so many, in a new order every time; None: always new ones.
+    """
+
+    task: str
+    alphabet: int
+    sizes: tuple[int, ...]
+    model: TransformerXLConfig
+    train: TrainConfig
+    enough: tuple[float, ...]
+    train_samples: int | None
+    validation_samples: int
+    test_samples: int
+    evaluation_batch: int  # samples evaluated at once
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "train_samples", "validation_samples", "test_samples", "evaluation_batch")
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; it must be one of {', '.join(TASKS)}")
+        for name in ("sizes", "enough"):
+            if len(getattr(self, name)) != (count := len(self.train.stages)):
+                raise ValueError(f"{name} are {getattr(self, name)}; there must be one for each of {count} stages")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The task of each stage."""
+        return tuple(TASKS[self.task](size, self.alphabet) for size in self.sizes)
+
+    @property
+    def segments(self) -> int:
+        """How many segments a test sample has."""
+        return self.train.stages[-1].segments
+
+    @property
+    def segment_sizes(self) -> tuple[int, ...]:
+        """Of each stage."""
+        return tuple(
+            task.segment_size(stage.segments) for task, stage in zip(self.tasks, self.train.stages, strict=True)
+        )
+
+
+def _per_token(model: TransformerXLConfig, segment: int) -> float:
+    """FLOP of a forward pass, memory and cache included, for each token of a segment."""
+    inner, new = model.n_heads * model.d_head, segment + model.memory_tokens * (1 + model.recurrent)
+    body = model.n_layers * (5 * model.d_model * inner + 2 * model.d_model * model.d_ff)
+    keys = new + model.cache
+    cached = model.n_layers * model.d_model * inner * 3 * model.cache
+    attention = model.n_layers * 3 * inner * new * keys
+    return 2 * (body * new + cached + attention) / segment + 2 * model.d_model * model.vocab_size
+
+
+def work(params: Params) -> list[float]:
+    """FLOP of every training stage with its validations, then of the test in all decodings."""
+    train, parts = params.train, []
+    for stage, task, size in zip(train.stages, params.tasks, params.segment_sizes, strict=True):
+        checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
+        tokens = training_passes(train.recompute) * stage.steps * train.batch_size + checks * params.validation_samples
+        parts.append(tokens * task.length * _per_token(params.model, size))
+    tested = 3 * params.test_samples * params.tasks[-1].length
+    return [*parts, tested * _per_token(params.model, params.segment_sizes[-1])]
+
+
+def cost(params: Params) -> Cost:
+    """Tokens, FLOP, memory and disk of a run, by arithmetic; a stage that ends early makes it less."""
+    model, train = params.model, params.train
+    trained = sum(s.steps * train.batch_size * task.length for s, task in zip(train.stages, params.tasks, strict=True))
+    new = params.segment_sizes[-1] + model.memory_tokens * (1 + model.recurrent)
+    graph = activations(model.n_layers, model.d_model, new)
+    graph += 6 * model.n_layers * model.n_heads * new * (new + model.cache)
+    return transformer_cost(
+        tokens=trained + 3 * params.test_samples * params.tasks[-1].length,
+        work=work(params),
+        weights=transformer_xl_weights(model),
+        kept=train.batch_size * params.segments * graph,
+        precision=train.precision,
+    )

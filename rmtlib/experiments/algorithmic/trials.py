@@ -1,0 +1,43 @@
+"""The trials that the settings of the scale medium were chosen from, with a seed of no result."""
+
+from dataclasses import replace
+from typing import Any
+
+from rmtlib.experiments.algorithmic.rows import task_row
+from rmtlib.experiments.algorithmic.scales import SOLVED, Recipe, medium
+from rmtlib.runs.spec import PILOT, RunConfig, Trial
+from rmtlib.settings import to_params
+
+SEED = 100
+FIRST = Recipe(  # what RMT learned reverse in two segments with, before the search
+    lengths=(1.0,),
+    steps=(1500,),
+    enough=(SOLVED,),
+    lr=5e-4,
+    model=dict(dropout=0.0, init_std=0.05),
+    train=dict(
+        batch_size=32, evaluate_every=250, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True, horizon=1e6,
+        patience=10_000, log_every=50, warmup=1 / 3, precision="bf16",
+    ),
+)  # fmt: skip
+
+
+def _trial(name: str, row: str, note: str, recipe: Recipe = FIRST, **train: Any) -> Trial:
+    recipe = replace(recipe, train={**recipe.train, **train})
+    params = medium(task_row("algorithmic", row), SEED, recipe)
+    params = replace(params, test_samples=256)
+    return Trial(f"{row}-{name}", note, RunConfig("algorithmic", row, PILOT, SEED, to_params(params)))
+
+
+GROWING = replace(
+    FIRST,
+    lengths=(1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0),
+    steps=(1500, 1000, 1000, 1000, 1500),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+)
+
+TRIALS = (
+    _trial("growing", "copy-3-rmt-24", "length curriculum of 4, 8, 12, 16, 24 symbols", GROWING),
+    _trial("growing", "reverse-2-rmt-24", "length curriculum of 4, 8, 12, 16, 24 symbols", GROWING),
+    _trial("constant", "reverse-2-rmt-24", "24 symbols from the start, bf16"),
+)
