@@ -1,13 +1,14 @@
-"""Train one model on one algorithmic task and test the answers that it generates."""
+"""Train one model on one task and test the answers that it generates."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
-from rmtlib.data.algorithmic import AnswerSample
 from rmtlib.errors import Stopped
-from rmtlib.evaluation.answers import DECODINGS, all_answers, counts
-from rmtlib.experiments.algorithmic.settings import Params, work
+from rmtlib.evaluation.answers import DECODINGS, Decoding, all_answers, counts
+from rmtlib.experiments.algorithmic.settings import Answered, AnswerParams, work
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
@@ -23,7 +24,7 @@ HELD_OUT_SEED = 42  # validation and test samples are the same for all runs
 FIXED_SEED = 43  # and so are those of a fixed training set
 
 
-def model_size(params: Params) -> dict[str, int]:
+def model_size(params: AnswerParams) -> dict[str, int]:
     """{"parameters", "state_size"} of the model itself, which this builds without memory."""
     return size_of(params.model)
 
@@ -31,7 +32,7 @@ def model_size(params: Params) -> dict[str, int]:
 class TaskSource(CurriculumSource):
     """Samples of one task, of another size or in other segments in every stage."""
 
-    def __init__(self, params: Params):
+    def __init__(self, params: AnswerParams):
         super().__init__(params.train, self.training_sample, params.segment_sizes)
         self.params, self.tasks = params, params.tasks
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the fixed set in an epoch
@@ -40,7 +41,7 @@ class TaskSource(CurriculumSource):
         task, segments = self.tasks[stage], self.config.stages[stage].segments
         return f"stage {stage + 1}/{self.stages} ({task.name} of {task.size} in {segments} segments)"
 
-    def training_sample(self, stage: int, index: int) -> AnswerSample:
+    def training_sample(self, stage: int, index: int) -> Answered:
         """Sample `index` of the run: a new one, or one of the fixed set."""
         count, seed = self.params.train_samples, self.config.seed
         if count is None:
@@ -51,8 +52,23 @@ class TaskSource(CurriculumSource):
         return self.tasks[stage].sample("train", int(self.order[1][position]), FIXED_SEED)
 
 
-def execute(params: Params, folder: "RunFolder") -> Result:
-    """Train in stages, then test the last stage's task in all decodings."""
+def per_token(right_BA: Tensor) -> float:
+    """The share of right tokens."""
+    return right_BA.double().mean().item()
+
+
+def execute(
+    params: AnswerParams,
+    folder: "RunFolder",
+    score: Callable[[Tensor], float] = per_token,
+    count: Callable[[Tensor, Decoding], dict[str, Any]] = lambda right_BA, decoding: counts(right_BA),
+) -> Result:
+    """Train in stages, then test the last stage's task in all decodings.
+
+    Args:
+        score: the validation score of which tokens of each answer are right (B, A).
+        count: what the record keeps of those of the test.
+    """
     device, config, parts = default_device(), params.train, work(params)
     folder.progress("preparing", 0, 1)
     model, source = build(params.model, seed=config.seed).to(device), TaskSource(params)
@@ -68,7 +84,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
             batch_size=params.evaluation_batch,
             device=device,
         )
-        return right_BA.double().mean().item()
+        return score(right_BA)
 
     trainer = train(model, source, validate, folder, parts, enough=params.enough)
     task, size, tested = source.tasks[-1], source.segment_sizes[-1], {}
@@ -93,7 +109,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
                 device=device,
                 before_batch=before_batch,
             )
-        tested[decoding] = counts(right_BA)
+        tested[decoding] = count(right_BA, decoding)
     validation = trainer.curve("validation")
     return Result(
         metrics={
