@@ -103,7 +103,7 @@ def test_strings_of_the_released_generator_by_hand():
 def test_every_solution_is_right(task):
     kinds = Counter()
     for index in range(1500):
-        steps = read_back(task.sample(1, "train", index))
+        steps = read_back(task.sample("train", index, 1))
         kinds[check_solution(steps)] += 1
         if steps[-1]:
             assert all(abs(int(x)) < task.roots for x in steps[-1].split(","))
@@ -120,7 +120,7 @@ def test_no_step_is_longer_than_the_paper_s_width():
     )
     with pytest.raises(RmtlibError, match=r"the step D=\S+ has \d+ characters; width is 20: raise it"):
         for index in range(50):
-            QuadraticTask(width=20).sample(0, "train", index)
+            QuadraticTask(width=20).sample("train", index, 0)
 
 
 def test_tokens_and_targets_are_as_released():
@@ -160,7 +160,7 @@ def test_no_equation_of_the_test_or_the_validation_is_trained_on():
     """Whatever the seed: small numbers, so that streams repeat themselves."""
     task = QuadraticTask(roots=6, multiplier=2)
     seen = {
-        split: {read_back(task.sample(seed, split, i))[0] for seed in (0, 7) for i in range(250)}
+        split: {read_back(task.sample(split, i, seed))[0] for seed in (0, 7) for i in range(250)}
         for split in ("train", "validation", "test")
     }
     assert not seen["train"] & seen["test"] and not seen["train"] & seen["validation"]
@@ -170,24 +170,30 @@ def test_no_equation_of_the_test_or_the_validation_is_trained_on():
 
 
 def test_samples_are_functions_of_seed_split_and_index():
-    keys = [(seed, split, i) for seed in (0, 1) for split in ("train", "validation", "test") for i in (0, 1)]
+    keys = [(split, i, seed) for seed in (0, 1) for split in ("train", "validation", "test") for i in (0, 1)]
     made = {key: tuple(TASK.sample(*key).tokens) for key in keys}  # type: ignore[arg-type]
     assert len(set(made.values())) == len(keys)
     assert all(tuple(TASK.sample(*key).tokens) == tokens for key, tokens in made.items())  # type: ignore[arg-type]
 
 
 def test_fixed_sets(tmp_path, monkeypatch):
-    monkeypatch.setattr(quadratic, "FIXED_SIZES", {"train": 100, "validation": 10, "test": 20})
-    train = TASK.fixed_set(tmp_path / "sets", "train", 0)
-    test = TASK.fixed_set(tmp_path / "sets", "test", 0)
-    equations = {name: {read_back(of(i))[0] for i in range(n)} for name, of, n in (("a", train, 100), ("b", test, 20))}
-    assert len(equations["a"]) == 100 and len(equations["b"]) == 20 and not equations["a"] & equations["b"]
-    assert np.array_equal(train(105).tokens, train(5).tokens) and check_solution(read_back(train(5)))
-    assert np.array_equal(train(3).labels, TASK.labels(train(3).tokens))
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(quadratic, "FIXED_SIZES", sizes := {"train": 100, "validation": 10, "test": 20})
+    task = QuadraticTask(roots=50, fixed=True)
+    equations = {split: {read_back(task.sample(split, i, 0))[0] for i in range(n)} for split, n in sizes.items()}
+    assert [len(found) for found in equations.values()] == [100, 10, 20]
+    assert not equations["train"] & (equations["validation"] | equations["test"])
+    third = task.sample("train", 3, 0)
+    assert check_solution(read_back(third)) and np.array_equal(third.labels, task.labels(third.tokens))
+    assert np.array_equal(third.tokens, task.sample("train", 103, 7).tokens)
+    assert len(list((tmp_path / "quadratic").iterdir())) == 1
     with pytest.raises(RmtlibError, match="equations differ: raise roots or multiplier"):
-        QuadraticTask(2, 1).fixed_set(tmp_path / "few", "train", 0)
+        quadratic.draw_fixed_sets(QuadraticTask(2, 1), sizes)
 
 
 def test_bad_settings_are_one_line_errors():
     with pytest.raises(RmtlibError, match="roots 1, multiplier 10 and width 30 must be"):
         QuadraticTask(roots=1)
+    with pytest.raises(RmtlibError, match="six steps fill no 4 segments of equal size"):
+        TASK.segment_size(4)
+    assert [TASK.segment_size(n) for n in (1, 2, 6)] == [180, 90, 30] and TASK.answer_size == 150

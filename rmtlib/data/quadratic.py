@@ -14,20 +14,20 @@ padding are those of the released generator, and so is what may surprise in them
 is twice as frequent; the discriminant is written with the absolute value of b; x1 and x2 are written twice if they are
 equal, the answer once; a discriminant of 0 or 1 can stand among the equations without real roots.
 
-Every sample is a function of (seed, split, index) alone. An equation belongs to one split, by a hash of its string, in
+Every sample is a function of (split, index, seed) alone. An equation belongs to one split, by a hash of its string, in
 the proportions of the published sets (100 : 10 : 20); so no equation of the test is ever trained on.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Literal, NamedTuple
+from functools import cache, partial
+from typing import ClassVar, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from rmtlib.data.arrays import kept_arrays
+from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE
@@ -38,7 +38,7 @@ STEPS = ("equation", "canonical", "discriminant", "x1", "x2", "answer")
 WITHOUT_ROOTS = 0.2
 
 Split = Literal["train", "validation", "test"]
-SHARES: dict[str, range] = {"train": range(10), "validation": range(10, 11), "test": range(11, 13)}  # thirteenths
+SHARES: dict[Split, range] = {"train": range(10), "validation": range(10, 11), "test": range(11, 13)}  # thirteenths
 FIXED_SIZES = {"train": 100_000, "validation": 10_000, "test": 20_000}
 
 
@@ -57,11 +57,17 @@ class QuadraticTask:
         roots: they lie between -roots and roots, both excluded.
         multiplier: the largest factor of all coefficients, with either sign.
         width: tokens of a step.
+        fixed: samples are those of the published kind of sets, `index` modulo their size, whatever the seed. False:
+            every index and seed has a sample of its own.
     """
 
     roots: int = 100
     multiplier: int = 10
     width: int = 30
+    fixed: bool = False
+    name: ClassVar[str] = "quadratic"
+    chance: ClassVar[float] = WITHOUT_ROOTS  # answers that are right if no equation is said to have roots
+    vocabulary: ClassVar[int] = VOCABULARY
 
     def __post_init__(self) -> None:
         if not 2 <= self.roots <= 1000 or not 1 <= self.multiplier <= 100 or self.width < 2:
@@ -71,16 +77,38 @@ class QuadraticTask:
             )
 
     @property
+    def size(self) -> int:
+        """The range of its roots."""
+        return self.roots
+
+    @property
     def length(self) -> int:
         """Tokens of a sample."""
         return len(STEPS) * self.width
 
-    def sample(self, seed: int, split: Split, index: int) -> EquationSample:
-        """Sample `index` of a stream.
+    @property
+    def answer_size(self) -> int:
+        """Positions at the end that have a target: all but the equation's."""
+        return self.length - self.width
+
+    def segment_size(self, segments: int) -> int:
+        """Tokens of a segment. RmtlibError unless segments end where steps end."""
+        if len(STEPS) % segments:
+            raise RmtlibError(
+                f"the six steps of an equation fill no {segments} segments of equal size: use 1, 2, 3 or 6"
+            )
+        return self.length // segments
+
+    def sample(self, split: Split, index: int, seed: int) -> EquationSample:
+        """Sample `index` of a split.
 
         Raises:
             RmtlibError: a step has more than `width` characters (30 are enough for the published numbers).
         """
+        if self.fixed:
+            sets = _fixed_sets(self)[split]
+            tokens = sets[index % len(sets)].astype(np.int64)
+            return EquationSample(tokens, self.labels(tokens))
         rng = generator(seed, "quadratic", self.roots, self.multiplier, split, index)
         steps = self.draw(rng)
         while split_of(steps[0]) != split:
@@ -119,36 +147,32 @@ class QuadraticTask:
         labels[: self.width] = IGNORE
         return labels
 
-    def fixed_set(self, folder: Path, split: Split, seed: int) -> Callable[[int], EquationSample]:
-        """The published kind of set: 100,000, 10,000 or 20,000 different equations, sample `index` modulo the size.
 
-        As released, three times as many are drawn as are wanted, and what is left without repetitions is shuffled.
-        So frequent equations lose weight, and about a quarter, not a fifth, has no real roots.
+@cache
+def _fixed_sets(task: QuadraticTask) -> Mapping[str, np.ndarray]:
+    """{"train", "validation", "test"} of 100,000, 10,000 and 20,000 different equations, as tokens (uint8).
 
-        Args:
-            folder: holds the sets, made by the first call (about ten seconds).
-        """
-        arrays = kept_arrays(folder, partial(self._draw_fixed_sets, seed))[split]
-        return lambda index: self._from_set(arrays[index % len(arrays)])
-
-    def _from_set(self, row: np.ndarray) -> EquationSample:
-        tokens = row.astype(np.int64)
-        return EquationSample(tokens, self.labels(tokens))
-
-    def _draw_fixed_sets(self, seed: int) -> dict[str, np.ndarray]:
-        rng = generator(seed, "quadratic", self.roots, self.multiplier, "fixed sets")
-        total = sum(FIXED_SIZES.values())
-        drawn = {steps[0]: steps for steps in (self.draw(rng) for _ in range(3 * total))}
-        if len(drawn) < total:
-            raise RmtlibError(f"only {len(drawn)} of {total} equations differ: raise roots or multiplier")
-        different = sorted(drawn.values())
-        chosen = [different[i] for i in rng.permutation(len(different))[:total]]
-        tokens = np.stack([self.tokens(steps).astype(np.uint8) for steps in chosen])
-        ends = np.cumsum([*FIXED_SIZES.values()])[:-1]
-        return dict(zip(FIXED_SIZES, np.split(tokens, ends), strict=True))
+    As released, three times as many are drawn as are wanted, and what is left without repetitions is shuffled. So
+    frequent equations lose weight: about a quarter, not a fifth, has no real roots. Made once on a machine, in half a
+    minute.
+    """
+    home = cache_folder() / "quadratic" / f"roots-{task.roots}-multiplier-{task.multiplier}-width-{task.width}"
+    return kept_arrays(home, partial(draw_fixed_sets, task, FIXED_SIZES))
 
 
-def split_of(equation: str) -> str:
+def draw_fixed_sets(task: QuadraticTask, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Sets of these sizes, see `_fixed_sets`. RmtlibError if there are not as many different equations."""
+    rng, total = generator(0, "quadratic", task.roots, task.multiplier, "fixed sets"), sum(sizes.values())
+    drawn = {steps[0]: steps for steps in (task.draw(rng) for _ in range(3 * total))}
+    if len(drawn) < total:
+        raise RmtlibError(f"only {len(drawn)} of {total} equations differ: raise roots or multiplier")
+    different = sorted(drawn.values())
+    chosen = [different[i] for i in rng.permutation(len(different))[:total]]
+    tokens = np.stack([task.tokens(steps).astype(np.uint8) for steps in chosen])
+    return dict(zip(sizes, np.split(tokens, np.cumsum(list(sizes.values()))[:-1]), strict=True))
+
+
+def split_of(equation: str) -> Split:
     """The split that an equation belongs to, whatever the seed."""
     bucket = crc32(equation.encode()) % 13
     return next(split for split, buckets in SHARES.items() if bucket in buckets)

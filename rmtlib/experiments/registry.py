@@ -10,6 +10,7 @@ ARTIFACTS: dict[str, str] = {
     "lora-wikitext-2": "rmtlib.experiments.lora.artifact:LoRAWikiText2",
     "lm-segments": "rmtlib.experiments.segments.artifact:LMSegments",
     "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
+    "quadratic": "rmtlib.experiments.quadratic.artifact:Quadratic",
     "algorithmic": "rmtlib.experiments.algorithmic.artifact:Algorithmic",
 }
 """Name -> "module:class". A module is imported when its artifact is asked for."""

@@ -1,0 +1,112 @@
+"""The settings of every row of quadratic at every scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rmtlib.data.quadratic import VOCABULARY
+from rmtlib.experiments.algorithmic.scales import CONSTANT, model_of
+from rmtlib.experiments.quadratic.rows import SOLVERS
+from rmtlib.experiments.quadratic.settings import Params
+from rmtlib.training.curriculum import Stage, TrainConfig
+
+SOLVED = 0.995  # of the validation solutions without a wrong token: a run has learned its task
+PUBLISHED: Mapping[str, Any] = dict(d_model=128, n_layers=6, n_heads=6, d_head=64, d_ff=256)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the rows are trained at a scale, all alike.
+
+    Attributes:
+        roots: their range in each stage.
+        steps: the most of each stage.
+        model: fields of `TransformerXLConfig`; memory and cache are as large as a step.
+        train: fields of `TrainConfig`.
+        samples: the other fields of `Params`.
+    """
+
+    roots: tuple[int, ...]
+    steps: tuple[int, ...]
+    lr: float
+    model: Mapping[str, Any]
+    train: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    multiplier: int = 10
+    width: int = 30
+    fixed: bool = False
+
+
+SMOKE = Recipe(
+    roots=(3, 4),
+    steps=(4, 4),
+    lr=3e-3,
+    model=dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1),
+    train=dict(batch_size=8, evaluate_every=4, weight_decay=0.0, continued=True),
+    samples=dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16),
+    multiplier=2,
+    width=20,
+)
+SMALL = Recipe(
+    roots=(10,),
+    steps=(1500,),
+    lr=2e-3,
+    model=dict(d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.06),
+    train=dict(
+        batch_size=32, evaluate_every=100, weight_decay=0.0, beta2=0.98, clip_norm=0.25, horizon=1.0,
+        patience=10_000, log_every=20, warmup=0.1,
+    ),
+    samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250),
+    multiplier=3,
+    width=22,
+)  # fmt: skip
+MEDIUM = Recipe(
+    roots=(100,),
+    steps=(8000,),
+    lr=5e-4,
+    model=dict(**PUBLISHED, dropout=0.0, init_std=0.05),
+    train=dict(
+        batch_size=32, evaluate_every=500, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
+        horizon=CONSTANT, patience=10_000, log_every=50, warmup=1 / 16, precision="bf16",
+    ),
+    samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256),
+)  # fmt: skip
+PAPER = Recipe(
+    roots=(100,),
+    steps=(600_000,),
+    lr=1e-4,
+    model=dict(**PUBLISHED, dropout=0.1, memory_sees_cache=True),
+    train=dict(
+        batch_size=32, evaluate_every=12_000, weight_decay=0.0, clip_norm=0.25, warmup=0.0, horizon=CONSTANT,
+        patience=10_000, log_every=200,
+    ),
+    samples=dict(train_samples=100_000, validation_samples=10_000, test_samples=20_000, evaluation_batch=500),
+    fixed=True,
+)  # fmt: skip
+
+RECIPES: Mapping[str, Recipe] = {"smoke": SMOKE, "small": SMALL, "medium": MEDIUM, "paper": PAPER}
+
+
+def params_of(row: str, seed: int, recipe: Recipe) -> Params:
+    """The row's settings by a recipe."""
+    solver = SOLVERS[row]
+    return Params(
+        model=model_of(solver.model, VOCABULARY, recipe.width, **recipe.model),
+        train=TrainConfig(
+            stages=tuple(Stage(solver.segments, steps, recipe.lr) for steps in recipe.steps),
+            segment_size=6 * recipe.width // solver.segments,
+            seed=seed,
+            **recipe.train,
+        ),
+        enough=(SOLVED,) * len(recipe.steps),
+        roots=recipe.roots,
+        multiplier=recipe.multiplier,
+        width=recipe.width,
+        fixed=recipe.fixed,
+        **recipe.samples,
+    )
+
+
+def settings(row: str, scale: str, seed: int) -> Params:
+    """All that a run depends on."""
+    return params_of(row, seed, RECIPES[scale])
