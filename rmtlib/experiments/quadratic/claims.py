@@ -31,7 +31,7 @@ CLAIMS = (
         "rmt-solves",
         "RMT solves nearly all equations.",
         TABLE_1,
-        "0.97 less RMT's right answers. Three seeds that differ as the authors' would often leave it open, so it is only "
+        "0.97 less RMT's right answers. Three seeds that differ as the authors' would often leave it open, so it is "
         "described.",
         Rule((Contrast({MEMORY: -1}, limit=-0.97),)),
     ),
@@ -39,8 +39,8 @@ CLAIMS = (
         "with-roots",
         "The gap is in the arithmetic, not in telling which equations have no roots.",
         "not in the paper",
-        "Right answers among equations that have roots: Transformer-XL's less RMT's, then RMT's less those of the model "
-        "that reads one segment.",
+        "Right answers among equations that have roots: Transformer-XL's less RMT's, then RMT's less those of the "
+        "model that reads one segment.",
         below((f"{CACHE}: with roots", f"{MEMORY}: with roots"), (f"{MEMORY}: with roots", f"{ONE}: with roots")),
     ),
     Claim(
@@ -55,8 +55,8 @@ CLAIMS = (
         "given-first-tokens",
         "The released evaluation gives the first token of every segment, which helps the models that read six.",
         "the released code; not in the paper",
-        "Of Transformer-XL, of RMT and of the model that reads one segment (and is given nothing more): right answers if "
-        "all is generated, less those that the released evaluation counts.",
+        "Of Transformer-XL, of RMT and of the model that reads one segment (and is given nothing more): right answers "
+        "if all is generated, less those that the released evaluation counts.",
         below(*((row, f"{row}: released") for row in (CACHE, MEMORY, ONE))),
     ),
     Claim(

@@ -67,8 +67,8 @@ def ways_to_test(results: Results, scale: str) -> Table | None:
     )
     return Table(
         f"Right answers of each way to test, {scale} scale: mean ± standard deviation over seeds, of one run its 95 % "
-        "interval. All of the solution is generated; the first token of every segment is given, as in the released code; "
-        "all true tokens before each one are given. Then generated again, the equations with roots alone.",
+        "interval. All of the solution is generated; the first token of every segment is given, as in the released "
+        "code; all true tokens before each one are given. Then generated again, the equations with roots alone.",
         ("row", "generated", "as released", "teacher forcing", "generated, with roots"),
         body,
     )
