@@ -53,7 +53,7 @@ class AnswerTask(Protocol):
     def sample(self, split: Split, index: int, seed: int) -> Answered: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnswerParams:
     """All that a run depends on, but its tasks.
 
@@ -100,7 +100,7 @@ class AnswerParams:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Params(AnswerParams):
     """All that a run of the artifacts algorithmic and algorithmic-long depends on.
 

@@ -1,7 +1,7 @@
 """The settings of every row of quadratic at every scale."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rmtlib.data.quadratic import VOCABULARY
@@ -61,21 +61,26 @@ SMALL = Recipe(
     width=22,
 )  # fmt: skip
 MEDIUM = Recipe(
-    roots=(100,),
-    steps=(8000,),
-    lr=5e-4,
+    roots=(10, 30, 100),
+    steps=(800, 1200, 1600),
+    lr=1e-3,
     model=dict(**PUBLISHED, dropout=0.0, init_std=0.05),
     train=dict(
-        batch_size=32, evaluate_every=500, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
-        horizon=CONSTANT, patience=10_000, log_every=50, warmup=1 / 16, precision="bf16",
+        batch_size=32, evaluate_every=200, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
+        patience=10_000, log_every=20, warmup=0.2, precision="bf16",
     ),
     samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256),
 )  # fmt: skip
+GPU = replace(
+    MEDIUM,
+    train={**MEDIUM.train, "batch_size": 256},
+    samples=dict(train_samples=None, validation_samples=1000, test_samples=5000, evaluation_batch=1000),
+)
 PAPER = Recipe(
     roots=(100,),
     steps=(600_000,),
     lr=1e-4,
-    model=dict(**PUBLISHED, dropout=0.1, memory_sees_cache=True),
+    model=dict(**PUBLISHED, dropout=0.1, init_std=0.02, memory_sees_cache=True),
     train=dict(
         batch_size=32, evaluate_every=12_000, weight_decay=0.0, clip_norm=0.25, warmup=0.0, horizon=CONSTANT,
         patience=10_000, log_every=200,
@@ -84,7 +89,7 @@ PAPER = Recipe(
     fixed=True,
 )  # fmt: skip
 
-RECIPES: Mapping[str, Recipe] = {"smoke": SMOKE, "small": SMALL, "medium": MEDIUM, "paper": PAPER}
+RECIPES: Mapping[str, Recipe] = {"smoke": SMOKE, "small": SMALL, "medium": MEDIUM, "gpu": GPU, "paper": PAPER}
 
 
 def params_of(row: str, seed: int, recipe: Recipe) -> Params:

@@ -6,7 +6,7 @@ from rmtlib.data.quadratic import QuadraticTask
 from rmtlib.experiments.algorithmic.settings import AnswerParams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Params(AnswerParams):
     """All that a run depends on.
 
