@@ -43,7 +43,7 @@ SMOKE = Recipe(
     lr=3e-3,
     model=dict(d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, init_std=0.1),
     train=dict(batch_size=8, evaluate_every=4, weight_decay=0.0, continued=True),
-    samples=dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16),
+    samples=dict(train_samples=None, validation_samples=16, test_samples=16, evaluation_batch=16),
     multiplier=2,
     width=20,
 )
