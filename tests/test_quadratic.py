@@ -11,15 +11,17 @@ from test_figure_5 import Interrupted
 from rmtlib.data.quadratic import PAD, STEPS, QuadraticTask, real_steps
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers as right_answers
+from rmtlib.experiments.algorithmic.scales import CONSTANT
 from rmtlib.experiments.quadratic.artifact import Quadratic
 from rmtlib.experiments.quadratic.counts import SOLVED, check_counts, positions
 from rmtlib.experiments.quadratic.rows import SOLVERS
-from rmtlib.experiments.quadratic.run import count_steps, whole_solutions
+from rmtlib.experiments.quadratic.run import count_steps
 from rmtlib.experiments.quadratic.settings import Params
 from rmtlib.models.registry import build
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict
+from rmtlib.training.plateau import PlateauConfig
 
 QUADRATIC = Quadratic()
 ROWS = [row.name for row in QUADRATIC.rows]
@@ -58,6 +60,7 @@ def test_paper_scale_is_as_released():
     assert (rmt.model.memory_tokens, cache.model.cache, one.model.cache) == (30, 30, 0)
     (stage,) = rmt.train.stages
     assert (stage.steps, stage.lr, rmt.train.batch_size, rmt.train.evaluate_every) == (600_000, 1e-4, 32, 12_000)
+    assert (rmt.plateau, rmt.train.horizon) == (PlateauConfig(10, 0.5, 1e-6), CONSTANT) and rmt.enough[0] > 1
     assert rmt.train.clip_norm == 0.25 and rmt.model.dropout == 0.1 and rmt.model.init_std == 0.02
     task = rmt.tasks[-1]
     assert task == QuadraticTask(100, 10, 30, fixed=True) and rmt.train_samples == 100_000
@@ -104,7 +107,6 @@ def test_a_wrong_token_counts_against_the_step_that_it_stands_in(segments):
         "canonical": 5, "discriminant": 5, "x1": 5, "x2": 5, "answer": 4,
     }  # fmt: skip
     assert counted["with_roots"] == {"n": 4, "steps": [3, 3, 3, 3, 4]}
-    assert whole_solutions(right_BA) == 0
     released = count_steps(right_BA, rooted_B, 30, starts_given=True)["steps"]
     assert released == [4, 5, 6, 4, 5]  # 59 and 149 belong to the step before: the next one's start is given
     assert check_counts(counted, 6, 30) is None

@@ -31,8 +31,8 @@ def token_interval(counted: Mapping[str, Any], level: float = 0.95) -> tuple[flo
     mean = token_accuracy(counted)
     variance = sum(count * (k / size - mean) ** 2 for k, count in enumerate(by_correct)) / n
     binomial = mean * (1 - mean)
-    # as many independent tokens as would vary as much; never fewer than samples, never more than tokens
-    effective = n * min(max(binomial / variance, 1.0), size) if variance > 0 else float(n)
+    # as many independent tokens as would vary as much: from one a sample to all of them
+    effective = n * (min(binomial / variance, size) if variance else (size if binomial else 1))
     z = NormalDist().inv_cdf(0.5 + level / 2)
     centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
     half = z / (1 + z * z / effective) * math.sqrt(binomial / effective + z * z / (4 * effective**2))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.interface import RecurrentModel, State
+from rmtlib.models.interface import RecurrentModel, State, detach
 from rmtlib.models.reading import labelled_loss, read, segment_loss
 from rmtlib.segments import Segment
 from rmtlib.training.graphs import hand_back, leaves, take_gradients
@@ -63,6 +63,19 @@ def backward(
     total = torch.stack(losses).sum()
     (total * scale).backward()
     return total.item()
+
+
+def carried_backward(
+    model: RecurrentModel, segments: Sequence[Segment], start: State, scale: float = 1.0
+) -> tuple[float, State]:
+    """`backward` with full BPTT from a given state; returns the summed loss, and the state after all segments."""
+    state, losses = start, []
+    for segment in segments:
+        loss, state = segment_loss(model, segment, state)
+        losses.append(loss)
+    total = torch.stack(losses).sum()
+    (total * scale).backward()
+    return total.item(), detach(state)
 
 
 def _truncated_backward(
@@ -113,10 +126,10 @@ def replayed_loss(
     if replay in ("newest", "released") and newest is not None and len(recent) > 1:
         if not sum(x.numel() for field, x in zip(newest._fields, newest, strict=True) if not _is_cache(field)):
             raise RmtlibError(f"replay {replay!r} needs a memory, this model passes on a cache alone: use 'stored'")
-        state = _with_cache_of(newest, state)
+        state = with_cache_of(newest, state)
     for segment, stored in recent[:-1]:
         if replay == "released" and stored is not None:
-            state = _with_cache_of(state, stored)
+            state = with_cache_of(state, stored)
         _, state = model.step(segment.input_ids_BS, state, rows_BN=segment.input_ids_BS[:, :0])  # no output is read
     return _mean_loss(model, recent[-1].segment, state, auxiliary)
 
@@ -149,6 +162,6 @@ def _is_cache(field: str) -> bool:
     return field.startswith("cache_")
 
 
-def _with_cache_of(state: State, other: State) -> State:
+def with_cache_of(state: State, other: State) -> State:
     """`state`, but with the cache of `other` if it has one."""
     return state._replace(**{field: getattr(other, field) for field in state._fields if _is_cache(field)})

@@ -11,7 +11,7 @@ from rmtlib.experiments.algorithmic.settings import Params, cost
 from rmtlib.experiments.algorithmic.trials import TRIALS
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
-from rmtlib.runs.spec import Cost, Result, RunConfig, Trial
+from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig, Trial
 from rmtlib.settings import from_dict, to_params
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Tasks(Artifact):
     """What the artifacts of short and long sequences share."""
 
+    scales = SCALES
     settings_note = "A stage's segments are those of every sample; their size follows from the task's length."
     gpu_efficiency = 0.02  # models of a million weights on short segments: launches, not products
 
@@ -88,7 +89,6 @@ class Algorithmic(Tasks):
 
     name = "algorithmic"
     title = "Copy, reverse and associative retrieval: Baseline, MT, Tr-XL and RMT"
-    scales = ("smoke", "small", "medium", "paper")
     rows = as_rows("algorithmic", f"RMT (Bulatov et al. 2022), section 5 and appendix A; {SHORT_CSV}")
 
     @property
@@ -96,7 +96,7 @@ class Algorithmic(Tasks):
         return TRIALS
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
-        if scale == "paper":
+        if scale in ("gpu", "paper"):
             return tuple(row.name for row in self.rows)
         short = ("baseline", "mt-24", "trxl-24", "rmt-24")
         return tuple(f"{task}-{model}" for task in ("copy-3", "reverse-2") for model in short)

@@ -3,25 +3,20 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
 from rmtlib.errors import Stopped
 from rmtlib.evaluation.answers import DECODINGS, Decoding, all_answers, counts
-from rmtlib.experiments.algorithmic.settings import Answered, AnswerParams, work
+from rmtlib.experiments.algorithmic.settings import AnswerParams, work
+from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED, TaskSource
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.progress import share
 from rmtlib.runs.spec import Result
 from rmtlib.runs.training import default_device, train
-from rmtlib.seeds import generator
-from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
-
-HELD_OUT_SEED = 42  # validation and test samples are the same for all runs
-FIXED_SEED = 43  # and so are those of a fixed training set
 
 
 def model_size(params: AnswerParams) -> dict[str, int]:
@@ -29,45 +24,15 @@ def model_size(params: AnswerParams) -> dict[str, int]:
     return size_of(params.model)
 
 
-class TaskSource(CurriculumSource):
-    """Samples of one task, of another size or in other segments in every stage."""
-
-    def __init__(self, params: AnswerParams):
-        super().__init__(params.train, self.training_sample, params.segment_sizes)
-        self.params, self.tasks = params, params.tasks
-        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the fixed set in an epoch
-
-    def label(self, stage: int) -> str:
-        task, segments = self.tasks[stage], self.config.stages[stage].segments
-        return f"stage {stage + 1}/{self.stages} ({task.name} of {task.size} in {segments} segments)"
-
-    def training_sample(self, stage: int, index: int) -> Answered:
-        """Sample `index` of the run: a new one, or one of the fixed set."""
-        count, seed = self.params.train_samples, self.config.seed
-        if count is None:
-            return self.tasks[stage].sample("train", index, seed)
-        epoch, position = divmod(index, count)
-        if self.order[0] != epoch:
-            self.order = (epoch, generator(seed, "algorithmic", "order", epoch).permutation(count))
-        return self.tasks[stage].sample("train", int(self.order[1][position]), FIXED_SEED)
-
-
-def per_token(right_BA: Tensor) -> float:
-    """The share of right tokens."""
-    return right_BA.double().mean().item()
-
-
 def execute(
     params: AnswerParams,
     folder: "RunFolder",
-    score: Callable[[Tensor], float] = per_token,
     count: Callable[[Tensor, Decoding], dict[str, Any]] = lambda right_BA, decoding: counts(right_BA),
 ) -> Result:
     """Train in stages, then test the last stage's task in all decodings.
 
     Args:
-        score: the validation score of which tokens of each answer are right (B, A).
-        count: what the record keeps of those of the test.
+        count: what the record keeps of which positions of each answer are right (B, A).
     """
     device, config, parts = default_device(), params.train, work(params)
     folder.progress("preparing", 0, 1)
@@ -84,7 +49,7 @@ def execute(
             batch_size=params.evaluation_batch,
             device=device,
         )
-        return score(right_BA)
+        return source.hear(right_BA.double().mean().item())
 
     trainer = train(model, source, validate, folder, parts, enough=params.enough)
     task, size, tested = source.tasks[-1], source.segment_sizes[-1], {}

@@ -9,10 +9,9 @@ from rmtlib.experiments.algorithmic.rows import Model, TaskRow
 from rmtlib.experiments.algorithmic.settings import Params
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.plateau import PlateauConfig
 
 CONSTANT = 1e6  # a horizon at which the learning rate stays
-ALPHABETS = {24: 10, 4: 10}  # symbols by the size of the data; longer data have 8
-LONG_ALPHABET = 8
 
 COPY_MODEL: Mapping[str, Any] = dict(d_model=128, n_layers=4, n_heads=4, d_head=64, d_ff=256)
 RETRIEVAL_MODEL: Mapping[str, Any] = dict(d_model=64, n_layers=6, n_heads=4, d_head=32, d_ff=128)
@@ -52,7 +51,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     """The row's settings by a recipe; `shrink` divides sizes and memory."""
     size = max(round(row.size / shrink), 1)
     memory = max(round(row.memory / shrink), 1) if row.memory else 0
-    alphabet = ALPHABETS.get(row.size, LONG_ALPHABET)
+    alphabet = 8 if row.size >= 120 else 10  # symbols of the released data
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
     stages = tuple(Stage(row.segments, steps, recipe.lr) for steps in recipe.steps)
     task = TASKS[row.task](size, alphabet)
@@ -69,6 +68,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
             **recipe.train,
         ),
         enough=recipe.enough,
+        carry_cache=row.variant == "carried",
         **samples,
     )
 
@@ -131,26 +131,35 @@ def _small(row: TaskRow, seed: int) -> Params:
     return params_of(row, SMALL, seed, shrink=1.0 if row.task == "retrieval" else 2.0, **samples)
 
 
+def _gpu(row: TaskRow, seed: int) -> Params:
+    """The published model and data, in large batches: minutes on a GPU."""
+    recipe = replace(MEDIUM, train={**MEDIUM.train, "batch_size": 256})
+    shaped = replace(recipe, model={**published_shape(row), **recipe.model})
+    samples = dict(train_samples=None, validation_samples=1000, test_samples=5000, evaluation_batch=1000)
+    return params_of(row, shaped, seed, **samples)
+
+
 def _paper(row: TaskRow, seed: int) -> Params:
-    """The released settings."""
-    long = row.size >= 120
-    every, batch, patience = (40_000, 128, 5) if long else (12_000, 32, 8)
+    """The released settings; the rate falls by the validation score, where the released code takes the loss."""
+    batch, every, plateau = 32, 12_000, PlateauConfig(patience=10 if row.task == "retrieval" else 8)
+    if row.size >= 120:
+        batch, every, plateau = 128, 40_000, PlateauConfig(patience=5, floor=1e-5)
     recipe = Recipe(
         lengths=(1.0,),
         steps=(1000 * row.steps,),
-        enough=(1.0,),
+        enough=(1.01,),  # no early stop
         lr=1e-4,
-        model={**published_shape(row), "dropout": 0.1},
+        model={**published_shape(row), "dropout": 0.1, "init_std": 0.02},
         train=dict(
             batch_size=batch, evaluate_every=every, weight_decay=0.0, clip_norm=0.25, warmup=0.0, horizon=CONSTANT,
             patience=10_000, log_every=200,
         ),
     )  # fmt: skip
     samples = dict(train_samples=100_000, validation_samples=5_000, test_samples=10_000, evaluation_batch=500)
-    return params_of(row, recipe, seed, **samples)
+    return params_of(row, recipe, seed, plateau=plateau, **samples)
 
 
-_SCALES = {"smoke": _smoke, "small": _small, "medium": medium, "paper": _paper}
+_SCALES = {"smoke": _smoke, "small": _small, "medium": medium, "gpu": _gpu, "paper": _paper}
 
 
 def settings(row: TaskRow, scale: str, seed: int) -> Params:

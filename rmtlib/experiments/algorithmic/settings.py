@@ -1,7 +1,7 @@
 """The settings of a run on tasks that end with an answer, and what it costs. Light to import: no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
+from rmtlib.training.plateau import PlateauConfig
 
 
 class Answered(Protocol):
@@ -62,6 +63,8 @@ class AnswerParams:
             `bptt_segments` 0 is a memory that is detached between segments.
         enough: of each stage, the validation score with teacher forcing at which it ends.
         train_samples: a fixed set of so many, in a new order every time; None: always new ones.
+        plateau: how the learning rate falls; None: as `train` says alone.
+        carry_cache: a batch begins with the cache that the one before has left, as in the released training.
     """
 
     model: TransformerXLConfig
@@ -71,6 +74,8 @@ class AnswerParams:
     validation_samples: int
     test_samples: int
     evaluation_batch: int  # samples evaluated at once
+    plateau: PlateauConfig | None = field(default=None, metadata={"since": 2})
+    carry_cache: bool = field(default=False, metadata={"since": 2})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "train_samples", "validation_samples", "test_samples", "evaluation_batch")

@@ -36,8 +36,29 @@ GROWING = replace(
     enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
 )
 
+PACED = replace(  # stages end as soon as they are learned
+    GROWING,
+    steps=(1000, 500, 500, 500, 1500),
+    train={**FIRST.train, "evaluate_every": 50, "warmup": 0.3},
+)
+PAIRS = replace(
+    PACED,
+    lengths=(0.25, 0.5, 0.75, 1.0),
+    steps=(1000, 1000, 1000, 3000),
+    enough=(0.99, 0.99, 0.99, SOLVED),
+    train={**PACED.train, "batch_size": 128},
+)
+LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
+
 TRIALS = (
-    _trial("growing", "copy-3-rmt-24", "length curriculum of 4, 8, 12, 16, 24 symbols", GROWING),
-    _trial("growing", "reverse-2-rmt-24", "length curriculum of 4, 8, 12, 16, 24 symbols", GROWING),
-    _trial("constant", "reverse-2-rmt-24", "24 symbols from the start, bf16"),
+    _trial("growing", "copy-3-rmt-24", LENGTHS, GROWING),
+    _trial("paced", "reverse-2-rmt-24", f"{LENGTHS}, validated every 50 steps", PACED),
+    _trial("paced", "copy-3-rmt-24", f"{LENGTHS}, validated every 50 steps", PACED),
+    _trial("pairs", "retrieval-2-rmt-5", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("paced", "reverse-2-trxl-24", f"{LENGTHS}, validated every 50 steps", PACED),
+    _trial("paced", "copy-3-trxl-24", f"{LENGTHS}, validated every 50 steps", PACED),
+    _trial("pairs", "retrieval-3-rmt-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("pairs", "retrieval-3-trxl-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("paced", "copy-6-rmt-12", f"{LENGTHS}, validated every 50 steps", PACED),
+    _trial("paced", "reverse-4-rmt-12", f"{LENGTHS}, validated every 50 steps", PACED),
 )

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 
-def whole_solutions(right_BA: Tensor) -> float:
-    """The share of solutions without a wrong token: with teacher forcing those that the model also generates."""
-    return right_BA.all(1).double().mean().item()
-
-
 def count_steps(right_BA: Tensor, rooted_B: Tensor, width: int, *, starts_given: bool) -> dict[str, Any]:
     """What a record keeps, see `counts`.
 
@@ -47,4 +42,4 @@ def execute(params: Params, folder: "RunFolder") -> Result:
     def count(right_BA: Tensor, decoding: Decoding) -> dict[str, Any]:
         return count_steps(right_BA, rooted_B, task.width, starts_given=decoding == "released")
 
-    return execute_task(params, folder, whole_solutions, count)
+    return execute_task(params, folder, count)

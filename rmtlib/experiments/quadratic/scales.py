@@ -9,8 +9,10 @@ from rmtlib.experiments.algorithmic.scales import CONSTANT, model_of
 from rmtlib.experiments.quadratic.rows import SOLVERS
 from rmtlib.experiments.quadratic.settings import Params
 from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.plateau import PlateauConfig
 
-SOLVED = 0.995  # of the validation solutions without a wrong token: a run has learned its task
+SOLVED = 0.9999  # of the validation tokens, with the true ones before: a run has learned its task
+NEVER = 1.01
 PUBLISHED: Mapping[str, Any] = dict(d_model=128, n_layers=6, n_heads=6, d_head=64, d_ff=256)
 
 
@@ -23,7 +25,7 @@ class Recipe:
         steps: the most of each stage.
         model: fields of `TransformerXLConfig`; memory and cache are as large as a step.
         train: fields of `TrainConfig`.
-        samples: the other fields of `Params`.
+        samples: how many, as `AnswerParams` has it.
     """
 
     roots: tuple[int, ...]
@@ -35,6 +37,8 @@ class Recipe:
     multiplier: int = 10
     width: int = 30
     fixed: bool = False
+    enough: float = SOLVED
+    plateau: PlateauConfig | None = None
 
 
 SMOKE = Recipe(
@@ -87,6 +91,8 @@ PAPER = Recipe(
     ),
     samples=dict(train_samples=100_000, validation_samples=10_000, test_samples=20_000, evaluation_batch=500),
     fixed=True,
+    enough=NEVER,
+    plateau=PlateauConfig(patience=10),
 )  # fmt: skip
 
 RECIPES: Mapping[str, Recipe] = {"smoke": SMOKE, "small": SMALL, "medium": MEDIUM, "gpu": GPU, "paper": PAPER}
@@ -103,11 +109,12 @@ def params_of(row: str, seed: int, recipe: Recipe) -> Params:
             seed=seed,
             **recipe.train,
         ),
-        enough=(SOLVED,) * len(recipe.steps),
+        enough=(recipe.enough,) * len(recipe.steps),
         roots=recipe.roots,
         multiplier=recipe.multiplier,
         width=recipe.width,
         fixed=recipe.fixed,
+        plateau=recipe.plateau,
         **recipe.samples,
     )
 
