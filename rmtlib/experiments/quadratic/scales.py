@@ -52,17 +52,19 @@ SMOKE = Recipe(
     width=20,
 )
 SMALL = Recipe(
-    roots=(10,),
+    roots=(5,),
     steps=(1500,),
     lr=2e-3,
-    model=dict(d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.06),
+    model=dict(
+        d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.06, initial_memory="distinct"
+    ),
     train=dict(
         batch_size=32, evaluate_every=100, weight_decay=0.0, beta2=0.98, clip_norm=0.25, horizon=1.0,
         patience=10_000, log_every=20, warmup=0.1,
     ),
     samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250),
-    multiplier=3,
-    width=22,
+    multiplier=2,
+    width=19,
 )  # fmt: skip
 MEDIUM = Recipe(
     roots=(10, 30, 100),

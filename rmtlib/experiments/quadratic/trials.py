@@ -14,6 +14,15 @@ def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
     return Trial(f"{row}-{name}", note, RunConfig("quadratic", row, PILOT, SEED, params))
 
 
-FIRST = replace(SMALL, enough=0.995)  # of whole solutions, by the code that it was made with
-
-TRIALS = (_trial("small", "rmt-6", "roots up to 9, 1,500 steps of 32; validated by whole solutions", FIRST),)
+FIRST = replace(
+    SMALL,
+    roots=(10,),
+    multiplier=3,
+    width=22,
+    enough=0.995,  # of whole solutions, by the code that it was made with
+    model={**SMALL.model, "initial_memory": "copied"},
+)
+TRIALS = (
+    _trial("small", "rmt-6", "roots up to 9; stopped at half its steps, which had taught it next to nothing", FIRST),
+    _trial("narrow", "rmt-6", "roots up to 4, distinct memory vectors", SMALL),
+)
