@@ -64,7 +64,7 @@ SMALL = Recipe(
     ),
     samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250),
     multiplier=2,
-    width=19,
+    width=21,
 )  # fmt: skip
 MEDIUM = Recipe(
     roots=(10, 30, 100),
