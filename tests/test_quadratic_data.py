@@ -194,6 +194,23 @@ def test_fixed_sets(tmp_path, monkeypatch):
 def test_bad_settings_are_one_line_errors():
     with pytest.raises(RmtlibError, match="roots 1, multiplier 10 and width 30 must be"):
         QuadraticTask(roots=1)
-    with pytest.raises(RmtlibError, match="six steps fill no 4 segments of equal size"):
+    with pytest.raises(RmtlibError, match="fill no 4 segments of equal size"):
         TASK.segment_size(4)
     assert [TASK.segment_size(n) for n in (1, 2, 6)] == [180, 90, 30] and TASK.answer_size == 150
+
+
+def test_what_the_page_says_of_the_published_sets():
+    """Drawn anew with array arithmetic, at full size: the share without roots, and known canonical forms."""
+    rng, total, sizes = np.random.default_rng(0), 130_000, quadratic.FIXED_SIZES
+    assert sum(sizes.values()) == total
+    rooted = rng.binomial(3 * total, 1 - quadratic.WITHOUT_ROOTS)
+    pairs = np.sort(rng.uniform(-100, 100, (rooted, 2)).astype(int), axis=1) + 100
+    factors = rng.choice([-1, 1], rooted) * np.rint(rng.uniform(1, 10, rooted)).astype(int) + 10
+    canonical = pairs[:, 0] * 200 + pairs[:, 1]
+    different = np.unique(canonical * 21 + factors)
+    rootless = 3 * total - rooted  # of so many possible ones that hardly any is drawn twice
+    assert 0.24 < rootless / (rootless + len(different)) < 0.29
+    chosen = rng.permutation(different)[: round(total * len(different) / (rootless + len(different)))] // 21
+    known = set(chosen[: round(len(chosen) * sizes["train"] / total)].tolist())
+    test = chosen[-round(len(chosen) * sizes["test"] / total) :].tolist()
+    assert np.mean([form in known for form in test]) > 0.95
