@@ -264,25 +264,25 @@ def test_the_rate_falls_on_a_plateau_down_to_its_floor():
 
 
 def small(task_row: TaskRow) -> Params:
-    """Two of four symbols, which a model of 32 dimensions learns to reverse in seconds."""
+    """Three of six symbols, which a model of 32 dimensions learns to reverse in seconds."""
     recipe = replace(
         SMALL,
         lengths=(1.0,),
-        steps=(150,),
+        steps=(250,),
         enough=(0.98,),
         lr=3e-3,
         model={**SMALL.model, "d_model": 32, "n_heads": 2, "init_std": 0.2},
         train={**SMALL.train, "evaluate_every": 25, "warmup": 0.1},
     )
     samples = dict(train_samples=None, validation_samples=64, test_samples=64, evaluation_batch=64)
-    return replace(params_of(task_row, recipe, 0, shrink=12, **samples), alphabet=4)
+    return replace(params_of(task_row, recipe, 0, shrink=8, **samples), alphabet=6)
 
 
 @pytest.mark.parametrize(("model", "learns"), [("rmt", True), ("mt", False)])
 def test_reverse_is_learned_by_the_model_whose_memory_is_written(tmp_path, model, learns):
     result = execute(small(row("reverse", 2, model, 24)), RunFolder(tmp_path))
     generated = token_accuracy(result.metrics["test"]["generated"])
-    assert generated > 0.9 if learns else generated < 0.5
+    assert generated > 0.85 if learns else generated < 0.3
     assert result.metrics["validation"] == max(score for _, _, score in result.curves["validation"])
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, LEVEL, estimate, power
+from rmtlib.experiments.algorithmic import rules as algorithmic
 from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
@@ -21,6 +22,7 @@ PRIMARY = {
     "figure-5": babilong.RULES,
     "lora-wikitext-2": lora.RULES,
     **language.RULES,
+    **algorithmic.RULES,
 }
 
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]

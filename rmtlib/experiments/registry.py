@@ -12,6 +12,7 @@ ARTIFACTS: dict[str, str] = {
     "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
     "quadratic": "rmtlib.experiments.quadratic.artifact:Quadratic",
     "algorithmic": "rmtlib.experiments.algorithmic.artifact:Algorithmic",
+    "algorithmic-long": "rmtlib.experiments.algorithmic.artifact:AlgorithmicLong",
 }
 """Name -> "module:class". A module is imported when its artifact is asked for."""
 

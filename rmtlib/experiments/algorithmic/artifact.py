@@ -5,7 +5,15 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.counted import check_counts, token_accuracy
-from rmtlib.experiments.algorithmic.rows import SHORT_CSV, TABLES, as_rows, task_row
+from rmtlib.experiments.algorithmic.rows import (
+    DEFAULT_ROWS,
+    LONG_CSV,
+    MEDIUM_ROWS,
+    SHORT_CSV,
+    TABLES,
+    as_rows,
+    task_row,
+)
 from rmtlib.experiments.algorithmic.scales import settings
 from rmtlib.experiments.algorithmic.settings import Params, cost
 from rmtlib.experiments.algorithmic.trials import TRIALS
@@ -85,11 +93,15 @@ def check_validation(metrics: Mapping[str, Any], curves: Mapping[str, Any], stag
 
 
 class Algorithmic(Tasks):
-    """RMT paper, Figure 2 and appendix A.1, A.2: per-token accuracy over the number of segments."""
+    """RMT paper, Figure 3 and appendix A.1, A.2: per-token accuracy over the number of segments."""
 
     name = "algorithmic"
     title = "Copy, reverse and associative retrieval: Baseline, MT, Tr-XL and RMT"
-    rows = as_rows("algorithmic", f"RMT (Bulatov et al. 2022), section 5 and appendix A; {SHORT_CSV}")
+    rows = as_rows("algorithmic", f"RMT (Bulatov et al. 2022), Figure 3 and appendix A; {SHORT_CSV}")
+
+    @property
+    def typical_row(self) -> str:
+        return "copy-3-rmt-24"
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -98,5 +110,22 @@ class Algorithmic(Tasks):
     def default_rows(self, scale: str) -> tuple[str, ...]:
         if scale in ("gpu", "paper"):
             return tuple(row.name for row in self.rows)
-        short = ("baseline", "mt-24", "trxl-24", "rmt-24")
-        return tuple(f"{task}-{model}" for task in ("copy-3", "reverse-2") for model in short)
+        return MEDIUM_ROWS if scale == "medium" else DEFAULT_ROWS
+
+
+class AlgorithmicLong(Tasks):
+    """RMT paper, appendix A.1: copy of 120, 240 and 360 symbols, reverse of 120."""
+
+    name = "algorithmic-long"
+    title = "Copy and reverse of long sequences: Baseline, Tr-XL and RMT"
+    scales = ("smoke", "gpu", "paper")
+    rows = as_rows("algorithmic-long", f"RMT (Bulatov et al. 2022), appendix A.1; {LONG_CSV}")
+
+    @property
+    def typical_row(self) -> str:
+        return "copy120-3-rmt-60"
+
+    def default_rows(self, scale: str) -> tuple[str, ...]:
+        if scale == "smoke":
+            return ("copy120-3-trxl-60", "copy120-3-rmt-60", "reverse120-2-rmt-60")
+        return tuple(row.name for row in self.rows)

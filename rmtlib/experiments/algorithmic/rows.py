@@ -207,3 +207,19 @@ def as_rows(artifact: str, source: str) -> tuple[Row, ...]:
 def task_row(artifact: str, name: str) -> TaskRow:
     """The row called `name`."""
     return next(row for row in TABLES[artifact] if row.name == name)
+
+
+DEFAULT_ROWS = tuple(
+    f"{task}-{model}"
+    for task, memory in (("copy-3", 24), ("copy-6", 12), ("reverse-2", 24), ("reverse-4", 12))
+    for model in ("baseline", f"mt-{memory}", f"trxl-{memory}", f"rmt-{memory}")
+)
+"""What smoke and small train without --rows."""
+
+MEDIUM_ROWS = (
+    *("reverse-2-rmt-24", "reverse-2-trxl-24", "copy-3-rmt-24", "copy-3-trxl-24"),
+    *("retrieval-2-rmt-5", "retrieval-2-trxl-5", "retrieval-3-rmt-3", "retrieval-3-trxl-3"),
+    *("reverse-4-rmt-12", "reverse-4-trxl-12", "reverse-4-rmt-6", "copy-9-rmt-8", "copy-9-trxl-8"),
+    *("copy-6-rmt-12", "copy-6-trxl-12"),
+)
+"""What medium trains without --rows, three seeds each. Baseline and MT, which never end early, are left to --rows."""
