@@ -8,7 +8,8 @@ from rmtlib.data.quadratic import WITHOUT_ROOTS
 from rmtlib.experiments.quadratic.counts import SOLVED
 from rmtlib.experiments.quadratic.rows import SOLVERS
 from rmtlib.report.figures import (
-    BLUE,
+    BLACK,
+    GREEN,
     GREY,
     PAPER_GROUND,
     RED,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {"baseline-1": Style("#444444", "o"), "trxl-6": BLUE, "rmt-6": RED, "baseline-6": Style("#8a6d1d", "v")}
+STYLES = {"baseline-1": BLACK, "trxl-6": GREEN, "rmt-6": RED, "baseline-6": Style("#8a6d1d", "v")}
 ANSWERS, RELEASED, FORCED, ROOTED = "right answers", "released evaluation", "teacher forcing", "with roots"
 STEPS_RIGHT = "right steps"
 BOUNDS = (0.0, 1.0)
