@@ -21,11 +21,12 @@ the proportions of the published sets (100 : 10 : 20); so no equation of the tes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
 
+from rmtlib.data.algorithmic import AnswerSample, Split
 from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError
@@ -37,16 +38,8 @@ PAD, FIRST_CHARACTER, VOCABULARY = 0, 2, 24  # 1 is unused, as released
 STEPS = ("equation", "canonical", "discriminant", "x1", "x2", "answer")
 WITHOUT_ROOTS = 0.2
 
-Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, range] = {"train": range(10), "validation": range(10, 11), "test": range(11, 13)}  # thirteenths
 FIXED_SIZES = {"train": 100_000, "validation": 10_000, "test": 20_000}
-
-
-class EquationSample(NamedTuple):
-    """Token ids of one sample (6 * width) and the target of each position (IGNORE in the equation)."""
-
-    tokens: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,8 @@ class QuadraticTask:
             )
         return self.length // segments
 
-    def sample(self, split: Split, index: int, seed: int) -> EquationSample:
-        """Sample `index` of a split.
+    def sample(self, split: Split, index: int, seed: int) -> AnswerSample:
+        """Sample `index` of a split: 6 * width tokens, targets of all but the equation's.
 
         Raises:
             RmtlibError: a step has more than `width` characters (30 are enough for the published numbers).
@@ -108,7 +101,7 @@ class QuadraticTask:
         if self.fixed:
             sets = _fixed_sets(self)[split]
             tokens = sets[index % len(sets)].astype(np.int64)
-            return EquationSample(tokens, self.labels(tokens))
+            return AnswerSample(tokens, self.labels(tokens))
         rng = generator(seed, "quadratic", self.roots, self.multiplier, split, index)
         steps = self.draw(rng)
         while split_of(steps[0]) != split:
@@ -127,10 +120,10 @@ class QuadraticTask:
     def _factor(self, rng: np.random.Generator) -> int:
         return int(rng.choice((-1, 1))) * round(rng.uniform(1, self.multiplier))
 
-    def encode(self, steps: tuple[str, ...]) -> EquationSample:
+    def encode(self, steps: tuple[str, ...]) -> AnswerSample:
         """The tokens of six steps; targets as released: the next token, and padding after the last one."""
         tokens = self.tokens(steps)
-        return EquationSample(tokens, self.labels(tokens))
+        return AnswerSample(tokens, self.labels(tokens))
 
     def tokens(self, steps: tuple[str, ...]) -> np.ndarray:
         """Each step's characters, padded to `width`. RmtlibError if one does not fit."""

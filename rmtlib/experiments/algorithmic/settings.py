@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from rmtlib.data.algorithmic import TASKS, Split, Task
+from rmtlib.data.algorithmic import TASKS, AnswerSample, Split, Task
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
@@ -14,15 +12,6 @@ from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
 from rmtlib.training.plateau import PlateauConfig
-
-
-class Answered(Protocol):
-    """Token ids of one sample and the target of each position, IGNORE before the answer's."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
 
 
 class AnswerTask(Protocol):
@@ -51,7 +40,7 @@ class AnswerTask(Protocol):
         ...
 
     def segment_size(self, segments: int) -> int: ...
-    def sample(self, split: Split, index: int, seed: int) -> Answered: ...
+    def sample(self, split: Split, index: int, seed: int) -> AnswerSample: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmtlib.experiments.algorithmic.settings import Answered, AnswerParams
+from rmtlib.data.algorithmic import AnswerSample
+from rmtlib.experiments.algorithmic.settings import AnswerParams
 from rmtlib.models.interface import State, join, select
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE, cut
@@ -36,7 +37,7 @@ class TaskSource(CurriculumSource):
         task, segments = self.tasks[stage], self.config.stages[stage].segments
         return f"stage {stage + 1}/{self.stages} ({task.name} of {task.size} in {segments} segments)"
 
-    def training_sample(self, stage: int, index: int) -> Answered:
+    def training_sample(self, stage: int, index: int) -> AnswerSample:
         """Sample `index` of the run: a new one, or one of the fixed set."""
         count, seed = self.params.train_samples, self.config.seed
         if count is None:

@@ -14,8 +14,9 @@ def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
     return Trial(f"{row}-{name}", note, RunConfig("quadratic", row, PILOT, SEED, params))
 
 
+SHORT = replace(SMALL, steps=(1500,))
 FIRST = replace(
-    SMALL,
+    SHORT,
     roots=(10,),
     multiplier=3,
     width=22,
@@ -24,5 +25,5 @@ FIRST = replace(
 )
 TRIALS = (
     _trial("small", "rmt-6", "roots up to 9; stopped at half its steps, which had taught it next to nothing", FIRST),
-    _trial("narrow", "rmt-6", "roots up to 4, distinct memory vectors", SMALL),
+    _trial("narrow", "rmt-6", "roots up to 4, distinct memory vectors", SHORT),
 )
