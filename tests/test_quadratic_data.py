@@ -20,6 +20,7 @@ from rmtlib.data.quadratic import (
     split_of,
 )
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.quadratic.scales import settings
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE
 
@@ -214,3 +215,9 @@ def test_what_the_page_says_of_the_published_sets():
     known = set(chosen[: round(len(chosen) * sizes["train"] / total)].tolist())
     test = chosen[-round(len(chosen) * sizes["test"] / total) :].tolist()
     assert np.mean([form in known for form in test]) > 0.95
+
+
+def test_the_small_scale_asks_about_a_hundred_different_equations():
+    task = settings("rmt-6", "small", 0).tasks[-1]
+    asked = {tuple(task.sample("test", i, 42).tokens[: task.width]) for i in range(1000)}
+    assert 80 < len(asked) < 130 and task.roots == 5 and task.multiplier == 2

@@ -63,7 +63,7 @@ SMALL = Recipe(
         batch_size=32, evaluate_every=100, weight_decay=0.0, beta2=0.98, clip_norm=0.25, horizon=1.0,
         patience=10_000, log_every=20, warmup=0.1,
     ),
-    samples=dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250),
+    samples=dict(train_samples=None, validation_samples=256, test_samples=250, evaluation_batch=250),
     multiplier=2,
     width=21,
 )  # fmt: skip

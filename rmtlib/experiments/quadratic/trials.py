@@ -14,7 +14,7 @@ def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
     return Trial(f"{row}-{name}", note, RunConfig("quadratic", row, PILOT, SEED, params))
 
 
-SHORT = replace(SMALL, steps=(1500,))
+SHORT = replace(SMALL, steps=(1500,), samples={**SMALL.samples, "test_samples": 1000})
 FIRST = replace(
     SHORT,
     roots=(10,),
