@@ -68,7 +68,16 @@ def test_no_circles():
 
 
 def test_only_the_registry_lists_artifacts():
-    names = ("figure-5", "enwik8", "wikitext-103", "memory-capacity", "lm-segments", "lora-wikitext-2", "quadratic")
+    names = (
+        "figure-5",
+        "enwik8",
+        "wikitext-103",
+        "memory-capacity",
+        "lm-segments",
+        "lora-wikitext-2",
+        "algorithmic",
+        "quadratic",
+    )
     for name, path in MODULES.items():
         if name.split(".")[1:2] in (["runs"], ["training"], ["models"], ["evaluation"]):
             text = path.read_text()

@@ -484,6 +484,7 @@ def test_preparing_data_after_a_resume_is_no_speed_and_loses_nothing(tmp_path):
         ("figure-5", "qa1"),
         ("enwik8", "baseline-seg128"),
         ("memory-capacity", "rmt-remember"),
+        ("algorithmic", "reverse-2-rmt-24"),
         ("lm-segments", "rmt"),
         ("quadratic", "rmt-6"),
     ],

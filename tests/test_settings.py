@@ -10,6 +10,7 @@ import pytest
 
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.algorithmic import run as algorithmic_run
+from rmtlib.experiments.algorithmic import settings as algorithmic
 from rmtlib.experiments.babilong import run as babilong_run
 from rmtlib.experiments.babilong import settings as babilong
 from rmtlib.experiments.capacity import run as capacity_run
@@ -33,6 +34,8 @@ FAMILIES = {
     "enwik8": language_modelling,
     "wikitext-103": language_modelling,
     "lora-wikitext-2": lora,
+    "algorithmic": algorithmic,
+    "algorithmic-long": algorithmic,
     "quadratic": quadratic,
 }
 RUNS = {
@@ -41,6 +44,7 @@ RUNS = {
     segments: segments_run,
     language_modelling: language_run,
     lora: lora_run,
+    algorithmic: algorithmic_run,
     quadratic: algorithmic_run,
 }
 WITH_NGRAMS = (language_modelling, segments)

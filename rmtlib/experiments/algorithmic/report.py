@@ -106,7 +106,8 @@ def compare(artifact: str, results: Results) -> Table:
     scales = results.series()
     body: list[tuple[Cell, ...]] = []
     for row in TABLES[artifact]:
-        cells = [value_cell(scales[scale].get(row.name), DIGITS, "") for scale in scales]
+        ours = [rows[row.name].last if row.name in rows else None for rows in scales.values()]
+        cells = [value_cell(aggregate, DIGITS, "") for aggregate in ours]
         body.append((row.label, authors_text(row), *(cells if any(cells) else ("not run",) * len(scales))))
     return Table(
         "Per-token accuracy of generated answers: the authors' test values beside ours. Theirs have the first token of "

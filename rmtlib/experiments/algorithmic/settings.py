@@ -118,6 +118,11 @@ class Params(AnswerParams):
         return tuple(TASKS[self.task](size, self.alphabet) for size in self.sizes)
 
 
+def weights(params: AnswerParams) -> int:
+    """Of the whole model."""
+    return transformer_xl_weights(params.model)
+
+
 def _per_token(model: TransformerXLConfig, segment: int) -> float:
     """FLOP of a forward pass, memory and cache included, for each token of a segment."""
     inner, new = model.n_heads * model.d_head, segment + model.memory_tokens * (1 + model.recurrent)
@@ -149,7 +154,7 @@ def cost(params: AnswerParams) -> Cost:
     return transformer_cost(
         tokens=trained + 3 * params.test_samples * params.tasks[-1].length,
         work=work(params),
-        weights=transformer_xl_weights(model),
+        weights=weights(params),
         kept=train.batch_size * params.segments * graph,
         precision=train.precision,
     )

@@ -1,18 +1,17 @@
 """The trials that the settings of the scale medium were chosen from, with a seed of no result."""
 
 from dataclasses import replace
-from typing import Any
 
 from rmtlib.experiments.algorithmic.rows import task_row
-from rmtlib.experiments.algorithmic.scales import SOLVED, Recipe, medium
+from rmtlib.experiments.algorithmic.scales import PAIRS, SOLVED, SYMBOLS, Recipe, medium
 from rmtlib.runs.spec import PILOT, RunConfig, Trial
 from rmtlib.settings import to_params
 
 SEED = 100
-FIRST = Recipe(  # what RMT learned reverse in two segments with, before the search
-    lengths=(1.0,),
-    steps=(1500,),
-    enough=(SOLVED,),
+GROWING = Recipe(
+    lengths=(1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0),
+    steps=(1500, 1000, 1000, 1000, 1500),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
     lr=5e-4,
     model=dict(dropout=0.0, init_std=0.05),
     train=dict(
@@ -22,46 +21,24 @@ FIRST = Recipe(  # what RMT learned reverse in two segments with, before the sea
 )  # fmt: skip
 
 
-def _trial(name: str, row: str, note: str, recipe: Recipe = FIRST, **train: Any) -> Trial:
-    recipe = replace(recipe, train={**recipe.train, **train})
+def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
     params = medium(task_row("algorithmic", row), SEED, recipe)
     params = replace(params, test_samples=256)
     return Trial(f"{row}-{name}", note, RunConfig("algorithmic", row, PILOT, SEED, to_params(params)))
 
 
-GROWING = replace(
-    FIRST,
-    lengths=(1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0),
-    steps=(1500, 1000, 1000, 1000, 1500),
-    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
-)
-
-PACED = replace(  # even steps of four symbols; a stage ends as soon as it is learned
-    GROWING,
-    lengths=tuple(k / 6 for k in range(1, 7)),
-    steps=(1000, 400, 400, 400, 400, 1400),
-    enough=(0.99, 0.99, 0.99, 0.99, 0.99, SOLVED),
-    train={**FIRST.train, "evaluate_every": 50, "warmup": 0.3},
-)
-PAIRS = replace(
-    PACED,
-    lengths=(0.25, 0.5, 0.75, 1.0),
-    steps=(1000, 1000, 1000, 3000),
-    enough=(0.99, 0.99, 0.99, SOLVED),
-    train={**PACED.train, "batch_size": 128},
-)
 LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
 EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
 
 TRIALS = (
     _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),
-    _trial("paced", "copy-3-rmt-24", EVEN, PACED),
-    _trial("paced", "reverse-2-rmt-24", EVEN, PACED),
+    _trial("paced", "copy-3-rmt-24", EVEN, SYMBOLS),
+    _trial("paced", "reverse-2-rmt-24", EVEN, SYMBOLS),
     _trial("pairs", "retrieval-2-rmt-5", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
-    _trial("paced", "reverse-2-trxl-24", EVEN, PACED),
-    _trial("paced", "copy-3-trxl-24", EVEN, PACED),
+    _trial("paced", "reverse-2-trxl-24", EVEN, SYMBOLS),
+    _trial("paced", "copy-3-trxl-24", EVEN, SYMBOLS),
     _trial("pairs", "retrieval-3-rmt-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
     _trial("pairs", "retrieval-3-trxl-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
-    _trial("paced", "copy-6-rmt-12", EVEN, PACED),
-    _trial("paced", "reverse-4-rmt-12", EVEN, PACED),
+    _trial("paced", "copy-6-rmt-12", EVEN, SYMBOLS),
+    _trial("paced", "reverse-4-rmt-12", EVEN, SYMBOLS),
 )
