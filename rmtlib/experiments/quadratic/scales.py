@@ -54,7 +54,7 @@ SMOKE = Recipe(
 )
 SMALL = Recipe(
     roots=(5,),
-    steps=(2500,),
+    steps=(3000,),
     lr=2e-3,
     model=dict(
         d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.06, initial_memory="distinct"

@@ -26,5 +26,5 @@ FIRST = replace(
 TRIALS = (
     _trial("small", "rmt-6", "roots up to 9; stopped at half its steps, which had taught it next to nothing", FIRST),
     _trial("narrow", "rmt-6", "roots up to 4, distinct memory vectors", SHORT),
-    _trial("small", "baseline-1", "whether the steps are enough in one segment", SMALL),
+    _trial("small", "baseline-1", "whether 2,500 steps are enough in one segment", replace(SMALL, steps=(2500,))),
 )
