@@ -11,7 +11,7 @@ from rmtlib.data.algorithmic import TASKS, Copy, Retrieval, Reverse, chunks, spl
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers, counts, forced_answers, generated_answers
 from rmtlib.evaluation.counted import check_counts, token_accuracy, token_interval, whole_answers
-from rmtlib.experiments.algorithmic.artifact import Algorithmic
+from rmtlib.experiments.algorithmic.artifact import Algorithmic, AlgorithmicLong
 from rmtlib.experiments.algorithmic.rows import LONG, SHORT, TaskRow
 from rmtlib.experiments.algorithmic.run import execute
 from rmtlib.experiments.algorithmic.scales import SMALL, params_of, settings
@@ -191,6 +191,16 @@ def test_the_interval_counts_samples_not_tokens():
     assert token_interval({"n": 100, "samples_by_correct": [0, 0, 100]})[1] == 1.0
 
 
+def test_half_of_retrieval_can_be_answered_from_the_second_of_two_segments():
+    """It holds v3 k4 v4 q: the digit of a letter asked for, if it is k4; else v3 is right for one of three letters."""
+    right = []
+    for index in range(2000):
+        sample = Retrieval(4).sample("test", index, 0)
+        v3, k4, v4, asked, _ = sample.tokens[5:]
+        right.append(sample.labels[-1] == (v4 if asked == k4 else v3))
+    assert np.mean(right) == pytest.approx(0.5, abs=0.04)
+
+
 # Training.
 
 
@@ -272,7 +282,7 @@ def small(task_row: TaskRow) -> Params:
         enough=(0.98,),
         lr=3e-3,
         model={**SMALL.model, "d_model": 32, "n_heads": 2, "init_std": 0.2},
-        train={**SMALL.train, "evaluate_every": 25, "warmup": 0.1},
+        train={**SMALL.train, "batch_size": 64, "precision": "float32", "warmup": 0.1},
     )
     samples = dict(train_samples=None, validation_samples=64, test_samples=64, evaluation_batch=64)
     return replace(params_of(task_row, recipe, 0, shrink=8, **samples), alphabet=6)
@@ -331,12 +341,14 @@ def test_a_run_makes_a_record_that_its_settings_allow(tmp_path):
     assert "validation" in ARTIFACT.check_metrics(metrics | {"validation": 0.99}, result.curves, config)
 
 
-@pytest.mark.parametrize("scale", ARTIFACT.scales)
-def test_every_row_has_settings_and_a_cost(scale):
-    for r in ARTIFACT.rows:
-        config = ARTIFACT.config(r.name, scale, 0)
-        assert from_dict(Params, config.params).segments == int(r.name.split("-")[1])
-        assert ARTIFACT.cost(config).flops > 0
+@pytest.mark.parametrize("artifact", [ARTIFACT, AlgorithmicLong()], ids=lambda artifact: artifact.name)
+def test_every_row_has_settings_and_a_cost(artifact):
+    for scale in artifact.scales:
+        for r in artifact.rows:
+            config = artifact.config(r.name, scale, 0)
+            assert from_dict(Params, config.params).segments == int(r.name.split("-")[1])
+            assert artifact.cost(config).flops > 0
+        assert set(artifact.default_rows(scale)) <= {r.name for r in artifact.rows}
 
 
 def test_trials_are_no_results():

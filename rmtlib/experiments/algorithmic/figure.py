@@ -76,8 +76,10 @@ def _draw(ax: Axes, panel: Panel, artifact: str, task: str, size: int) -> None:
         rows = curve(artifact, task, size, model)
         said = [(row.segments + SHIFT[model], row.paper["mean"]) for row in rows if row.paper]
         if said:
-            x, y = zip(*said, strict=True)
-            ax.scatter(x, y, s=70, marker=style.marker, facecolor="none", edgecolor=style.colour, alpha=0.55, zorder=2)
+            at, means = zip(*said, strict=True)
+            ax.scatter(
+                at, means, s=70, marker=style.marker, facecolor="none", edgecolor=style.colour, alpha=0.55, zorder=2
+            )
         for group, line, fill in panel.groups:
             points = [(row.segments + SHIFT[model], group[row.name]) for row in rows if row.name in group]
             if not points:

@@ -123,18 +123,18 @@ def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
     """The published model, data and segments, in fewer steps; `recipe` is another than the one that was chosen."""
     recipe = recipe or (PAIRS if row.task == "retrieval" else SYMBOLS)
     shaped = replace(recipe, model={**published_shape(row), **recipe.model})
-    samples = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
+    samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
     return params_of(row, shaped, seed, **samples)
 
 
 def _smoke(row: TaskRow, seed: int) -> Params:
-    samples = dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16)
+    samples: dict[str, Any] = dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16)
     shrink = 1.0 if row.task == "retrieval" else row.size / 6
     return params_of(row, SMOKE, seed, shrink=shrink, **samples)
 
 
 def _small(row: TaskRow, seed: int) -> Params:
-    samples = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250)
+    samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250)
     return params_of(row, SMALL, seed, shrink=1.0 if row.task == "retrieval" else 2.0, **samples)
 
 
@@ -166,7 +166,9 @@ def _paper(row: TaskRow, seed: int) -> Params:
             patience=10_000, log_every=200,
         ),
     )  # fmt: skip
-    samples = dict(train_samples=100_000, validation_samples=5_000, test_samples=10_000, evaluation_batch=500)
+    samples: dict[str, Any] = dict(
+        train_samples=100_000, validation_samples=5_000, test_samples=10_000, evaluation_batch=500
+    )
     return params_of(row, recipe, seed, plateau=plateau, **samples)
 
 
