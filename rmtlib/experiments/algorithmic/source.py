@@ -63,7 +63,8 @@ class TaskSource(CurriculumSource):
             return super().backward(model, batch, micro_batch)
         (samples, S), device = batch.content, next(model.parameters()).device
         labels = sum(int((sample.labels != IGNORE).sum()) for sample in samples)
-        total, states = 0.0, []
+        total = 0.0
+        states: list[State] = []
         for first in range(0, len(samples), micro_batch):
             part = samples[first : first + micro_batch]
             segments = [segment.to(device) for segment in cut([s.tokens for s in part], [s.labels for s in part], S)]
@@ -71,7 +72,8 @@ class TaskSource(CurriculumSource):
             if self.carried is not None:
                 start = with_cache_of(start, select(self.carried, slice(first, first + len(part))))
             loss, state = carried_backward(model, segments, start, 1 / labels)
-            total, states = total + loss, [*states, state]
+            total += loss
+            states.append(state)
         self.carried = join(states)
         return total / labels
 
