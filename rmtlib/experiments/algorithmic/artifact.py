@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rmtlib.evaluation.counted import check_counts, token_accuracy
 from rmtlib.experiments.algorithmic.rows import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Tasks(Artifact):
     """What the artifacts of short and long sequences share."""
 
-    scales = SCALES
+    scales: ClassVar[tuple[str, ...]] = SCALES
     settings_note = "A stage's segments are those of every sample; their size follows from the task's length."
     gpu_efficiency = 0.02  # models of a million weights on short segments: launches, not products
 
@@ -59,7 +59,7 @@ class Tasks(Artifact):
                 return f"test ({decoding}): {why}"
         if why := check_validation(metrics, curves, len(params.sizes)):
             return why
-        expected = {"segments": params.segments, "segment_size": params.segment_sizes[-1]}
+        expected: dict[str, Any] = {"segments": params.segments, "segment_size": params.segment_sizes[-1]}
         expected |= {"answer_size": task.answer_size, "chance": task.chance}
         return differs(metrics, expected) or differs(metrics, model_size(params))
 
