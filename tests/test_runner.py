@@ -567,6 +567,7 @@ def test_preparing_data_after_a_resume_is_no_speed_and_loses_nothing(tmp_path):
         ("algorithmic", "reverse-2-rmt-24"),
         ("attention-maps", "copy-3-trxl-24"),
         ("lm-segments", "rmt"),
+        ("quadratic", "rmt-6"),
     ],
 )
 def test_runs_say_how_much_of_their_work_is_done(artifact, row, tmp_path, monkeypatch):

@@ -20,9 +20,11 @@ from rmtlib.experiments.language_modelling import run as language_run
 from rmtlib.experiments.language_modelling import settings as language_modelling
 from rmtlib.experiments.lora import run as lora_run
 from rmtlib.experiments.lora import settings as lora
+from rmtlib.experiments.quadratic import settings as quadratic
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.experiments.segments import run as segments_run
 from rmtlib.experiments.segments import settings as segments
+from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
 
@@ -36,6 +38,7 @@ FAMILIES = {
     "algorithmic": algorithmic,
     "algorithmic-long": algorithmic,
     "attention-maps": attention,
+    "quadratic": quadratic,
 }
 RUNS = {
     babilong: babilong_run,
@@ -44,6 +47,7 @@ RUNS = {
     language_modelling: language_run,
     lora: lora_run,
     algorithmic: algorithmic_run,
+    quadratic: algorithmic_run,
 }
 WITH_NGRAMS = (language_modelling, segments)
 ARTIFACTS = all_artifacts()
@@ -219,6 +223,8 @@ def test_arithmetic_counts_are_those_of_the_models(name):
             if name in ("memory-capacity", "lm-segments"):
                 weights, state = params.model.parameters, params.model.state_size
                 assert counted["state_size"] == state, (row.name, scale)
+            elif family is quadratic:
+                weights = transformer_xl_weights(params.model)
             else:
                 weights = family.weights(params)
             assert weights == pytest.approx(counted["parameters"], rel=1e-9), (row.name, scale)

@@ -11,6 +11,7 @@ ARTIFACTS: dict[str, str] = {
     "lora-wikitext-2": "rmtlib.experiments.lora.artifact:LoRAWikiText2",
     "lm-segments": "rmtlib.experiments.segments.artifact:LMSegments",
     "memory-capacity": "rmtlib.experiments.capacity.artifact:MemoryCapacity",
+    "quadratic": "rmtlib.experiments.quadratic.artifact:Quadratic",
     "algorithmic": "rmtlib.experiments.algorithmic.artifact:Algorithmic",
     "algorithmic-long": "rmtlib.experiments.algorithmic.artifact:AlgorithmicLong",
     "attention-maps": "rmtlib.experiments.attention.artifact:AttentionMaps",

@@ -57,14 +57,9 @@ class Tasks(Artifact):
         for decoding, counted in metrics.get("test", {"": None}).items():
             if why := check_counts(counted, params.test_samples, task.answer_size):
                 return f"test ({decoding}): {why}"
-        if not is_number(metrics.get("validation"), 0, 1):
-            return f"validation is {metrics.get('validation')!r}"
-        if why := check_curves(curves, 0, 1):
+        if why := check_validation(metrics, curves, len(params.sizes)):
             return why
-        last = [point[-1] for point in curves.get("validation", []) if point[0] == len(params.sizes)]
-        if metrics["validation"] != max(last, default=None):
-            return f"validation is {metrics['validation']!r}, the best of its curve is {max(last, default=None)!r}"
-        expected: dict[str, float] = {"segments": params.segments, "segment_size": params.segment_sizes[-1]}
+        expected: dict[str, Any] = {"segments": params.segments, "segment_size": params.segment_sizes[-1]}
         expected |= {"answer_size": task.answer_size, "chance": task.chance}
         return differs(metrics, expected) or differs(metrics, model_size(params))
 
@@ -85,6 +80,16 @@ class Tasks(Artifact):
         from rmtlib.experiments.algorithmic.report import report
 
         return report(self.name)
+
+
+def check_validation(metrics: Mapping[str, Any], curves: Mapping[str, Any], stages: int) -> str | None:
+    """Why `validation` is not the best score of the last stage; None if it is."""
+    if not is_number(metrics.get("validation"), 0, 1):
+        return f"validation is {metrics.get('validation')!r}"
+    if why := check_curves(curves, 0, 1):
+        return why
+    best = max((point[-1] for point in curves.get("validation", []) if point[0] == stages), default=None)
+    return None if metrics["validation"] == best else f"validation is {metrics['validation']!r}, its curve has {best!r}"
 
 
 class Algorithmic(Tasks):

@@ -1,10 +1,13 @@
-"""Train one model on one algorithmic task and test the answers that it generates."""
+"""Train one model on one task and test the answers that it generates."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from rmtlib.errors import Stopped
-from rmtlib.evaluation.answers import DECODINGS, all_answers, counts
-from rmtlib.experiments.algorithmic.settings import Params, work
+from rmtlib.evaluation.answers import DECODINGS, Decoding, all_answers, counts
+from rmtlib.experiments.algorithmic.settings import AnswerParams, work
 from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED, TaskSource
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.progress import share
@@ -16,13 +19,21 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 
-def model_size(params: Params) -> dict[str, int]:
+def model_size(params: AnswerParams) -> dict[str, int]:
     """{"parameters", "state_size"} of the model itself, which this builds without memory."""
     return size_of(params.model)
 
 
-def execute(params: Params, folder: "RunFolder") -> Result:
-    """Train in stages, then test the last stage's task in all decodings."""
+def execute(
+    params: AnswerParams,
+    folder: "RunFolder",
+    count: Callable[[Tensor, Decoding], dict[str, Any]] = lambda right_BA, decoding: counts(right_BA),
+) -> Result:
+    """Train in stages, then test the last stage's task in all decodings.
+
+    Args:
+        count: what the record keeps of which positions of each answer are right (B, A).
+    """
     device, config, parts = default_device(), params.train, work(params)
     folder.progress("preparing", 0, 1)
     model, source = build(params.model, seed=config.seed).to(device), TaskSource(params)
@@ -63,7 +74,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
                 device=device,
                 before_batch=before_batch,
             )
-        tested[decoding] = counts(right_BA)
+        tested[decoding] = count(right_BA, decoding)
     validation = trainer.curve("validation")
     return Result(
         metrics={

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rmtlib.data.algorithmic import TASKS
-from rmtlib.experiments.algorithmic.rows import TaskRow
+from rmtlib.experiments.algorithmic.rows import Model, TaskRow
 from rmtlib.experiments.algorithmic.settings import Params
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -17,13 +17,13 @@ COPY_MODEL: Mapping[str, Any] = dict(d_model=128, n_layers=4, n_heads=4, d_head=
 RETRIEVAL_MODEL: Mapping[str, Any] = dict(d_model=64, n_layers=6, n_heads=4, d_head=32, d_ff=128)
 
 
-def model_of(row: TaskRow, vocabulary: int, memory: int, **shape: Any) -> TransformerXLConfig:
-    """The row's model: what passes from segment to segment is the row's, the shape the scale's."""
+def model_of(model: Model, vocabulary: int, memory: int, **shape: Any) -> TransformerXLConfig:
+    """A row's model: what passes from segment to segment is the row's, the shape the scale's."""
     return TransformerXLConfig(
         vocab_size=vocabulary,
-        memory_tokens=memory if row.model in ("mt", "rmt") else 0,
-        recurrent=row.model != "mt",
-        cache=memory if row.model == "trxl" else 0,
+        memory_tokens=memory if model in ("mt", "rmt") else 0,
+        recurrent=model != "mt",
+        cache=memory if model == "trxl" else 0,
         **shape,
     )
 
@@ -59,7 +59,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
         task=row.task,
         alphabet=alphabet,
         sizes=sizes,
-        model=model_of(row, task.vocabulary, memory, **recipe.model),
+        model=model_of(row.model, task.vocabulary, memory, **recipe.model),
         train=TrainConfig(
             stages=stages,
             segment_size=task.segment_size(row.segments),

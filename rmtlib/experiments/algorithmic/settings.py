@@ -1,8 +1,10 @@
-"""The settings of a run on an algorithmic task, and what it costs. Light to import: no torch."""
+"""The settings of a run on tasks that end with an answer, and what it costs. Light to import: no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from rmtlib.data.algorithmic import TASKS, Task
+from rmtlib.data.algorithmic import TASKS, AnswerSample, Split, Task
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
@@ -12,25 +14,48 @@ from rmtlib.training.curriculum import TrainConfig
 from rmtlib.training.plateau import PlateauConfig
 
 
-@dataclass(frozen=True)
-class Params:
-    """All that a run depends on.
+class AnswerTask(Protocol):
+    """What a run needs of a task; `data.algorithmic` has copy, reverse and retrieval, `data.quadratic` equations."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int:
+        """How large its samples are, in the task's own measure."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sample."""
+        ...
+
+    @property
+    def answer_size(self) -> int:
+        """Positions at the end that have a target."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """What a model that cannot see the question gets right."""
+        ...
+
+    def segment_size(self, segments: int) -> int: ...
+    def sample(self, split: Split, index: int, seed: int) -> AnswerSample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerParams:
+    """All that a run depends on, but its tasks.
 
     Attributes:
-        task: a name of `data.algorithmic.TASKS`.
-        sizes: of the task in each stage, see `data.algorithmic.Task`; validation is of the stage's own task, and the
-            test of the last.
         train: its stages' segments are how many a sample is cut into, their size follows from the task's length.
             `bptt_segments` 0 is a memory that is detached between segments.
-        enough: of each stage, the validation score (per-token accuracy with teacher forcing) at which it ends.
+        enough: of each stage, the validation score with teacher forcing at which it ends.
         train_samples: a fixed set of so many, in a new order every time; None: always new ones.
         plateau: how the learning rate falls; None: as `train` says alone.
         carry_cache: a batch begins with the cache that the one before has left, as in the released training.
     """
 
-    task: str
-    alphabet: int
-    sizes: tuple[int, ...]
     model: TransformerXLConfig
     train: TrainConfig
     enough: tuple[float, ...]
@@ -43,16 +68,18 @@ class Params:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "train_samples", "validation_samples", "test_samples", "evaluation_batch")
-        if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; it must be one of {', '.join(TASKS)}")
-        for name in ("sizes", "enough"):
+        self.one_a_stage("enough")
+
+    def one_a_stage(self, *names: str) -> None:
+        """ValueError unless these fields have a value for each stage."""
+        for name in names:
             if len(getattr(self, name)) != (count := len(self.train.stages)):
                 raise ValueError(f"{name} are {getattr(self, name)}; there must be one for each of {count} stages")
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
-        """The task of each stage."""
-        return tuple(TASKS[self.task](size, self.alphabet) for size in self.sizes)
+    def tasks(self) -> Sequence[AnswerTask]:
+        """The task of each stage. Validation is of the stage's own, the test of the last."""
+        raise NotImplementedError
 
     @property
     def segments(self) -> int:
@@ -67,7 +94,31 @@ class Params:
         )
 
 
-def weights(params: Params) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Params(AnswerParams):
+    """All that a run of the artifacts algorithmic and algorithmic-long depends on.
+
+    Attributes:
+        task: a name of `data.algorithmic.TASKS`.
+        sizes: of the task in each stage, see `data.algorithmic.Task`.
+    """
+
+    task: str
+    alphabet: int
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; it must be one of {', '.join(TASKS)}")
+        self.one_a_stage("sizes")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(TASKS[self.task](size, self.alphabet) for size in self.sizes)
+
+
+def weights(params: AnswerParams) -> int:
     """Of the whole model."""
     return transformer_xl_weights(params.model)
 
@@ -82,7 +133,7 @@ def _per_token(model: TransformerXLConfig, segment: int) -> float:
     return 2 * (body * new + cached + attention) / segment + 2 * model.d_model * model.vocab_size
 
 
-def work(params: Params) -> list[float]:
+def work(params: AnswerParams) -> list[float]:
     """FLOP of every training stage with its validations, then of the test in all decodings."""
     train, parts = params.train, []
     for stage, task, size in zip(train.stages, params.tasks, params.segment_sizes, strict=True):
@@ -93,7 +144,7 @@ def work(params: Params) -> list[float]:
     return [*parts, tested * _per_token(params.model, params.segment_sizes[-1])]
 
 
-def cost(params: Params) -> Cost:
+def cost(params: AnswerParams) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic; a stage that ends early makes it less."""
     model, train = params.model, params.train
     trained = sum(s.steps * train.batch_size * task.length for s, task in zip(train.stages, params.tasks, strict=True))

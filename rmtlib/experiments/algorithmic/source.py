@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rmtlib.data.algorithmic import AnswerSample
-from rmtlib.experiments.algorithmic.settings import Params
+from rmtlib.experiments.algorithmic.settings import AnswerParams
 from rmtlib.models.interface import State, join, select
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE, cut
@@ -26,7 +26,7 @@ FIXED_SEED = 43  # and so are those of a fixed training set
 class TaskSource(CurriculumSource):
     """Samples of one task, of another size or in other segments in every stage."""
 
-    def __init__(self, params: Params):
+    def __init__(self, params: AnswerParams):
         super().__init__(params.train, self.training_sample, params.segment_sizes)
         self.params, self.tasks = params, params.tasks
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0))  # of the fixed set in an epoch
@@ -63,7 +63,8 @@ class TaskSource(CurriculumSource):
             return super().backward(model, batch, micro_batch)
         (samples, S), device = batch.content, next(model.parameters()).device
         labels = sum(int((sample.labels != IGNORE).sum()) for sample in samples)
-        total, states = 0.0, list[Any]()
+        total = 0.0
+        states: list[State] = []
         for first in range(0, len(samples), micro_batch):
             part = samples[first : first + micro_batch]
             segments = [segment.to(device) for segment in cut([s.tokens for s in part], [s.labels for s in part], S)]
@@ -71,7 +72,8 @@ class TaskSource(CurriculumSource):
             if self.carried is not None:
                 start = with_cache_of(start, select(self.carried, slice(first, first + len(part))))
             loss, state = carried_backward(model, segments, start, 1 / labels)
-            total, states = total + loss, [*states, state]
+            total += loss
+            states.append(state)
         self.carried = join(states)
         return total / labels
 
