@@ -30,6 +30,7 @@ from rmtlib.settings import from_dict, to_params
 
 FAMILIES = {
     "figure-5": babilong,
+    "babilong": babilong,
     "memory-capacity": capacity,
     "lm-segments": segments,
     "enwik8": language_modelling,
@@ -214,7 +215,7 @@ def test_arithmetic_counts_are_those_of_the_models(name):
             params = read(artifact.with_all_files(row.name, scale, 0))
             if isinstance(params, tuple(family.NGramParams for family in WITH_NGRAMS)):
                 continue
-            key = repr(params.backbone if name == "figure-5" else params.model)
+            key = repr((params.kind, params.backbone, params.memory_tokens) if family is babilong else params.model)
             if family is lora and params.tuning is not None and params.tuning.lora is not None:
                 pytest.importorskip("peft")
             if key in seen or "parameters" not in (counted := RUNS[family].model_size(params)):

@@ -25,7 +25,6 @@ import numpy as np
 
 from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
-from rmtlib.segments import IGNORE
 
 Split = Literal["train", "validation", "test"]
 
@@ -101,6 +100,8 @@ class Task(ABC):
         """Content, start token and answer, as source and targets that are one position ahead."""
         start, answer = self.answer(content)
         whole = np.concatenate([content, [start], answer]).astype(np.int64)
+        from rmtlib.segments import IGNORE  # which needs torch; sizes of tasks are known without
+
         labels = np.full(len(whole) - 1, IGNORE, dtype=np.int64)
         labels[-len(answer) :] = answer
         return AnswerSample(whole[:-1], labels)

@@ -31,7 +31,6 @@ from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
-from rmtlib.segments import IGNORE
 
 CHARACTERS = "0123456789+-*/^=()xD;,"
 PAD, FIRST_CHARACTER, VOCABULARY = 0, 2, 24  # 1 is unused, as released
@@ -136,6 +135,8 @@ class QuadraticTask:
 
     def labels(self, tokens: np.ndarray) -> np.ndarray:
         """The loss is on the last five steps' targets: not on the first character of the canonical form, always x."""
+        from rmtlib.segments import IGNORE  # which needs torch
+
         labels = np.append(tokens[1:], PAD).astype(np.int64)
         labels[: self.width] = IGNORE
         return labels

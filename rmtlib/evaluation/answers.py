@@ -1,12 +1,5 @@
 """Accuracy of answers that end a sample: token by token and whole, with or without the true tokens before each.
 
-Decodings:
-
-    forced      every position reads the true tokens before it (teacher forcing)
-    generated   a position of the answer reads what the model itself has answered before it
-    released    as "generated", but the first token of every segment is the true one: the released code overwrites
-                positions from the second on
-
 A sample whose every token is right with teacher forcing is generated so too, by induction over its tokens. So only the
 other samples are generated.
 
@@ -14,17 +7,15 @@ Shapes: B batch, T tokens of a sample, S segment length, A positions of the answ
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rmtlib.evaluation.counted import Decoding
 from rmtlib.models.interface import RecurrentModel
 from rmtlib.models.reading import read
 from rmtlib.segments import IGNORE, cut, segment_count
-
-Decoding = Literal["forced", "generated", "released"]
-DECODINGS: tuple[Decoding, ...] = ("generated", "forced", "released")
 
 
 @torch.no_grad()

@@ -1,13 +1,23 @@
 """Right tokens of answers as counts, which a record keeps: {"n", "samples_by_correct", "correct_by_position"}.
 
 "n" samples; how many of them have 0, 1, ... A right tokens; how many have the first, second, ... token right. Tokens of
-an answer are not independent, so that intervals of per-token accuracy are made from samples.
+an answer are not independent, so that intervals of per-token accuracy are made from samples. No torch.
+
+Answers are decoded in three ways:
+
+    forced      every position reads the true tokens before it (teacher forcing)
+    generated   a position of the answer reads what the model itself has answered before it
+    released    as "generated", but the first token of every segment is the true one: the released code overwrites
+                positions from the second on
 """
 
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
+
+Decoding = Literal["forced", "generated", "released"]
+DECODINGS: tuple[Decoding, ...] = ("generated", "forced", "released")
 
 
 def token_accuracy(counted: Mapping[str, Any]) -> float:

@@ -40,6 +40,11 @@ def armt_weights(c: DecoderConfig, d_memory: int) -> int:
     return c.n_layers * (c.d_model**2 + 2 * c.d_model * d_memory + c.d_model + 1)
 
 
+def retrieval_weights(width: int) -> int:
+    """Of RMT-R's attention to past memories: four maps, an MLP, three norms."""
+    return 12 * width**2 + 15 * width
+
+
 def transformer_xl_weights(c: TransformerXLConfig) -> int:
     """Of a Transformer-XL with its memory tokens and its (adaptive) softmax."""
     D, inner = c.d_model, c.n_heads * c.d_head

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from rmtlib.errors import Stopped
-from rmtlib.evaluation.answers import DECODINGS, Decoding, all_answers, counts
+from rmtlib.evaluation.answers import all_answers, counts
+from rmtlib.evaluation.counted import DECODINGS, Decoding
 from rmtlib.experiments.algorithmic.settings import AnswerParams, work
 from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED, TaskSource
 from rmtlib.models.registry import build, size_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig
-from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights
+from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights, retrieval_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
@@ -136,6 +136,6 @@ def weights(params: Params) -> int:
     own = M * b.d_model * (b.n_layers if params.kind == "prmt" else 1)
     if params.kind == "armt":
         own += armt_weights(b, params.d_memory)
-    if params.kind.startswith("rmt-r"):  # the read block's other half; query, key, value, output and an MLP
-        own += M * b.d_model + 12 * b.d_model**2
+    if params.kind.startswith("rmt-r"):
+        own += M * b.d_model + retrieval_weights(b.d_model)  # the read block has 2 M vectors
     return own + decoder_weights(b)

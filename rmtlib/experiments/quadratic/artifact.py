@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.evaluation.answers import DECODINGS
+from rmtlib.evaluation.counted import DECODINGS
 from rmtlib.experiments.algorithmic.artifact import check_validation
 from rmtlib.experiments.algorithmic.settings import cost
 from rmtlib.experiments.quadratic.counts import answers, check_counts

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rmtlib.data.quadratic import PAD
-from rmtlib.evaluation.answers import Decoding
+from rmtlib.evaluation.counted import Decoding
 from rmtlib.experiments.algorithmic.run import HELD_OUT_SEED
 from rmtlib.experiments.algorithmic.run import execute as execute_task
 from rmtlib.experiments.quadratic.counts import positions
