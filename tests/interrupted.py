@@ -1,9 +1,10 @@
-"""A worker that is struck at every change it makes to a file, one after another: ``python interrupted.py MODULE:CLASS
-FOLDER BLOW DISK``.
+"""A process that is struck at every change it makes to a file, one after another: ``python interrupted.py WHAT
+MODULE:CLASS FOLDER BLOW DISK``.
 
-Every worker is a fork of this process, in FOLDER, a run's folder with its config. The first is struck just before the
-first file that it opens for writing, renames or deletes below DISK, the second before the second, and so on, until one
-is finished before its turn comes. BLOW is "SIGKILL" (killed) or "SIGTERM" (asked to stop). Prints how each ended.
+WHAT is "worker", which trains the run in FOLDER, or "command", which trains the smoke run of seed 0 in the runs/ above
+FOLDER. Every one is a fork of this process. The first is struck just before the first file that it opens for writing,
+renames or deletes below DISK, the second before the second, and so on, until one is finished before its turn comes.
+BLOW is "SIGKILL" (killed) or "SIGTERM" (asked to stop). Prints how each ended.
 """
 
 import os
@@ -12,9 +13,13 @@ import signal
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from rmtlib.errors import Stopped
 from rmtlib.runs import worker
+from rmtlib.runs.artifact import load_artifact
+from rmtlib.runs.scheduler import run
 
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate")
 ONLY_SHOWN = re.compile(r"/(progress\.json|metrics\.jsonl)[^/]*$")
@@ -38,26 +43,37 @@ def strike_at(change: int, blow: signal.Signals, disk: str) -> None:
     sys.addaudithook(hook)
 
 
-def work(change: int, reference: str, folder: str, blow: signal.Signals, disk: str) -> int:
+def act(what: str, reference: str, folder: str, parent: int) -> int:
+    if what == "worker":
+        return worker.main(folder, reference, parent)
+    artifact = load_artifact(reference)
+    run(artifact, [artifact.config("qa1", "smoke", 0)], runs_dir=Path(folder).parent.parent, quiet=True)
+    return 0
+
+
+def work(change: int, what: str, reference: str, folder: str, blow: signal.Signals, disk: str) -> int:
     parent, pid = os.getpid(), os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     status = 1
     try:
         strike_at(change, blow, disk)
-        status = worker.main(folder, reference, parent)
+        status = act(what, reference, folder, parent)
+    except Stopped:
+        status = 75
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
 
 
-def main(reference: str, folder: str, blow: str, disk: str) -> None:
-    for module in (reference.split(".artifact:")[0] + ".run", "torch._dynamo"):  # once, not in every fork
-        import_module(module)
+def main(what: str, reference: str, folder: str, blow: str, disk: str) -> None:
+    if what == "worker":  # once, not in every fork
+        import_module(reference.split(".artifact:")[0] + ".run")
+        import_module("torch._dynamo")
     change, status = 1, -1
     while status != 0:
-        status = work(change, reference, folder, signal.Signals[blow], disk)
+        status = work(change, what, reference, folder, signal.Signals[blow], disk)
         print(status, flush=True)
         if status in (1, 2):
             return

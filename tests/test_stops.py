@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_artifact import Fake
 
 from rmtlib.errors import Stopped
 from rmtlib.experiments.babilong.artifact import Figure5
@@ -49,6 +50,7 @@ def test_a_stop_before_the_first_step_loses_nothing(
 ) -> None:
     """Stopped twice, then left alone."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RMTLIB_DATA", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
@@ -98,7 +100,7 @@ def test_struck_at_every_change_of_a_file_a_run_continues(
     (config,) = select(artifact, "smoke", 1, "rmt-5-bptt-1-seg128")
     folder = run_folder(config, tmp_path / "struck")
     write_json(folder / "config.json", config.to_json())
-    command = [sys.executable, TESTS / "interrupted.py", reference(artifact), folder, blow, tmp_path]
+    command = [sys.executable, TESTS / "interrupted.py", "worker", reference(artifact), folder, blow, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     struck = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     ends = [int(line) for line in struck.stdout.split()]
@@ -109,3 +111,17 @@ def test_struck_at_every_change_of_a_file_a_run_continues(
     record = load_record(folder / "record.json")
     assert record["metrics"] == whole.metrics and record["curves"] == whole.curves
     assert record["hardware"]["threads"] == 1 and record["micro_batch"] == whole.micro_batch > 0
+
+
+@pytest.mark.parametrize("blow", ["SIGKILL", "SIGTERM"])
+def test_a_command_struck_at_every_change_of_a_file_can_be_called_again(blow: str, tmp_path: Path) -> None:
+    """From its first folder on; a worker that a killed command leaves behind is waited for."""
+    config = Fake().config("qa1", "smoke", 0)
+    folder = run_folder(config, tmp_path / "runs")
+    command = [sys.executable, TESTS / "interrupted.py", "command", "fake_artifact:Fake", folder, blow, tmp_path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    struck = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    ends = [int(line) for line in struck.stdout.split()]
+    assert len(ends) > 4 and ends[-1] == 0 and not {1, 2} & set(ends), struck.stderr[-2000:]
+    record = load_record(folder / "record.json")
+    assert record["metrics"]["loss"] == 0.5 and record["run_id"] == config.id

@@ -4,9 +4,10 @@ What holds for every record is here, and the tools of `Artifact.check_metrics`, 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rmtlib.data.catalogue import SOURCES
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.runs.artifact import Artifact
@@ -27,6 +28,8 @@ def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, s
             return f"{key} is {record[key]!r}", None
     if wrong := [d for d in record["data"] if not isinstance(d, dict) or "name" not in d]:
         return f"data has {wrong[0]!r}, without a name", None
+    if why := _check_data(record["data"]):
+        return why, None
     if why := _check_hardware(record["hardware"], record["schema"]):
         return why, None
     if not record["packages"]:
@@ -39,6 +42,19 @@ def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, s
         not_recomputed = str(error)
     why = why or _check_settings(record["metrics"], record["curves"], config.to_json()["params"])
     return (why, None) if why else (None, not_recomputed)
+
+
+def _check_data(data: Sequence[Mapping[str, Any]]) -> str | None:
+    """A file of the catalogue has its sha256 and its size there."""
+    if not data:
+        return "data is empty"
+    for given in data:
+        known = SOURCES.get(given["name"])
+        for key in ("sha256", "bytes") if known else ():
+            expected = getattr(known, key)
+            if expected is not None and given.get(key) != expected:
+                return f"data has {given['name']} with {key} {given.get(key)!r}, the catalogue has {expected!r}"
+    return None
 
 
 def _check_hardware(hardware: Mapping[str, Any], schema: int) -> str | None:

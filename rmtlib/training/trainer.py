@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -232,7 +233,7 @@ class Trainer:
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= {f"extra.{name}": x for name, x in self.source.tensors().items()}
         tensors |= optimizer_tensors(self.optimizer, self.names)
-        tensors["log"] = torch.tensor(list("".join(self.lines).encode()), dtype=torch.uint8)
+        tensors["log"] = torch.from_numpy(np.frombuffer("".join(self.lines).encode(), np.uint8).copy())
         state: dict[str, Any] = asdict(self.state)
         if self.state.best_score == -math.inf:  # JSON has no infinity
             state["best_score"] = None
@@ -268,7 +269,7 @@ class Trainer:
         except (TypeError, ValueError) as error:
             raise damaged(self.folder, "its stored states are those of another model") from error
         log = tensors.get("log")
-        self.lines = self._logged(logged) if log is None else bytes(log.tolist()).decode().splitlines(keepends=True)
+        self.lines = self._logged(logged) if log is None else log.numpy().tobytes().decode().splitlines(keepends=True)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
