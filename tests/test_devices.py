@@ -153,7 +153,7 @@ def test_a_whole_run_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     alone = artifact.execute(config, RunFolder(tmp_path / "alone" / config.slug))
     assert record["metrics"] == alone.metrics
     np.testing.assert_allclose(record["curves"]["loss"], alone.curves["loss"], rtol=1e-5)
-    assert "trained by 2 processes, each with its part of every batch" in record["notes"]
+    assert "trained by 2 processes, each with its part of every batch and its own dropout" in record["notes"]
     assert main(["run", *row, "--devices", "2", "--executor", "ray"]) == 2
     assert "leave out --devices" in capsys.readouterr().err
 

@@ -40,7 +40,6 @@ def together(folder: RunFolder, artifact: str, devices: int) -> Iterator[None]:
         try:
             threading.Thread(target=_watch, args=(others, over), daemon=True).start()
             folder.peers = _meet(0, devices, meeting)
-            folder.note(f"trained by {devices} processes, each with its part of every batch")
             yield
         finally:
             over.set()

@@ -43,6 +43,8 @@ def train(
         folder.progress(label, step, steps, done=share(work, stage, part), **numbers)
 
     trainer = Trainer(model, source, folder.path, validate, progress, folder.should_stop, peers=folder.peers, **options)
+    if folder.peers.size > 1:
+        folder.note(f"trained by {folder.peers.size} processes, each with its part of every batch and its own dropout")
     trainer.fit()
     if not folder.peers.first:
         raise PeerDone

@@ -1,9 +1,9 @@
 """Several processes that train one run together, each on its part of every batch (data parallelism).
 
 All hold the same weights. Each adds up the gradient of its own samples, or of its own columns of a stream; the sum over
-the processes is the batch's gradient, so that the result is that of one process to rounding. What is not a function of
-the weights and the step (when to stop, when to save, a validation score, the checkpoint to begin from) the first one
-says. It alone validates and writes.
+the processes is the batch's gradient, so that the result is that of one process to rounding (with dropout: to other
+masks). What is not a function of the weights and the step (when to stop, when to save, a validation score, the
+checkpoint to begin from) the first one says. It alone validates and writes.
 
 Plain all-reduces, not DistributedDataParallel: BPTT-k calls backward many times a step, in parts of the graph, and
 DistributedDataParallel reduces at each of them.
