@@ -9,16 +9,14 @@ from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.attention import (
-    OPERATIONS,
     AttentionRecorder,
     SegmentAttention,
     ablate_memory,
     operations,
-    pack_weights,
     plain_attention,
     read_attention,
-    unpack_weights,
 )
+from rmtlib.evaluation.operations import OPERATIONS, pack_weights, unpack_weights
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, TransformerXLConfig
 from rmtlib.models.registry import build
 

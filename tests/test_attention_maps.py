@@ -13,7 +13,8 @@ import torch
 
 from rmtlib.data.algorithmic import TASKS
 from rmtlib.errors import RmtlibError
-from rmtlib.evaluation.attention import pack_weights, read_attention, unpack_weights
+from rmtlib.evaluation.attention import read_attention
+from rmtlib.evaluation.operations import pack_weights, unpack_weights
 from rmtlib.experiments.algorithmic import run as algorithmic
 from rmtlib.experiments.algorithmic.rows import task_row
 from rmtlib.experiments.algorithmic.scales import settings

@@ -11,31 +11,16 @@ block), K keys (cached positions, then the same T).
 """
 
 import math
-import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rmtlib.errors import RmtlibError
-
-BLOCKS = ("cache", "read", "text", "write")
-"""Parts of a row of keys, in order: cached positions, read memory, text, write memory. Queries lack the cache."""
-OPERATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "write": ("write", "text"),
-        "carry": ("write", "read"),
-        "read": ("text", "read"),
-        "cache": ("text", "cache"),
-    }
-)
-"""What heads do with memory: (the block whose queries look, the block that they look at)."""
+from rmtlib.evaluation.operations import BLOCKS, OPERATIONS
 
 
 def plain_attention(
@@ -182,23 +167,6 @@ def operations(segment: SegmentAttention) -> dict[str, Operation]:
         for name, (queries, keys) in OPERATIONS.items()
         if segment.count(queries) and segment.count(keys)
     }
-
-
-def pack_weights(weights_TK: Tensor) -> str:
-    """A head's weights as a record keeps them: in steps of 1/255, a byte each, row by row, deflated, in base64."""
-    octets = (weights_TK * 255).round().to(torch.uint8).cpu().numpy().tobytes()
-    return b64encode(zlib.compress(octets, 9)).decode()
-
-
-def unpack_weights(packed: str, queries: int, keys: int) -> np.ndarray:
-    """The inverse (queries, keys), up to rounding. Raises ValueError if the text is not of that many."""
-    try:
-        octets = zlib.decompress(b64decode(packed, validate=True))
-    except zlib.error as error:
-        raise ValueError(f"packed weights are damaged ({error})") from None
-    if len(octets) != queries * keys:
-        raise ValueError(f"{len(octets)} weights do not belong to {queries} queries and {keys} keys")
-    return np.frombuffer(octets, dtype=np.uint8).reshape(queries, keys) / 255
 
 
 class Ablation(NamedTuple):

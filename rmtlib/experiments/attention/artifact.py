@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.evaluation.attention import OPERATIONS, unpack_weights
+from rmtlib.evaluation.operations import OPERATIONS, unpack_weights
 from rmtlib.experiments.algorithmic import artifact as algorithmic
 from rmtlib.experiments.algorithmic.rows import task_row
 from rmtlib.experiments.algorithmic.scales import settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rmtlib.evaluation.attention import OPERATIONS, unpack_weights
+from rmtlib.evaluation.operations import OPERATIONS, unpack_weights
 from rmtlib.experiments.attention.drawing import draw_heads, draw_map
 from rmtlib.experiments.attention.rules import ablated, excess, first_answer, numbers, title_of
 from rmtlib.report.figures import BLUE, GREY, RED, Style, new_figure, style_of

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rmtlib.evaluation.attention import OPERATIONS
 from rmtlib.evaluation.counted import token_accuracy
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
+from rmtlib.evaluation.operations import OPERATIONS
 from rmtlib.experiments.algorithmic.rows import LABELS
 
 USED = 0.5  # of the way from chance to nothing but this block: from here on a head counts as doing it

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.evaluation.attention import (
-    OPERATIONS,
-    Operation,
-    SegmentAttention,
-    ablate_memory,
-    operations,
-    pack_weights,
-    read_attention,
-)
+from rmtlib.evaluation.attention import Operation, SegmentAttention, ablate_memory, operations, read_attention
+from rmtlib.evaluation.operations import OPERATIONS, pack_weights
 from rmtlib.experiments.algorithmic import run as algorithmic
 from rmtlib.experiments.algorithmic.settings import Params as TrainingParams
 from rmtlib.experiments.algorithmic.source import HELD_OUT_SEED
@@ -145,7 +138,7 @@ def shown_maps(maps: Sequence[SegmentAttention], tops: dict[str, tuple[int, int]
             "layer": layer + 1,
             "head": head + 1,
             "blocks": [one.cache, one.read, one.text, one.write],
-            "weights": pack_weights(one.weights_LBHTK[layer, 0, head]),
+            "weights": pack_weights(one.weights_LBHTK[layer, 0, head].cpu()),
         }
         for s, one in enumerate(maps, start=1)
         for name, (layer, head) in tops.items()
