@@ -92,7 +92,7 @@ endif
 	@echo "The book is book/_build/html/index.html"
 
 test-book: $(VENV)/.ready
-	@$(BIN)/python -m pytest -q -rs tests/test_book_browser.py $(PYTEST_ARGS)
+	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs tests/test_book_browser.py $(PYTEST_ARGS)
 
 lab: $(VENV)/.ready
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rmtlib.report.claims import Claim, Effect, Verdict
+from rmtlib.report.claims import OLDER, Claim, Effect, Verdict
 from rmtlib.report.words import effect_in_words
 from rmtlib.runs.spec import SCALES
 
@@ -69,10 +69,12 @@ def lacking(view: View, verdict: Verdict) -> str:
 
 
 def warnings(view: View, verdict: Verdict) -> list[str]:
-    """What a verdict alone does not say: the claim's note, that the effect is tiny, that counting beats the models."""
+    """What a verdict alone does not say: the claim's note, a tiny effect, a younger rule, counting that wins."""
     notes = [verdict.claim.note] if verdict.claim.note and verdict.effects else []
     if verdict.outcome == "holds" and (part := _part_of_plan(verdict)) is not None and part < TINY:
         notes.append(f"Tiny: {100 * part:.0f} % of the effect that the rule was planned for.")
+    if verdict.older and verdict.effects:
+        notes.append(f"{OLDER[:1].upper()}{OLDER[1:]}.")
     if verdict.effects or verdict.outcome == "undecided":
         notes += [f"Gate shut: {why}." for why in shut_gates(view, verdict.scale)]
     return notes

@@ -167,7 +167,7 @@ def in_a_sentence(views: Iterable[View]) -> str:
     ):
         of_kind = [entry for entry in found if entry.kind == kind]
         if of_kind:
-            cautious = sum(bool(warnings(entry.view, entry.verdict)) for entry in of_kind)
+            cautious = sum(bool(warnings(entry.view, entry.verdict)) for entry in of_kind if kind == "holds")
             said.append(
                 f"{len(of_kind)} {one if len(of_kind) == 1 else more}"
                 + (f" ({cautious} with a caution)" if cautious else "")

@@ -47,7 +47,7 @@ def _of_series(key: str, series: Series, artifact: Artifact) -> dict[str, Value]
         of = f"{artifact.name}, {series.row}, {series.scale} scale, {runs}: {series.metric}"
         at = f" at {point.x:g}" if len(series.points) > 1 else ""
         value = Value(
-            text=mean_text(point, 3 if series.metric.startswith("bits") else 2).partition(" [")[0],
+            text=mean_text(point, 3 if "bits per" in series.metric else 2).partition(" [")[0],
             hint=f"{of}{at}",
             page=page,
         )

@@ -36,8 +36,7 @@ def badge(outcome: str) -> str:
 
 def tag(verdict: Verdict) -> Html:
     """A verdict with its scale."""
-    about = verdict.scale + (f"; {OLDER}" if verdict.older else "")
-    return Html(f'{badge(verdict.outcome)} <span class="numbers">{escape(about)}</span>')
+    return Html(f'{badge(verdict.outcome)} <span class="numbers">{escape(verdict.scale)}</span>')
 
 
 def claims_list(view: View) -> Html:

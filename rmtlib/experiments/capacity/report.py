@@ -95,11 +95,11 @@ def compare(results: Results) -> Table:
         for scale, series in ours:
             size = sizes[scale, row.name]
             body.append((
-                row.name, said, scale, f"{size['state_size']:,}", f"{size['parameters']:,}",
+                row.label, said, scale, f"{size['state_size']:,}", f"{size['parameters']:,}",
                 *(_of_pairs(point, series.metric) for point in (series.at_trained_x, series.last)),
             ))  # fmt: skip
         if not ours:
-            body.append((row.name, said, "not run", "", "", "", ""))
+            body.append((row.label, said, "not run", "", "", "", ""))
     return Table(
         "Whether our runs agree with the paper's words: pairs stored (remember) or exact match (rewrite).",
         ("row", "paper", "scale", "state, floats", "weights", "as trained", "most tested"),
@@ -120,7 +120,7 @@ def paper(results: Results) -> Table:
     models = {row.name: settings(row.name, "paper", 0).model for row in said}
     body = tuple(
         (
-            row.name,
+            row.label,
             str(row.paper["said"]),
             row.source,
             f"{model.state_size:,}",
