@@ -252,7 +252,7 @@ def test_tags_show_verdict_scale_effect_interval_and_n():
     for shown in (view.claims(), scoreboard([view])):
         assert badge in shown and fall in shown
     assert f"{effect.contrast} = {effect.numbers}" in view.claims()
-    assert "1 claim with a rule that decides them, 1 holds; 4 runs" in in_a_sentence([view])
+    assert "1 claim with a rule that decides them, 1 holds (1 with a caution); 4 runs" in in_a_sentence([view])
     row = tally([view]).partition('<th scope="row">BABILong</th>')[2].partition("</tr>")[0]
     assert [int(count) for count in re.findall(r"<b>(\d+)</b>", row)] == [1, 0, 0, 2, 2]
 
