@@ -95,9 +95,9 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
     alt = view.alt()
     assert "small scale, runs on this machine, reverse of 24, RMT: 1.00 in 2 segments, 0.90 in 4 segments." in alt
     assert "published runs, reverse of 24, Tr-XL: 0.80 in 2 segments" in alt
-    tables = view.tables("records.html")
+    tables = view.tables("records")
     assert "0.800 ± 0.050" in tables and "0.783 (0.394 to 0.959, 4 runs)" in tables
-    assert 'href="records.html#reverse-4-rmt-12-small-s0' in tables
+    assert 'href="records/reverse-4-rmt-12-small-s0' in tables
     lines = list(csv.DictReader(io.StringIO(view.csv())))
     line = next(x for x in lines if (x["row"], x["metric"]) == ("copy-3-baseline", "per-token accuracy"))
     assert float(line["value"]) == 0.125 and line["source"] == "here" and 0.08 < float(line["low"]) < 0.125

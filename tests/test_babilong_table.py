@@ -62,9 +62,9 @@ def test_two_and_three_facts_are_tracked_in_training_and_one_fact_is_not():
     assert asked["qa2"] > 0 and asked["qa3"] > 0 and asked["qa1"] == asked["qa4"] == asked["qa5"] == 0
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["rmt-r", "mamba", "rag"])
 def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
-    """Two steps a stage of every model, with one question tracked; stopped after the first stage."""
+    """Two steps a stage, with tracked questions; stopped in the second stage."""
     params = settings(model, "qa2", "smoke", 0)
     stages = tuple(replace(stage, steps=2) for stage in params.train.stages)
     params = replace(

@@ -264,7 +264,7 @@ def records(results):
 
 def test_tables_figure_and_summary_show_what_was_run(records, tmp_path):
     view = view_of(LORA.name, records)
-    tables = view.tables("records.html")
+    tables = view.tables("records")
     test = {r["row"]: r["metrics"]["readings"]["test"] for r in records}
     assert f"{test[RMT]['bits_per_byte']:.4f}" in tables and f"{test['lora']['perplexity']:.2f}" in tables
     for words in ("29.94", "24.29", "19.18", "How much of the gain is memory", "window perplexities"):

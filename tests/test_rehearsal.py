@@ -15,30 +15,25 @@ from rmtlib.runs.storage import read_json
 from rmtlib.settings import from_dict
 
 LARGE = [(name, scale) for name in ARTIFACTS for scale in ("gpu", "paper") if scale in all_artifacts()[name].scales]
+SETTINGS = {"babilong": "rmtlib.experiments.babilong"}  # of another artifact of the family
+RUNS = SETTINGS | dict.fromkeys(("quadratic", "attention-maps"), "rmtlib.experiments.algorithmic")
 SHAPE = ("model", "backbone", "kind", "memory", "memory_tokens", "memory_mask", "d_memory")
 
 
 def read_params(name, params):
-    settings = importlib.import_module(ARTIFACTS[name].rpartition(".")[0] + ".settings")
+    settings = importlib.import_module(f"{SETTINGS.get(name, ARTIFACTS[name].rpartition('.')[0])}.settings")
     return getattr(settings, "read_params", lambda given: from_dict(settings.Params, given))(params)
 
 
 @pytest.mark.parametrize(("name", "scale"), LARGE)
 def test_every_row_of_a_large_scale_builds_at_full_size_without_memory_and_has_a_plan(name, scale):
     artifact = all_artifacts()[name]
-    if name == "babilong":
-        from rmtlib.experiments.babilong import run
-        from rmtlib.experiments.babilong.settings import Params
-
-        read = lambda given: from_dict(Params, given)  # noqa: E731
-    else:
-        run = importlib.import_module(ARTIFACTS[name].rpartition(".")[0] + ".run")
-        read = lambda given: read_params(name, given)  # noqa: E731
+    run = importlib.import_module(f"{RUNS.get(name, ARTIFACTS[name].rpartition('.')[0])}.run")
     built = set()
     for row in artifact.rows:
         config = artifact.config(row.name, scale, 0)
         given = config.to_json()["params"]
-        params = read(given)
+        params = read_params(name, given)
         shape = str([given.get(key) for key in SHAPE] + [(given.get("tuning") or {}).get("lora")])
         if ("train" in given or "tuning" in given) and shape not in built:  # not a count of n-grams
             built.add(shape)

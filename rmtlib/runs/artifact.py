@@ -114,9 +114,10 @@ def load_artifact(reference: str) -> Artifact:
     return artifact
 
 
-def default_scale() -> str:
-    """ "gpu" if torch has a GPU, else "small"."""
-    return "gpu" if has_gpu() else "small"
+def default_scale(artifact: Artifact | None = None) -> str:
+    """ "gpu" if torch has a GPU, else "small", or of an artifact that has no such scale its first."""
+    scale = "gpu" if has_gpu() else "small"
+    return scale if artifact is None or scale in artifact.scales else artifact.scales[0]
 
 
 def select(
@@ -130,7 +131,7 @@ def select(
 ) -> list[RunConfig]:
     """The runs that a command's options mean, in the artifact's row order, seeds 0, 1, ... of each row.
 
-    None and "" mean the default: `default_scale()`, and the artifact's default seeds and rows. `rows` is a
+    None and "" mean the default: `default_scale`, and the artifact's default seeds and rows. `rows` is a
     comma list of glob patterns over row names or "all", `tasks` one of task names; with both, rows that match both.
     `prepare` calls `Artifact.prepare` first, for a caller that will train them. The scale "pilot" has the artifact's
     trials, which `rows` chooses by their names or their rows'.
@@ -138,7 +139,7 @@ def select(
     Raises:
         RmtlibError: an unknown value; the message lists the valid ones.
     """
-    scale = scale or default_scale()
+    scale = scale or default_scale(artifact)
     scales = (*artifact.scales, PILOT) if artifact.trials else artifact.scales
     if scale not in scales:
         why = f"{artifact.name} has no trials" if scale == PILOT else f"unknown scale {scale!r} for {artifact.name}"
