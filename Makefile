@@ -71,7 +71,7 @@ explore: $(VENV)/.ready
 	@echo "The executed notebook is out/explore/explore.ipynb; open notebooks/explore.ipynb to choose (make lab)"
 
 test: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -355,8 +355,6 @@ def test_saving_leaves_figure_table_and_summary(tmp_path):
 
 # The whole book
 
-one_worker = pytest.mark.xdist_group("book")  # built once, also where tests run in several processes
-
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
@@ -390,14 +388,12 @@ def book(tmp_path_factory):
     return project, call
 
 
-@one_worker
 def test_the_book_builds_without_a_warning_and_passes_its_check(book):
     _, call = book
     checked = call(sys.executable, "book/check.py")
     assert checked.returncode == 0, checked.stderr
 
 
-@one_worker
 def test_numbers_lead_to_their_records(book):
     project, _ = book
     html = project / "book" / "_build" / "html"
@@ -412,7 +408,6 @@ def test_numbers_lead_to_their_records(book):
     assert prose.text == "0.97 ± 0.00" and prose["href"].startswith("../records/qa1-small-s0-")
 
 
-@one_worker
 def test_the_book_shows_the_records_numbers_and_verdicts(book):
     project, _ = book
     page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
@@ -422,7 +417,6 @@ def test_the_book_shows_the_records_numbers_and_verdicts(book):
     assert any('alt="' in str(cell.get("outputs")) for cell in executed.cells)
 
 
-@one_worker
 def test_a_record_that_was_edited_stops_the_pages_in_one_line(book):
     project, call = book
     path = next((project / "results" / "figure-5").glob("qa2*.json"))

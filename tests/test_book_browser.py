@@ -22,7 +22,6 @@ SMOKE = 800
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
     pytest.mark.skipif(not (BOOK / "index.html").exists(), reason="opened by make test-book, after make book"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 
