@@ -10,6 +10,7 @@ from rmtlib.experiments.algorithmic.rows import (
     LONG_CSV,
     MEDIUM_ROWS,
     SHORT_CSV,
+    SMOKE_ROWS,
     TABLES,
     as_rows,
     task_row,
@@ -110,7 +111,7 @@ class Algorithmic(Tasks):
     def default_rows(self, scale: str) -> tuple[str, ...]:
         if scale in ("gpu", "paper"):
             return tuple(row.name for row in self.rows)
-        return MEDIUM_ROWS if scale == "medium" else DEFAULT_ROWS
+        return {"smoke": SMOKE_ROWS, "medium": MEDIUM_ROWS}.get(scale, DEFAULT_ROWS)
 
 
 class AlgorithmicLong(Tasks):

@@ -214,7 +214,8 @@ DEFAULT_ROWS = tuple(
     for task, memory in (("copy-3", 24), ("copy-6", 12), ("reverse-2", 24), ("reverse-4", 12))
     for model in ("baseline", f"mt-{memory}", f"trxl-{memory}", f"rmt-{memory}")
 )
-"""What smoke and small train without --rows."""
+"""What small trains without --rows."""
+SMOKE_ROWS = ("copy-3-mt-24", "copy-3-trxl-24", "copy-3-rmt-24", "reverse-2-rmt-24")
 
 MEDIUM_ROWS = (
     *("reverse-2-rmt-24", "reverse-2-trxl-24", "copy-3-rmt-24", "copy-3-trxl-24"),
