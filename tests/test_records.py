@@ -16,7 +16,7 @@ from fakes import record
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import all_artifacts, get_artifact
 from rmtlib.files import write_atomically
-from rmtlib.runs import provenance
+from rmtlib.runs import checks, provenance
 from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import (
     KEYS,
@@ -721,3 +721,12 @@ def test_records_module_and_runner_start_without_torch(root):
     modules = "sys, rmtlib.cli, rmtlib.runs.scheduler, rmtlib.runs.plan"
     code = f"import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([os.sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.mark.parametrize("where", ["train", "tuning", "training"])
+def test_curves_have_no_more_stages_and_steps_than_the_settings_wherever_these_stand(where):
+    train = {"stages": [{"steps": 6}, {"steps": 9}]}
+    params = {"train": train} if where == "train" else {where: {"train": train}}
+    check = lambda *point: checks._check_settings({}, {"validation": [[*point, 0.5]]}, params)  # noqa: E731
+    assert check(2, 9) is None and check(1, 6) is None
+    assert "has step 7" in check(1, 7) and "has stage 3" in check(3, 1) and "has stage 0" in check(0, 1)

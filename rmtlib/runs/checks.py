@@ -73,11 +73,14 @@ def _check_tokens(tokens: int, most: int) -> str | None:
 
 def _check_settings(metrics: Mapping[str, Any], curves: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
     """Whether settings, also those of earlier code, are of so many steps and of such lengths as were measured."""
-    train = params.get("train") or (params.get("tuning") or {}).get("train") or {}
+    outer = params.get("tuning") or params.get("training") or {}  # settings within which those of training stand
+    train = params.get("train") or outer.get("train") or {}
     stages = train.get("stages") or [{"steps": train.get("steps", math.inf)}]
     steps = [stage["steps"] if isinstance(stage, Mapping) else stage[1] for stage in stages]
     for name, curve in curves.items():
         for *place, step, _ in (point for point in curve if isinstance(point, list) and len(point) in (2, 3)):
+            if place and not 1 <= place[0] <= len(steps):
+                return f"the curve {name} has stage {place[0]}, the settings have {len(steps)}"
             if not 0 <= step <= (steps[int(place[0]) - 1] if place else sum(steps)):
                 return f"the curve {name} has step {step}, the settings have {steps}"
     samples, size = params.get("test_samples"), train.get("segment_size")
