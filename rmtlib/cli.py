@@ -107,7 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
     command = add("rehearse", _rehearse, "two steps of every row's real model: does a scale work before a GPU runs it?")
     add_selection(command)
-    command.add_argument("--out", metavar="FILE", help="also write the result there, as JSON")
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("publish", _publish, "copy finished records of committed code to results/")
@@ -224,15 +223,13 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    from rmtlib.runs.rehearsal import PASSED, add_to, as_table, rehearse
+    from rmtlib.runs.rehearsal import PASSED, as_table, rehearse
 
     lines = []
     for line in rehearse(*_selected(options, prepare=True)):
         lines.append(line)
         print(f"{line['row']}: {line['outcome']}", file=sys.stderr)
     _print_json(lines) if options.json else _print_table(as_table(lines))
-    if options.out:
-        add_to(Path(options.out), options.artifact, lines)
     if failed := [line["row"] for line in lines if line["outcome"] not in PASSED]:
         raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
     return 0

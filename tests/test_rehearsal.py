@@ -1,7 +1,6 @@
 """Rehearsals: what is made smaller and what is not; every row of the large scales builds; stops and failures."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 from fake_artifact import Fake
@@ -10,8 +9,7 @@ from toy_artifact.artifact import Toy
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts
-from rmtlib.runs.rehearsal import add_to, rehearsal_of, rehearse, smaller
-from rmtlib.runs.storage import read_json
+from rmtlib.runs.rehearsal import rehearsal_of, rehearse, smaller
 from rmtlib.settings import from_dict
 
 LARGE = [(name, scale) for name in ARTIFACTS for scale in ("gpu", "paper") if scale in all_artifacts()[name].scales]
@@ -112,20 +110,10 @@ def test_settings_that_do_not_fit_together_are_said_before_anything_starts(monke
     assert line["outcome"] == "its settings do not fit together: no"
 
 
-def test_results_of_several_artifacts_gather_in_one_file(tmp_path):
-    path = tmp_path / "rehearsals.json"
-    add_to(path, "a", [{"row": "x", "outcome": "finished"}, {"row": "y", "outcome": "no"}])
-    add_to(path, "b", [{"row": "x", "outcome": "finished"}])
-    add_to(path, "a", [{"row": "y", "outcome": "finished"}])
-    found = read_json(path, dict, "")
-    assert [line["outcome"] for line in found["a"]["rows"]] == ["finished", "finished"] and len(found["b"]["rows"]) == 1
-    assert {"hardware", "packages", "git", "date"} < set(found["a"])
-
-
-def test_the_command_prints_a_table_and_fails_if_a_row_does(monkeypatch, capsys, tmp_path):
+def test_the_command_prints_a_table_and_fails_if_a_row_does(monkeypatch, capsys):
     monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
-    assert main(["rehearse", "fake", "--scale", "small", "--out", str(tmp_path / "r.json")]) == 0
-    assert "stopped and continued" in capsys.readouterr().out and Path(tmp_path / "r.json").exists()
+    assert main(["rehearse", "fake", "--scale", "small"]) == 0
+    assert "stopped and continued" in capsys.readouterr().out
     monkeypatch.setenv("FAKE_ORDERS", "error")
     assert main(["rehearse", "fake", "--scale", "small"]) == 2
     assert "error: 1 of 1 rows of fake failed: qa1" in capsys.readouterr().err

@@ -15,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from rmtlib.runs.artifact import Artifact, load_artifact, reference
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.progress import duration, size
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.storage import read_json, write_json
 
 SEGMENTS = 2  # of a sample, at most
 SAMPLES = 2
@@ -174,12 +172,3 @@ def as_table(lines: list[dict[str, Any]]) -> list[list[str]]:
         weights, planned = f"{line.get('parameters') or 0:,}", size(line.get("planned_memory", 0))
         table.append([line["row"], line["outcome"], weights, took, memory, planned])
     return table
-
-
-def add_to(path: Path, artifact: str, lines: list[dict[str, Any]]) -> None:
-    """Write what was rehearsed into a file of all artifacts, with the machine and the code it was done with."""
-    known = read_json(path, dict, "delete it and rehearse anew") if path.exists() else {}
-    about: dict[str, Any] = {"hardware": provenance.hardware(), "packages": provenance.packages(), "git": provenance.git_state()}
-    about["date"] = datetime.now(UTC).date().isoformat()
-    kept = {line["row"]: line for line in known.get(artifact, {}).get("rows", [])} | {line["row"]: line for line in lines}
-    write_json(path, known | {artifact: about | {"rows": list(kept.values())}})
