@@ -75,7 +75,7 @@ def figure(results: Results) -> Figure:
     tasks = [task for task in TASKS if any(of_task(panel.rows, task) for panel in panels)] or list(TASKS)
     recency = results.series(RECENCY)
     rows = len(panels) + 1
-    with new_figure(2.9 * len(tasks) + 0.6, 2.5 * rows + 0.9) as figure:
+    with new_figure(max(2.9 * len(tasks) + 0.6, 7.0), 2.5 * rows + 0.9) as figure:
         grid = figure.subplots(rows, len(tasks), squeeze=False, sharey=True)
         for line, panel in zip(grid, panels, strict=False):
             for ax, task in zip(line, tasks, strict=True):
@@ -92,7 +92,7 @@ def figure(results: Results) -> Figure:
         drawn = dict.fromkeys([*ours, *(model for task in tasks for model in printed_of(results, task))])
         handles = legend_handles({model: LABELS[model] for model in drawn}, STYLES, panels)
         handles += [grey_line("training length", "-."), grey_line("naming the most recent place", DOTTED)]
-        draw_legend(figure, handles, 2 * len(tasks) if len(tasks) > 1 else 2)
+        draw_legend(figure, handles, max(2 * len(tasks), 3))
     return figure
 
 
