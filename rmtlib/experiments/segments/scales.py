@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rmtlib.experiments.segments.rows import NGRAM
-from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params
+from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params, recomputing
 from rmtlib.experiments.small_decoder import SMALL_DECODERS
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -123,7 +123,6 @@ def _paper(row: str, seed: int) -> Params:
             horizon=1.0,
             clip_norm=5.0,
             precision="bf16",
-            recompute=True,
             evaluate_every=250,
             log_every=50,
         ),
@@ -159,7 +158,8 @@ _SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "pa
 
 def settings(row: str, scale: str, seed: int, *, offline: bool = False) -> Params:
     """All that a run depends on; `offline` if WikiText-103 cannot be had, which makes a difference at `gpu` alone."""
-    return (_gpu_offline if offline and scale == "gpu" else _SCALES[scale])(row, seed)
+    params = (_gpu_offline if offline and scale == "gpu" else _SCALES[scale])(row, seed)
+    return recomputing(params) if scale in ("gpu", "paper") else params
 
 
 def ngram_settings(scale: str, *, offline: bool = False) -> NGramParams:
