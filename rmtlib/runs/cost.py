@@ -9,7 +9,7 @@ GPU_BYTES = 60e9  # of a GPU's 80 GB, for what the backward pass needs; the rest
 ACTIVATIONS = 34  # numbers kept for the backward pass, a position, layer and width (Korthikanti et al. 2022)
 
 
-def training_passes(recompute: bool) -> int:
+def training_passes(recompute: bool = False) -> int:
     """Forward passes that a training step costs: the forward pass, and the backward pass, which costs two of them.
 
     With recomputation every segment is run once more.

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rmtlib.experiments.segments.rows import NGRAM
-from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params, recomputing
+from rmtlib.experiments.segments.settings import ModelConfig, NGramParams, Params
 from rmtlib.experiments.small_decoder import SMALL_DECODERS
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -158,8 +158,7 @@ _SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "pa
 
 def settings(row: str, scale: str, seed: int, *, offline: bool = False) -> Params:
     """All that a run depends on; `offline` if WikiText-103 cannot be had, which makes a difference at `gpu` alone."""
-    params = (_gpu_offline if offline and scale == "gpu" else _SCALES[scale])(row, seed)
-    return recomputing(params) if scale in ("gpu", "paper") else params
+    return (_gpu_offline if offline and scale == "gpu" else _SCALES[scale])(row, seed)
 
 
 def ngram_settings(scale: str, *, offline: bool = False) -> NGramParams:

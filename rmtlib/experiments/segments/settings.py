@@ -1,20 +1,13 @@
 """The settings of an lm-segments run, and what it costs. Light to import: no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log2
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, RMTConfig
 from rmtlib.models.size import decoder_weights
-from rmtlib.runs.cost import (
-    PROCESS_BYTES,
-    activations,
-    kept_numbers,
-    recompute_from,
-    training_passes,
-    transformer_cost,
-)
+from rmtlib.runs.cost import PROCESS_BYTES, activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least, from_dict
 from rmtlib.training.curriculum import TrainConfig
@@ -194,7 +187,7 @@ def work(params: Params) -> list[float]:
     for stage, tokens in zip(train.stages, _trained(params), strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_windows * stage.segments * train.segment_size
-        parts.append((training_passes(train.recomputes(stage)) * tokens + validated) * per_token)
+        parts.append((training_passes() * tokens + validated) * per_token)
     return [*parts, _tested(params) * per_token]
 
 
@@ -206,38 +199,14 @@ def cost(params: Params | NGramParams) -> Cost:
         memory = PROCESS_BYTES + 6 * params.order * used["train"]
         return Cost(used["train"] + used["test"], flops, int(memory), 0)
     model, train = params.model, params.train
-    read_at_once = max(1 if train.recomputes(stage) else stage.segments for stage in train.stages)
+    layers, width, vocabulary = model.shape
+    kept = activations(layers, width, train.segment_size + 2 * model.memory_tokens) + model.state_size
+    read_at_once = train.batch_size * params.train_segments
     return transformer_cost(
         tokens=sum(_trained(params)) + _tested(params),
         work=work(params),
         weights=model.parameters,
-        kept=_kept(params),
+        kept=read_at_once * kept,
         precision=train.precision,
-        float32_bytes=read_at_once * _logit_bytes(params),
+        float32_bytes=12 * read_at_once * train.segment_size * vocabulary,  # logits
     )
-
-
-def _kept(params: Params) -> float:
-    """Numbers kept for the backward pass, in the stage with the most of them."""
-    model, train, rebuilds = params.model, params.train, params.model.kind == "armt"
-    stages = ((stage.segments, train.recomputes(stage)) for stage in train.stages)
-    one = (_activations(params), model.state_size)
-    return train.batch_size * max(kept_numbers(n, *one, recomputes=again, rebuilds=rebuilds) for n, again in stages)
-
-
-def _activations(params: Params) -> float:
-    """Of a sample's segment."""
-    layers, width, _ = params.model.shape
-    return activations(layers, width, params.train.segment_size + 2 * params.model.memory_tokens)
-
-
-def _logit_bytes(params: Params) -> float:
-    """Of a segment of the batch: logits, their probabilities and their gradients in float32."""
-    return 12 * params.train.batch_size * params.train.segment_size * params.model.shape[-1]
-
-
-def recomputing(params: Params) -> Params:
-    """The same, with recomputation in the stages whose numbers a GPU would not hold."""
-    train, bytes_each = params.train, 2 if params.train.precision == "bf16" else 4
-    a_segment = bytes_each * train.batch_size * (_activations(params) + params.model.state_size) + _logit_bytes(params)
-    return replace(params, train=replace(train, recompute=True, recompute_from=recompute_from(a_segment)))
