@@ -235,6 +235,22 @@ def test_arithmetic_counts_are_those_of_the_models(name):
 def test_recomputation_costs_a_forward_pass_more():
     params = read(ARTIFACTS["memory-capacity"].config("armt-remember", "gpu", 0))
     plain = replace(params, train=replace(params.train, recompute=False))
-    assert params.train.recompute
-    assert 1.25 < capacity.cost(params).flops / capacity.cost(plain).flops < 4 / 3
-    assert capacity.cost(params).memory_bytes < capacity.cost(plain).memory_bytes
+    always = replace(params, train=replace(params.train, recompute_from=0))
+    assert 1.25 < capacity.cost(always).flops / capacity.cost(plain).flops < 4 / 3
+    assert capacity.cost(always).memory_bytes < capacity.cost(plain).memory_bytes
+
+
+@pytest.mark.parametrize("artifact", ["memory-capacity", "lm-segments"])
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_stages_recompute_only_if_a_gpu_would_not_hold_them(artifact, scale):
+    cost = {"memory-capacity": capacity.cost, "lm-segments": segments.cost}[artifact]
+    for row in ARTIFACTS[artifact].rows:
+        params = read(ARTIFACTS[artifact].config(row.name, scale, 0))
+        if isinstance(params, segments.NGramParams):
+            continue
+        assert cost(params).memory_bytes < 80e9, row.name
+        plain = replace(params, train=replace(params.train, recompute=False))
+        if any(params.train.recomputes(stage) for stage in params.train.stages):
+            assert cost(plain).memory_bytes > 60e9, row.name
+        else:
+            assert cost(plain) == cost(params), row.name

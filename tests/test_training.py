@@ -150,6 +150,30 @@ class Repeat:
         self.labels = next_token_labels(self.tokens, np.arange(12) >= 6)
 
 
+class Counting:
+    """The ids from 0 on, as long as wanted."""
+
+    def __init__(self, length: int):
+        self.tokens = np.arange(length) % V
+        self.labels = next_token_labels(self.tokens)
+
+
+def test_recomputation_begins_at_the_stage_that_needs_it(monkeypatch, tmp_path):
+    seen = {}
+
+    def backward(model, segments, *, recompute, **options):
+        seen.setdefault(len(segments), recompute)
+        return bptt.backward(model, segments, recompute=recompute, **options)
+
+    monkeypatch.setattr(sources, "backward", backward)
+    stages = tuple(Stage(n, 1, 1e-3) for n in (1, 2, 3))
+    source = CurriculumSource(
+        TrainConfig(stages, S, 2, 0, recompute=True, recompute_from=2), lambda stage, index: Counting(S * (stage + 1))
+    )
+    Trainer(make(), source, tmp_path, lambda model, stage: 0.0).fit()
+    assert seen == {1: False, 2: True, 3: True}
+
+
 def config(**kwargs) -> TrainConfig:
     options = dict(
         stages=(Stage(1, 9, 3e-3), Stage(2, 8, 1e-3)),

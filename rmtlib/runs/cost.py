@@ -5,10 +5,11 @@ from rmtlib.runs.spec import Cost
 PROCESS_BYTES = 400e6  # Python and torch themselves
 TRAINING_BYTES = 16  # a weight, its gradient and AdamW's two moments, in float32
 CHECKPOINT_BYTES = 32  # weights, best weights and two moments; twice while a checkpoint is replaced
+GPU_BYTES = 60e9  # of a GPU's 80 GB, for what the backward pass needs; the rest is weights, logits and gaps
 ACTIVATIONS = 34  # numbers kept for the backward pass, a position, layer and width (Korthikanti et al. 2022)
 
 
-def training_passes(recompute: bool) -> int:
+def training_passes(recompute: bool = False) -> int:
     """Forward passes that a training step costs: the forward pass, and the backward pass, which costs two of them.
 
     With recomputation every segment is run once more.
@@ -19,6 +20,22 @@ def training_passes(recompute: bool) -> int:
 def activations(layers: int, width: int, positions: float) -> float:
     """Numbers kept for the backward pass of so many positions."""
     return ACTIVATIONS * layers * width * positions
+
+
+def recompute_from(bytes_a_segment: float) -> int:
+    """The fewest segments whose numbers for the backward pass a GPU does not hold (`TrainConfig.recompute_from`)."""
+    return int(GPU_BYTES // bytes_a_segment) + 1
+
+
+def kept_numbers(segments: int, activations: float, state: float, *, recomputes: bool, rebuilds: bool) -> float:
+    """Numbers kept for the backward pass of so many segments, from those of one and the size of the state.
+
+    With recomputation the activations of one segment are there at a time; of n states about 2 sqrt(n), if the model
+    is `training.recompute.Rebuilds`, else all.
+    """
+    if not recomputes:
+        return segments * (activations + state)
+    return activations + state * (min(segments, 2 * segments**0.5) if rebuilds else segments)
 
 
 def transformer_cost(

@@ -83,11 +83,11 @@ def _truncated_backward(
 ) -> float:
     """BPTT-k at one forward pass a segment instead of k+1; graphs that no later loss reaches are dropped."""
     outputs, inputs = {-1: start}, {}
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=segments[0].input_ids_BS.device)
     for s, segment in enumerate(segments):
         inputs[s] = leaves(outputs[s - 1])
         loss, outputs[s] = segment_loss(model, segment, inputs[s], s < len(segments) - 1)
-        total += loss.item()
+        total += loss.detach()  # read once, at the end: a number for each segment would make the host wait
         if len(segment.labelled().targets_K):
             (loss * scale).backward(retain_graph=True)
             for earlier in range(s - 1, max(s - k, 0) - 1, -1):
@@ -98,7 +98,7 @@ def _truncated_backward(
         if s >= k:
             inputs.pop(s - k)
             outputs.pop(s - k - 1)
-    return total
+    return total.item()
 
 
 class Read(NamedTuple):

@@ -43,11 +43,12 @@ class TrainConfig:
     clip_norm: float = 1.0
     precision: Literal["float32", "bf16"] = "float32"
     bptt_segments: int | None = None
-    recompute: bool = False  # segment-level activation checkpointing
+    recompute: bool = False  # segment-level activation checkpointing, in stages of at least `recompute_from` segments
     evaluate_every: int = 100
     patience: int = 15  # evaluations without a better score that are put up with; one more ends the stage
     log_every: int = 10
     continued: bool = field(default=False, metadata={"since": 2})
+    recompute_from: int = field(default=0, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every")
@@ -55,6 +56,10 @@ class TrainConfig:
             raise ValueError("stages is empty; it must have a stage at least")
         if self.recompute and self.bptt_segments is not None:
             raise ValueError("recompute goes with full BPTT only: leave bptt_segments None")
+
+    def recomputes(self, stage: Stage) -> bool:
+        """Whether a stage runs every segment again in the backward pass, which costs time and saves memory."""
+        return self.recompute and stage.segments >= self.recompute_from
 
 
 def draw_segments(stage: Stage, seed: int, index: int) -> int:

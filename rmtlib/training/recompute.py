@@ -52,7 +52,7 @@ def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scal
                 state, written = model.step_to_rebuild(segment.input_ids_BS, state, segment.lengths_B)
                 writes.append(written)
     del state
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=start[0].device)
     gradients: list[Tensor] = []
     for first in range((n - 1) // stride * stride, -1, -stride):
         states = [kept.pop()]
@@ -65,11 +65,11 @@ def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scal
                 if s < n - 1:
                     _set_random_states(randomness.pop(), inputs[0].device)
                 loss, outputs = segment_loss(model, segments[s], inputs, s < n - 1)
-            total += loss.item()
+            total += loss.detach()
             torch.autograd.backward([loss * scale, *outputs[: len(gradients)]], [torch.ones_like(loss), *gradients])
             gradients = take_gradients(inputs)
     hand_back(start, gradients)
-    return total
+    return total.item()
 
 
 def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:

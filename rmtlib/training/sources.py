@@ -140,12 +140,12 @@ class CurriculumSource:
 
     def next_batch(self, stage: int, step: int, sample: int) -> Batch:
         samples = [self.sample(stage, sample + i) for i in range(self.config.batch_size)]
-        content = (samples, self.segment_sizes[stage])
+        content = (samples, self.segment_sizes[stage], self.config.recomputes(self.config.stages[stage]))
         return Batch(content, sample, 1, len(samples), sum(len(s.tokens) for s in samples))
 
     def backward(self, model: Any, batch: Batch, micro_batch: int) -> float:
         """Gradient of the mean loss per label over the batch."""
-        c, (samples, S) = self.config, batch.content
+        c, (samples, S, recompute) = self.config, batch.content
         labels = sum(int(np.count_nonzero(s.labels[0 : len(s.labels)] != IGNORE)) for s in samples)
         samples = samples[self.peers.mine(len(samples))]
         parts = [samples[i : i + micro_batch] for i in range(0, len(samples), micro_batch)]
@@ -154,7 +154,7 @@ class CurriculumSource:
         for segments in cuts:
             here = [segment.to(_device(model)) for segment in segments]
             total += backward(
-                model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=c.recompute
+                model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=recompute
             )  # fmt: skip
         return total / labels
 

@@ -138,7 +138,7 @@ def work(params: AnswerParams) -> list[float]:
     train, parts = params.train, []
     for stage, task, size in zip(train.stages, params.tasks, params.segment_sizes, strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
-        tokens = training_passes(train.recompute) * stage.steps * train.batch_size + checks * params.validation_samples
+        tokens = training_passes() * stage.steps * train.batch_size + checks * params.validation_samples
         parts.append(tokens * task.length * _per_token(params.model, size))
     tested = 3 * params.test_samples * params.tasks[-1].length
     return [*parts, tested * _per_token(params.model, params.segment_sizes[-1])]

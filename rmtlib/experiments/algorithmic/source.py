@@ -61,7 +61,7 @@ class TaskSource(CurriculumSource):
         """As a curriculum's, or with the cache that the batch before has left."""
         if not self.params.carry_cache:
             return super().backward(model, batch, micro_batch)
-        (samples, S), device = batch.content, next(model.parameters()).device
+        (samples, S, _), device = batch.content, next(model.parameters()).device
         labels = sum(int((sample.labels != IGNORE).sum()) for sample in samples)
         total = 0.0
         states: list[State] = []

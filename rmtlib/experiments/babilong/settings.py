@@ -87,7 +87,7 @@ def work(params: Params) -> list[float]:
     for stage in train.stages:
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
-        parts.append(per_token * (training_passes(train.recompute) * _trained(stage, train) + validated))
+        parts.append(per_token * (training_passes(train.recomputes(stage)) * _trained(stage, train) + validated))
     return [*parts, per_token * _tested(params)]
 
 

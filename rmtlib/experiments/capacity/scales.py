@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rmtlib.experiments.capacity.settings import ModelConfig, Params
+from rmtlib.experiments.capacity.settings import ModelConfig, Params, recomputing
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
@@ -154,7 +154,6 @@ def _gpu(model: str, task: str, seed: int) -> Params:
             weight_decay=1e-3,
             evaluate_every=100,
             patience=10,
-            recompute=True,
         ),
         key_sizes=key_sizes,
         vary_pairs=model != "armt-fixed",
@@ -187,7 +186,6 @@ def _paper(model: str, task: str, seed: int) -> Params:
             weight_decay=1e-3,
             evaluate_every=500 if kind == "prmt" else 250,
             patience=50 if kind in ("rmt", "prmt") else 30,
-            recompute=True,
         ),
         key_sizes=key_sizes,
         vary_pairs=kind != "prmt" and model != "armt-fixed",
@@ -207,4 +205,5 @@ _SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "pa
 def settings(row: str, scale: str, seed: int) -> Params:
     """All that a run depends on."""
     model, _, task = row.rpartition("-")
-    return _SCALES[scale](model, task, seed)
+    params = _SCALES[scale](model, task, seed)
+    return recomputing(params) if scale in ("gpu", "paper") else params

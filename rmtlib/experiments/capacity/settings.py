@@ -1,10 +1,10 @@
 """The settings of an associative-retrieval run, and what it costs. Light to import: no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, MambaConfig, PRMTConfig, RMTConfig
 from rmtlib.models.size import decoder_weights, mamba_weights
-from rmtlib.runs.cost import activations, training_passes, transformer_cost
+from rmtlib.runs.cost import activations, kept_numbers, recompute_from, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
@@ -116,7 +116,7 @@ def work(params: Params) -> list[float]:
     for stage, size, tokens in zip(train.stages, params.segment_sizes, trained, strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * (stage.segments + 1) * size
-        parts.append((training_passes(train.recompute) * tokens + validated) * model.flops_per_token(size))
+        parts.append((training_passes(train.recomputes(stage)) * tokens + validated) * model.flops_per_token(size))
     return [*parts, tested * model.flops_per_token(params.segment_sizes[-1])]
 
 
@@ -124,10 +124,6 @@ def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic; stages that end early make it less."""
     model, train = params.model, params.train
     trained, tested = _tokens(params)
-    segments: float = params.train_pairs + 1
-    if train.recompute:  # of n states about 2 sqrt(n) are kept (`training.bptt.backward`)
-        segments = 2 * segments**0.5
-    b, positions = model.backbone, params.segment_sizes[-1] + 2 * model.memory_tokens
     disk = 0
     if params.train_samples is not None:
         pairs = zip(train.stages, params.key_sizes, strict=True)
@@ -136,7 +132,28 @@ def cost(params: Params) -> Cost:
         tokens=sum(trained) + tested,
         work=work(params),
         weights=model.parameters,
-        kept=train.batch_size * segments * (activations(b.n_layers, b.d_model, positions) + model.state_size),
+        kept=_kept(params),
         precision=train.precision,
         disk_bytes=disk,
     )
+
+
+def _kept(params: Params) -> float:
+    """Numbers kept for the backward pass, in the stage with the most of them."""
+    model, train, rebuilds = params.model, params.train, params.model.kind == "armt"
+    stages = ((stage.segments + 1, train.recomputes(stage)) for stage in train.stages)
+    one = (_activations(params), model.state_size)
+    return train.batch_size * max(kept_numbers(n, *one, recomputes=again, rebuilds=rebuilds) for n, again in stages)
+
+
+def _activations(params: Params) -> float:
+    """Of a sample's segment."""
+    b, positions = params.model.backbone, params.segment_sizes[-1] + 2 * params.model.memory_tokens
+    return activations(b.n_layers, b.d_model, positions)
+
+
+def recomputing(params: Params) -> Params:
+    """The same, with recomputation in the stages whose numbers a GPU would not hold."""
+    a_segment = params.train.batch_size * (_activations(params) + params.model.state_size)
+    pairs = recompute_from(4 * a_segment) - 1
+    return replace(params, train=replace(params.train, recompute=True, recompute_from=pairs))

@@ -123,7 +123,6 @@ def _paper(row: str, seed: int) -> Params:
             horizon=1.0,
             clip_norm=5.0,
             precision="bf16",
-            recompute=True,
             evaluate_every=250,
             log_every=50,
         ),

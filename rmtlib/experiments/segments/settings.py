@@ -187,7 +187,7 @@ def work(params: Params) -> list[float]:
     for stage, tokens in zip(train.stages, _trained(params), strict=True):
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_windows * stage.segments * train.segment_size
-        parts.append((training_passes(train.recompute) * tokens + validated) * per_token)
+        parts.append((training_passes() * tokens + validated) * per_token)
     return [*parts, _tested(params) * per_token]
 
 
@@ -200,16 +200,13 @@ def cost(params: Params | NGramParams) -> Cost:
         return Cost(used["train"] + used["test"], flops, int(memory), 0)
     model, train = params.model, params.train
     layers, width, vocabulary = model.shape
-    segments: float = params.train_segments
-    if train.recompute:  # of n states about 2 sqrt(n) are kept (`training.bptt.backward`)
-        segments = min(segments, 2 * segments**0.5)
     kept = activations(layers, width, train.segment_size + 2 * model.memory_tokens) + model.state_size
-    read_at_once = train.batch_size * segments * train.segment_size
+    read_at_once = train.batch_size * params.train_segments
     return transformer_cost(
         tokens=sum(_trained(params)) + _tested(params),
         work=work(params),
         weights=model.parameters,
-        kept=train.batch_size * segments * kept,
+        kept=read_at_once * kept,
         precision=train.precision,
-        float32_bytes=12 * read_at_once * vocabulary,  # logits
+        float32_bytes=12 * read_at_once * train.segment_size * vocabulary,  # logits
     )
