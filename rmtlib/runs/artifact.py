@@ -31,6 +31,8 @@ class Artifact(ABC):
     """What is to be known to read the table of settings."""
     gpu_efficiency: ClassVar[float] = 0.25
     """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
+    alone: ClassVar[bool] = False
+    """Whether its runs measure time, so that one runs at a time, whatever --jobs says."""
 
     @property
     def typical_row(self) -> str:

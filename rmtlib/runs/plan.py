@@ -172,7 +172,7 @@ def plan(
     """
     scale = configs[0].scale
     gpu_scale = _on_gpu(scale)
-    jobs = jobs or (1 if gpu_scale else default_jobs())
+    jobs = 1 if artifact.alone else jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     every = {record["run_id"]: record for record in published + _good_local(artifact.name, scale, runs_dir)}
     trials = find_records(artifact.name, scale=PILOT, where=(results_dir,)) if scale == "medium" else []
