@@ -16,14 +16,16 @@ GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cac
 # The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
+# LONG=1 of babilong-time: the rows that read 10M tokens and more.
+CHOSEN := $(or $(ROWS),$(if $(LONG),*-long))
 SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
-             $(if $(ROWS),--rows '$(ROWS)') $(if $(TASKS),--tasks '$(TASKS)')
+             $(if $(CHOSEN),--rows '$(CHOSEN)') $(if $(TASKS),--tasks '$(TASKS)')
 RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--time-budget '$(TIME_BUDGET)') \
              $(if $(FRESH),--fresh)
-PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
+PARAMETERS := $(foreach name,SCALE SEEDS TASKS,$(if $($(name)),-p $(name) '$($(name))')) $(if $(CHOSEN),-p ROWS '$(CHOSEN)')
 
 # A misspelt variable would silently be no variable at all: one on the command line that looks like one of ours is said.
-OURS := SCALE SEEDS ROWS TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
+OURS := SCALE SEEDS ROWS LONG TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
     plain() { tr -d '_-' <<<"$${1^^}"; }; \
@@ -39,6 +41,7 @@ help:
 	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
+	@echo "    LONG=1                       babilong-time alone: contexts of 10M tokens and more"
 	@echo "    JOBS=2                       runs at once"
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"
 	@echo "    FRESH=1                      delete these runs and start over"

@@ -14,6 +14,8 @@ from rmtlib.experiments.algorithmic import settings as algorithmic
 from rmtlib.experiments.attention import settings as attention
 from rmtlib.experiments.babilong import run as babilong_run
 from rmtlib.experiments.babilong import settings as babilong
+from rmtlib.experiments.babilong_time import run as babilong_time_run
+from rmtlib.experiments.babilong_time import settings as babilong_time
 from rmtlib.experiments.capacity import run as capacity_run
 from rmtlib.experiments.capacity import settings as capacity
 from rmtlib.experiments.language_modelling import run as language_run
@@ -31,6 +33,7 @@ from rmtlib.settings import from_dict, to_params
 FAMILIES = {
     "figure-5": babilong,
     "babilong": babilong,
+    "babilong-time": babilong_time,
     "memory-capacity": capacity,
     "lm-segments": segments,
     "enwik8": language_modelling,
@@ -43,6 +46,7 @@ FAMILIES = {
 }
 RUNS = {
     babilong: babilong_run,
+    babilong_time: babilong_time_run,
     capacity: capacity_run,
     segments: segments_run,
     language_modelling: language_run,

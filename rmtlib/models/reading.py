@@ -32,7 +32,7 @@ def read(
     """Each of the `count` segments with the model's outputs at its `labelled().rows_BN`: (B, N, D).
 
     Args:
-        diagonally: whether to read as a wavefront, which is for models that are `ReadsDiagonally`; None: if it is faster.
+        diagonally: whether to read as a wavefront, for models that are `ReadsDiagonally`; None: if it is faster.
 
     Returns:
         The generator's value is the state after the last segment that was written.

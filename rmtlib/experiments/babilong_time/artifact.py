@@ -64,8 +64,8 @@ class BABILongTime(Artifact):
         return execute(from_dict(Params, config.params), folder)
 
     def rehearsed(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The two shortest contexts, once: a batch of each."""
-        lengths = list(params["samples"])[:2]
+        """Contexts of two and four segments, once: a batch of each."""
+        lengths = [str(segments * params["segment_size"]) for segments in (2, 4)]
         return params | {"rounds": 1, "samples": dict.fromkeys(lengths, params["batch"])}
 
     def cost(self, config: RunConfig) -> Cost:
@@ -100,8 +100,8 @@ class BABILongTime(Artifact):
                 lines.append(
                     f"{row.label}: {last[0].tokens:,} tokens in {duration(fmean(x.seconds for x in last))}, "
                     f"{size(max(x.peak_bytes for x in last))} of memory; time grows as the length to the power of "
-                    f"{fmean(map(time_slope, runs)):.2f}, memory by {100 * fmean(map(memory_growth, runs)):.1f} % over the "
-                    f"last step ({len(runs)} run{'s' * (len(runs) > 1)})"
+                    f"{fmean(map(time_slope, runs)):.2f}, memory by {100 * fmean(map(memory_growth, runs)):.1f} % over "
+                    f"the last step ({len(runs)} run{'s' * (len(runs) > 1)})"
                 )
         return lines
 

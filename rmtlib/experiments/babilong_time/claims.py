@@ -15,8 +15,8 @@ CLAIMS = (
         "time-is-linear",
         "Evaluation time grows linearly with context length.",
         TABLE_3,
-        f"The slope of log time over log length of RMT, one sample at a time: below {LINEAR}. Gate: fewer than {BUSY} other "
-        "processes ran beside the measurement, by the load average.",
+        f"The slope of log time over log length of RMT, one sample at a time: below {LINEAR}. Gate: fewer than {BUSY} "
+        "other processes ran beside the measurement, by the load average.",
         RULES["time-is-linear"],
     ),
     primary(
@@ -24,8 +24,8 @@ CLAIMS = (
         "memory-is-flat",
         "The memory that a recurrent model reads with does not grow with the context.",
         "what the models are for; not a sentence of the paper",
-        f"The part by which the peak grows from the last length but one to the longest: below {FLAT}, for RMT, both ways to "
-        "read of ARMT, and Mamba.",
+        f"The part by which the peak grows from the last length but one to the longest: below {FLAT}, for RMT, both "
+        "ways to read of ARMT, and Mamba.",
         RULES["memory-is-flat"],
     ),
     Claim(

@@ -33,13 +33,14 @@ _MARKERS = {"-batch": "D", "-long": "P"}
 STYLES = _MODELS | {
     model + way: style._replace(marker=marker) for way, marker in _MARKERS.items() for model, style in _MODELS.items()
 }
-SECONDS, SPEED, FLOOR, MEMORY = "seconds a sample", "tokens a second", "share of the floor", "peak memory in MB"
+SECONDS, FASTEST, SPEED = "seconds a sample", "seconds a sample, fastest round", "tokens a second"
+FLOOR, MEMORY = "share of the floor", "peak memory in MB"
 SLOPE, GROWTH = "slope", "memory growth"
 DOTTED = (0, (1, 2))
 
 
 def figure(results: Results) -> Figure:
-    """For each scale: seconds a sample, peak memory. Then the paper's minutes, which are of another machine and model."""
+    """For each scale: seconds a sample, peak memory. Then the paper's minutes, of another machine and model."""
     times = [panel for panel in scale_panels(results) if panel.scale != "smoke"] or scale_panels(results)
     peaks = {panel.scale: panel for panel in scale_panels(results, MEMORY)}
     shown = times or [Panel("", {}, {})]

@@ -1,4 +1,4 @@
-"""The settings of every row of babilong-time at every scale: the models of Figure 5, in the sizes that they have there."""
+"""The settings of every row of babilong-time at every scale: the models of Figure 5, in their sizes there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

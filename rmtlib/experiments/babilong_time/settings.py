@@ -88,7 +88,7 @@ def weights(params: Params) -> int:
 
 
 def cost(params: Params) -> Cost:
-    """Tokens, FLOP, memory and disk of a run, by arithmetic: the memory of one layer's activations, or of all at once."""
+    """Tokens, FLOP, memory and disk of a run, by arithmetic: the activations of one layer, or of all at once."""
     layers = params.shape.n_layers if params.reads == "wavefront" else 1
     positions = params.batch * (params.segment_size + 2 * params.memory_tokens)
     kept = activations(layers, params.shape.d_model, positions)
