@@ -250,18 +250,13 @@ def test_the_papers_minutes_have_a_unit_of_their_own():
     assert {row.name for row in ROWS} <= set(STYLES)
 
 
-class Alone(Fake):
-    """A fake artifact that measures time."""
-
-    alone = True
-
-
 def test_runs_that_measure_time_have_the_machine_for_themselves(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    configs = select(Alone(), "small", 2, "qa1")
-    assert plan(Alone(), configs, jobs=2)["jobs"] == 1
+    configs = select(Fake(), "small", 2, "qa1")
     assert plan(Fake(), configs, jobs=2)["jobs"] == 2
-    run_all(Alone(), configs, jobs=2)
+    monkeypatch.setattr(Fake, "alone", True)
+    assert plan(Fake(), configs, jobs=2)["jobs"] == 1
+    run_all(Fake(), configs, jobs=2)
     assert "1 at once" in capsys.readouterr().err
 
 

@@ -28,7 +28,7 @@ def test_every_row_of_a_large_scale_builds_at_full_size_without_memory_and_has_a
     artifact = all_artifacts()[name]
     run = importlib.import_module(f"{RUNS.get(name, ARTIFACTS[name].rpartition('.')[0])}.run")
     built = set()
-    for row in artifact.rows:
+    for row in artifact.rows_at(scale):
         config = artifact.config(row.name, scale, 0)
         given = config.to_json()["params"]
         params = read_params(name, given)
@@ -44,7 +44,7 @@ def test_every_row_of_a_large_scale_builds_at_full_size_without_memory_and_has_a
 @pytest.mark.parametrize(("name", "scale"), LARGE)
 def test_every_row_can_be_rehearsed_with_its_own_model_precision_and_segments(name, scale):
     artifact = all_artifacts()[name]
-    for row in artifact.rows:
+    for row in artifact.rows_at(scale):
         config = artifact.config(row.name, scale, 0)
         small = rehearsal_of(artifact, config)
         for key in ("model", "backbone", "shape", "reads", "memory_tokens", "precision", "tokenizer"):

@@ -224,7 +224,11 @@ def plan(
         "device": device["text"] if device else None,
         "runs": runs,
         "total": total,
-        "warnings": [*_warnings(total, Path(runs_dir), gpu_scale), *_other_settings(configs, published)],
+        "warnings": [
+            *artifact.remarks(scale),
+            *_warnings(total, Path(runs_dir), gpu_scale),
+            *_other_settings(configs, published),
+        ],
     }
 
 

@@ -20,13 +20,17 @@ PUBLISHED_SEEDS = range(3)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table or curve of a figure, with the paper's values and where in the paper they stand."""
+    """One line of a table or curve of a figure, with the paper's values and where in the paper they stand.
+
+    `scales` are those that have it; empty: all of its artifact.
+    """
 
     name: str
     label: str
     task: str | None
     paper: Mapping[str, Any]
     source: str
+    scales: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

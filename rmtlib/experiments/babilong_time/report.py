@@ -93,8 +93,8 @@ def at_lengths(results: Results, scale: str) -> Table | None:
     return Table(
         f"Time and memory of reading, {scale} scale, on {_machines(results, scale)}. Seconds are for one sample, the "
         "building of it included: the median of a process's rounds, mean ± standard deviation over processes. The "
-        "floor is the time of the model's arithmetic at the speed of a large matrix product on this machine, as a share "
-        "of the time taken. Memory is the process's peak so far, on a GPU the GPU's, with what Python and torch take.",
+        "floor is the time of the model's arithmetic at the speed of a large matrix product, as a share of the time "
+        "taken. Memory is the process's peak so far, on a GPU the GPU's, with what Python and torch take.",
         ("row", "tokens", "seconds a sample", "fastest round", "tokens a second", "floor", "peak memory, MB"),
         tuple(body),
         prose=("row",),
@@ -122,8 +122,8 @@ def compare(results: Results) -> Table:
                 )
             )
     return Table(
-        "How time and memory grow with the length. The seconds themselves are of other machines, models and programs and do "
-        "not compare. A slope of one is time proportional to the length; less means that short contexts are read at a "
+        "How time and memory grow with the length. Seconds of other machines, models and programs do not compare. A "
+        "slope of one is time proportional to the length; less means that short contexts are read at a "
         "lower speed.",
         ("row", "machine", "lengths", "slope of log time over log length", "memory, last step"),
         tuple(body),
@@ -134,8 +134,8 @@ def compare(results: Results) -> Table:
 def paper(results: Results) -> Table:
     """Table 3 as printed."""
     return Table(
-        f"BABILong, Table 3: minutes for {PAPER_SAMPLES:,} samples of RMT on {PAPER_MACHINE}, with the processing "
-        "of their data. How many samples were read at once is not said.",
+        f"BABILong, Table 3: minutes for {PAPER_SAMPLES:,} samples of RMT on {PAPER_MACHINE}, with data processing. How "
+        "many samples were read at once is not said.",
         ("context", *MINUTES),
         (("minutes", *(f"{value:g}" for value in MINUTES.values())),),
     )

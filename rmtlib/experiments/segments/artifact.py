@@ -66,6 +66,14 @@ class LMSegments(Artifact):
         offline = scale == "gpu" and sources.state(WIKITEXT_103) == "absent"
         return self._config(row, scale, seed, offline)
 
+    def remarks(self, scale: str) -> list[str]:
+        if scale != "gpu" or sources.state(WIKITEXT_103) != "absent":
+            return []
+        return [
+            "WikiText-103 is not here: a run asks its mirrors for it and tunes GPT-2; if it cannot be had, SmolLM2 is "
+            "tuned on WikiText-2, as other runs"
+        ]
+
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
         return self._config(row, scale, seed, offline=False)
 
