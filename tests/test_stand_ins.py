@@ -1,4 +1,4 @@
-"""Backbones at the scale gpu: GPT-2 first, what stands in for it has rows of its own, and no row's id depends on files."""
+"""Backbones at the scale gpu: GPT-2 first; what stands in for it has rows of its own; no id depends on files."""
 
 import pytest
 
