@@ -134,8 +134,8 @@ def compare(results: Results) -> Table:
 def paper(results: Results) -> Table:
     """Table 3 as printed."""
     return Table(
-        f"BABILong, Table 3: minutes for {PAPER_SAMPLES:,} samples of RMT on {PAPER_MACHINE}, with data processing. How "
-        "many samples were read at once is not said.",
+        f"BABILong, Table 3: minutes for {PAPER_SAMPLES:,} samples of RMT on {PAPER_MACHINE}, with data processing. "
+        "How many samples were read at once is not said.",
         ("context", *MINUTES),
         (("minutes", *(f"{value:g}" for value in MINUTES.values())),),
     )
