@@ -171,9 +171,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs.plan import plan
 
-    planned = plan(*_selected(options), jobs=options.jobs)
+    planned = plan(*_selected(options), jobs=options.jobs, others=all_artifacts().values())
     if options.json:
         print_json(planned)
         return 0
@@ -195,6 +196,9 @@ def _plan(options: argparse.Namespace) -> int:
                 run["basis"],
             ]
         )
+    for one in planned["once"]:
+        took = duration(one["seconds"])
+        table.append([one["name"], "", "to do, once", amount(one["tokens"]), took, "", "", one["basis"]])
     total, at_once = planned["total"], planned["jobs"]
     table.append(
         [

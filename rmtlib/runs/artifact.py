@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.provenance import has_gpu
-from rmtlib.runs.spec import PILOT, Cost, Result, Row, RunConfig, Trial
+from rmtlib.runs.spec import PILOT, Cost, Once, Result, Row, RunConfig, Trial
 
 MAX_SEEDS = 1000  # more is a slip of the keyboard
 
@@ -94,6 +94,10 @@ class Artifact(ABC):
     @abstractmethod
     def cost(self, config: RunConfig) -> Cost:
         """The most that the run takes, by arithmetic alone (no data, no model is made)."""
+
+    def once(self, config: RunConfig) -> Once | None:
+        """What the first run that needs it makes and keeps for the others, beyond the run's own cost."""
+        return None
 
     def check_metrics(
         self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig

@@ -127,6 +127,16 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Once:
+    """What the first run that needs it makes for all others, e.g. a small pretrained decoder: its cost, or it is there."""
+
+    name: str
+    key: str
+    cost: Cost
+    there: bool
+
+
+@dataclass(frozen=True)
 class Result:
     """What `Artifact.execute` hands back; the runner adds the provenance and makes a record of it.
 
