@@ -8,6 +8,7 @@ import torch
 from fake_artifact import Fake
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.babilong_time import machine
 from rmtlib.experiments.babilong_time import run as timing
 from rmtlib.experiments.babilong_time.figure import STYLES
 from rmtlib.experiments.babilong_time.machine import Machine
@@ -161,10 +162,10 @@ def test_the_answer_is_that_of_the_question_whatever_the_batch(tmp_path):
         timing.answer(model, samples, size, diagonally=False, device="cpu")
 
 
-def test_a_stop_is_heard_between_readings_and_the_next_run_begins_anew(tmp_path):
+def test_a_stop_is_heard_between_segments_and_the_next_run_begins_anew(tmp_path):
     params = from_dict(Params, TIME.config("rmt", "smoke", 0).params)
-    folder, asked = RunFolder(tmp_path), iter(range(100))
-    folder.should_stop = lambda: next(asked) == 2
+    folder, asked = RunFolder(tmp_path), iter(range(10**6))
+    folder.should_stop = lambda: next(asked) == 7  # in the midst of a context
     with pytest.raises(Stopped, match="measures anew"):
         timing.execute(params, folder, Clock())
     assert len(timing.execute(params, RunFolder(tmp_path), Clock()).metrics["contexts"][0]["wall_s"]) == params.rounds
@@ -258,6 +259,12 @@ def test_runs_that_measure_time_have_the_machine_for_themselves(tmp_path, monkey
     assert plan(Fake(), configs, jobs=2)["jobs"] == 1
     run_all(Fake(), configs, jobs=2)
     assert "1 at once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_speed_of_a_product_is_its_arithmetic_over_the_seconds_that_the_clock_shows(precision, monkeypatch):
+    monkeypatch.setitem(machine.PRODUCT, "cpu", 8)
+    assert Machine.product_flops(Clock(), precision) == 2 * 8**3
 
 
 def test_records_are_plain_json(tmp_path):

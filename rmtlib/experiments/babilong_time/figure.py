@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MODELS = {"rmt": RED, "armt-loop": PINK, "armt-wavefront": BLUE, "mamba": GREEN}
-_MARKERS = {"-batch": "D", "-long": "P"}
+_MARKERS = {"-batch": "v", "-long": "P"}
 STYLES = _MODELS | {
     model + way: style._replace(marker=marker) for way, marker in _MARKERS.items() for model, style in _MODELS.items()
 }
@@ -81,7 +81,7 @@ def _proportional(ax: Axes, panel: Panel) -> None:
     if panel.rows:
         last = next(iter(panel.rows.values())).last
         x = [ax.get_xlim()[0], last.x]
-        ax.plot(x, [last.mean * value / last.x for value in x], color=GREY, linewidth=1, linestyle=DOTTED, zorder=1)
+        ax.plot(x, [last.mean * value / last.x for value in x], color=GREY, linewidth=1, linestyle=DOTTED, zorder=5)
 
 
 def _draw_paper(ax: Axes) -> None:

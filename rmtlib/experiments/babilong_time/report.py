@@ -18,7 +18,7 @@ from rmtlib.experiments.babilong_time.figure import (
     figure,
 )
 from rmtlib.experiments.babilong_time.numbers import contexts, floor_share, memory_growth, time_slope
-from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, PAPER_SAMPLES, ROWS
+from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, MODELS, PAPER_SAMPLES, split
 from rmtlib.experiments.babilong_time.rules import PAPER_SLOPE, arms
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, short_count
 from rmtlib.report.report import Report
@@ -28,7 +28,7 @@ from rmtlib.report.words import Verb
 PAPER_MACHINE = "one A100 with 80 GB"
 VERBS = {
     SLOPE: Verb(alone="takes time that grows as the length to the power of {}"),
-    GROWTH: Verb(alone="has a peak of memory that grows by the part {}"),
+    GROWTH: Verb(alone="grows in memory by {} of its peak over the last step"),
     "log seconds": Verb(
         less="is faster by {} (in logs of seconds) than", more="is slower by {} (in logs of seconds) than"
     ),
@@ -155,9 +155,9 @@ def caption(results: Results) -> str:
 
 
 def label(arm: str, results: Results, scale: str) -> str:
-    """The row in words."""
-    row = arm.partition(": ")[0]
-    return next(each.label for each in ROWS if each.name == row)
+    """The model, and how it reads if not one sample at a time."""
+    model, way = split(arm.partition(": ")[0])
+    return MODELS[model] + {"-batch": " in batches", "-long": " up to its longest context"}.get(way, "")
 
 
 def report() -> Report:

@@ -1,6 +1,6 @@
 """Read contexts of growing length with a drawn model, several times, and note what each takes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from rmtlib.models.registry import build, size_of
 from rmtlib.runs.spec import Result
 from rmtlib.runs.training import default_device
 from rmtlib.seeds import torch_seed
-from rmtlib.segments import cut, segment_count
+from rmtlib.segments import Segment, cut, segment_count
 from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
@@ -73,13 +73,24 @@ def model_size(params: Params) -> dict[str, int]:
 
 @torch.no_grad()
 def answer(
-    model: RecurrentModel, samples: Sequence[Sample], segment_size: int, *, diagonally: bool, device: Any
+    model: RecurrentModel,
+    samples: Sequence[Sample],
+    segment_size: int,
+    *,
+    diagonally: bool,
+    device: Any,
+    before_segment: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], State]:
     """The first token of each sample's answer, the likeliest at its place, and the state after the last segment."""
     segments = cut([s.tokens for s in samples], [s.labels for s in samples], segment_size)
     count = max(segment_count(len(s.tokens), segment_size) for s in samples)
-    here = (segment.to(device) for segment in segments)
-    reading = read(model, here, model.initial_state(len(samples)), count, diagonally=diagonally)
+
+    def on_device() -> Iterator[Segment]:
+        for segment in segments:
+            before_segment()
+            yield segment.to(device)
+
+    reading = read(model, on_device(), model.initial_state(len(samples)), count, diagonally=diagonally)
     first: dict[int, int] = {}
     while True:
         try:
@@ -105,7 +116,7 @@ def execute(params: Params, folder: "RunFolder", machine: Machine | None = None)
     """Measure all lengths, shortest first, round after round. Stopped, it begins anew: its numbers are of one process.
 
     Raises:
-        Stopped: asked to stop, between two readings.
+        Stopped: asked to stop, between two segments.
     """
     if folder.peers.size > 1:
         raise RmtlibError("babilong-time measures one device: leave out --devices")
@@ -118,15 +129,19 @@ def execute(params: Params, folder: "RunFolder", machine: Machine | None = None)
         length: {"tokens": length, "samples": count, "wall_s": [], "cpu_s": [], "load": []}
         for length, count in zip(params.lengths, params.samples.values(), strict=True)
     }
-    _read(model, builder, params, params.lengths[0], params.batch, machine)  # warms up
+
+    def hear_a_stop() -> None:
+        if folder.should_stop():
+            raise Stopped("stopped while it measured; the same command measures anew, in one process")
+
+    reading = partial(_read, model, builder, params, machine, hear_a_stop)
+    reading(params.lengths[0], params.batch)  # warms up
     done = 0
     for number in range(params.rounds):
         for length, found in contexts.items():
-            if folder.should_stop():
-                raise Stopped("stopped while it measured; the same command measures anew, in one process")
             found["load"].append(machine.load())
             began, cpu = machine.now(), machine.cpu()
-            answers, state = _read(model, builder, params, length, found["samples"], machine)
+            answers, state = reading(length, found["samples"])
             found["wall_s"].append(machine.now() - began)
             found["cpu_s"].append(machine.cpu() - cpu)
             if not number:  # later peaks are those of the longest context
@@ -152,7 +167,13 @@ def execute(params: Params, folder: "RunFolder", machine: Machine | None = None)
 
 
 def _read(
-    model: Any, builder: SampleBuilder, params: Params, length: int, samples: int, machine: Machine
+    model: Any,
+    builder: SampleBuilder,
+    params: Params,
+    machine: Machine,
+    before_segment: Callable[[], None],
+    length: int,
+    samples: int,
 ) -> tuple[list[int], State]:
     """Build and read so many samples, a batch at a time; their answers, and the last batch's state."""
     answers: list[int] = []
@@ -161,7 +182,12 @@ def _read(
         batch = [builder.build(i, params.context(length)) for i in range(first, first + params.batch)]
         with autocast(machine.device, params.precision):
             given, state = answer(
-                model, batch, params.segment_size, diagonally=params.reads == "wavefront", device=machine.device
+                model,
+                batch,
+                params.segment_size,
+                diagonally=params.reads == "wavefront",
+                device=machine.device,
+                before_segment=before_segment,
             )
         answers += given
     return answers, state
