@@ -1,6 +1,8 @@
 """The artifact babilong-time: what is read and noted, with a clock that the test sets; numbers, verdicts, pages."""
 
 import json
+import os
+from pathlib import Path
 
 import fakes
 import pytest
@@ -253,6 +255,9 @@ def test_the_papers_minutes_have_a_unit_of_their_own():
 
 def test_runs_that_measure_time_have_the_machine_for_themselves(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    tests = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
+    monkeypatch.setenv("FAKE_ORDERS", "brief")
     configs = select(Fake(), "small", 2, "qa1")
     assert plan(Fake(), configs, jobs=2)["jobs"] == 2
     monkeypatch.setattr(Fake, "alone", True)
