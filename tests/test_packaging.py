@@ -274,10 +274,11 @@ def test_settings_reach_both_steps(installed):
 
 
 def test_long_chooses_the_longest_contexts_and_rows_go_before_it(installed):
-    make(installed, "babilong-time", "LONG=1")
+    make(installed, "figure-5", "LONG=1")
     run, notebook = calls(installed)
-    assert run == ["run", "babilong-time", "--rows", "*-long"]
-    assert notebook[notebook.index("ROWS") + 1] == "*-long"
+    assert run == ["run", "figure-5", "--rows", "*-long"] and notebook[notebook.index("ROWS") + 1] == "*-long"
+    make(installed, "figure-5", "LONG=1", "ROWS=qa1")
+    assert calls(installed)[2] == ["run", "figure-5", "--rows", "qa1"]
 
 
 @pytest.mark.parametrize(
