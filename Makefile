@@ -16,14 +16,16 @@ GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cac
 # The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
+# LONG=1 of babilong-time: the rows that read 10M tokens and more.
+CHOSEN := $(or $(ROWS),$(if $(LONG),*-long))
 SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
-             $(if $(ROWS),--rows '$(ROWS)') $(if $(TASKS),--tasks '$(TASKS)')
+             $(if $(CHOSEN),--rows '$(CHOSEN)') $(if $(TASKS),--tasks '$(TASKS)')
 RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--time-budget '$(TIME_BUDGET)') \
              $(if $(FRESH),--fresh)
-PARAMETERS := $(foreach name,SCALE SEEDS ROWS TASKS,$(if $($(name)),-p $(name) '$($(name))'))
+PARAMETERS := $(foreach name,SCALE SEEDS TASKS,$(if $($(name)),-p $(name) '$($(name))')) $(if $(CHOSEN),-p ROWS '$(CHOSEN)')
 
 # A misspelt variable would silently be no variable at all: one on the command line that looks like one of ours is said.
-OURS := SCALE SEEDS ROWS TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
+OURS := SCALE SEEDS ROWS LONG TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
     plain() { tr -d '_-' <<<"$${1^^}"; }; \
@@ -31,7 +33,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test test-book bench book lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test test-book bench rehearse book lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -39,6 +41,7 @@ help:
 	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
+	@echo "    LONG=1                       babilong-time alone: contexts of 10M tokens and more"
 	@echo "    JOBS=2                       runs at once"
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"
 	@echo "    FRESH=1                      delete these runs and start over"
@@ -48,6 +51,8 @@ help:
 	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
 	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update');"
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
+	@echo "  make rehearse two steps, a stop and one test sample of every row's model of the scale gpu, on this CPU; kept in"
+	@echo "                benchmarks/rehearsal.json, the book's table, row by row: the same command goes on"
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
 	@echo "  make test-book  open the built book in Chromium: errors, overflow, search, filters (needs chromium)"
@@ -72,6 +77,10 @@ explore: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
+
+rehearse: $(VENV)/.ready
+	@OMP_NUM_THREADS=1 $(RMTLIB) rehearse all --scale gpu --rows '$(or $(ROWS),all)' --record benchmarks/rehearsal.json \
+	    $(if $(FRESH),--fresh)
 
 bench: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -112,7 +121,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial test bench book lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) tutorial test bench rehearse book lab lint clean setup help; do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 

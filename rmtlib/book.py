@@ -16,7 +16,7 @@ from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
-from rmtlib.report import speed
+from rmtlib.report import rehearsed, speed
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -38,6 +38,7 @@ from rmtlib.report.tables import fold
 from rmtlib.report.values import values
 from rmtlib.report.verdicts import rules_table
 from rmtlib.report.view import View
+from rmtlib.runs import rehearsals
 from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
@@ -120,6 +121,7 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         ),
         "rules": rules_table(views).to_html(),
         "costs": costs_table(views, results).to_html(),
+        "rehearsal": rehearsed.fragment(rehearsals.RECORD, [view.artifact for view in views]),
         "records": write_records(views, extra / "records"),
     }
     for part, text in parts.items():

@@ -8,15 +8,15 @@ An option given as "" means its default, so that a Makefile can pass its variabl
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rmtlib import __version__, cli_cluster
+from rmtlib import __version__, cli_cluster, cli_rehearse
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.terminal import print_json, print_table
 
 if TYPE_CHECKING:
     from rmtlib.runs.artifact import Artifact
@@ -105,8 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
-    command = add("rehearse", _rehearse, "two steps of every row's real model: does a scale work before a GPU runs it?")
+    command = add("rehearse", cli_rehearse.rehearse, "two steps of every row's real model, before a GPU runs a scale")
     add_selection(command)
+    cli_rehearse.add_options(command)
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("publish", _publish, "copy finished records of committed code to results/")
@@ -142,10 +143,6 @@ def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Ar
     return artifact, select(artifact, *chosen, prepare=prepare)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
 def _run(options: argparse.Namespace) -> int:
     from rmtlib.runs.folder import run_folder
     from rmtlib.runs.plan import without_gpu
@@ -166,7 +163,7 @@ def _run(options: argparse.Namespace) -> int:
             {**{key: record[key] for key in keys}, "record": str(run_folder(config) / "record.json")}
             for config, record in zip(configs, records, strict=True)
         ]
-        _print_json({"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary})
+        print_json({"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary})
     else:
         print("\n".join(summary))
         print(f"{len(records)} record{'s' * (len(records) > 1)} in {Path('runs') / options.artifact}/*/record.json")
@@ -174,11 +171,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs.plan import plan
 
-    planned = plan(*_selected(options), jobs=options.jobs)
+    planned = plan(*_selected(options), jobs=options.jobs, others=all_artifacts().values())
     if options.json:
-        _print_json(planned)
+        print_json(planned)
         return 0
     from rmtlib.runs.progress import amount, duration, size
 
@@ -198,6 +196,9 @@ def _plan(options: argparse.Namespace) -> int:
                 run["basis"],
             ]
         )
+    for one in planned["once"]:
+        took = duration(one["seconds"])
+        table.append([one["name"], "", "to do, once", amount(one["tokens"]), took, "", "", one["basis"]])
     total, at_once = planned["total"], planned["jobs"]
     table.append(
         [
@@ -211,7 +212,7 @@ def _plan(options: argparse.Namespace) -> int:
             f"{at_once} at once",
         ]
     )
-    _print_table(table)
+    print_table(table)
     if planned["device"]:
         print(f"computed times are for {planned['device']}")
     for run in planned["runs"]:
@@ -222,19 +223,6 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rehearse(options: argparse.Namespace) -> int:
-    from rmtlib.runs.rehearsal import PASSED, as_table, rehearse
-
-    lines = []
-    for line in rehearse(*_selected(options, prepare=True)):
-        lines.append(line)
-        print(f"{line['row']}: {line['outcome']}", file=sys.stderr)
-    _print_json(lines) if options.json else _print_table(as_table(lines))
-    if failed := [line["row"] for line in lines if line["outcome"] not in PASSED]:
-        raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
-    return 0
-
-
 def _status(options: argparse.Namespace) -> int:
     from rmtlib.experiments.registry import all_artifacts, get_artifact
     from rmtlib.runs.plan import status
@@ -242,7 +230,7 @@ def _status(options: argparse.Namespace) -> int:
     runs = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
     damaged = [run for run in runs if run["state"] == "damaged"]
     if options.json:
-        _print_json(runs)
+        print_json(runs)
     elif not runs:
         print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
     else:
@@ -265,7 +253,7 @@ def _status(options: argparse.Namespace) -> int:
                     "yes" if run["published"] else "no",
                 ]
             )
-        _print_table(table)
+        print_table(table)
     if damaged:
         others = f"; {len(damaged) - 1} more are damaged" if len(damaged) > 1 else ""
         raise RmtlibError(f"{damaged[0]['stage']}{others}")
@@ -281,7 +269,7 @@ def _publish(options: argparse.Namespace) -> int:
     slugs = [config.slug for config in _selected(options)[1]] if chosen else None
     done = publish(artifact, slugs=slugs)
     if options.json:
-        _print_json(vars(done))
+        print_json(vars(done))
     else:
         for word in ("published", "superseded", "unchanged"):
             for path in getattr(done, word):
@@ -308,7 +296,7 @@ def _verify(options: argparse.Namespace) -> int:
     problems = done.problems
     count = len(list(Path(options.folder).rglob("*.json")))
     if options.json:
-        _print_json({"folder": options.folder, "records": count, **vars(done)})
+        print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
         if unread := len(done.not_recomputed):
@@ -332,7 +320,7 @@ def _claims(options: argparse.Namespace) -> int:
     views = [view_of(name, published=find_records(name, where=("results",))) for name in names]
     claims = [claim for view in views for claim in as_data(view)]
     if options.json:
-        _print_json(claims)
+        print_json(claims)
         return 0
     for claim in claims:
         kind = "primary" if claim["primary"] else "secondary"
@@ -362,9 +350,9 @@ def _data(options: argparse.Namespace) -> int:
             for name, source in SOURCES.items()
         ]
         if options.json:
-            _print_json(files)
+            print_json(files)
         else:
-            _print_table(
+            print_table(
                 [
                     ["name", "size", "state", "licence"],
                     *([row["name"], size(row["bytes"]), row["state"], row["licence"]] for row in files),
@@ -384,7 +372,7 @@ def _data(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{name}: {path}")
     if options.json:
-        _print_json(fetched)
+        print_json(fetched)
     return 0
 
 
@@ -401,13 +389,6 @@ def _notebook(options: argparse.Namespace) -> int:
     )
     print(target)
     return 0
-
-
-def _print_table(rows: Sequence[Sequence[Any]]) -> None:
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
-    for row in texts:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -339,7 +339,7 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
                 pages.settings_fragment(view)
                 + cost_of(view.artifact, view.results.records, "gpu", ["qa1", "qa2"], 3, tmp_path)
             )
-        assert shown[0] == shown[1] and "<td>smollm2</td>" in shown[0].replace(' class="prose"', "")
+        assert shown[0] == shown[1] and "<td>gpt2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")
     assert [td.text for td in row.select("td")] == ["simulator", "simulator", "files", "files", "files"]
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rmtlib.runs import plan as plan_module
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import select
 from rmtlib.runs.records import load_record, write_record
-from rmtlib.runs.spec import PILOT, RunConfig, Trial
+from rmtlib.runs.spec import PILOT, Cost, Once, RunConfig, Trial
 
 TESTS = Path(__file__).parent
 PYTHONPATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])  # this checkout, wherever another is installed
@@ -287,6 +288,46 @@ def test_plan_prefers_what_was_measured(rmtlib, monkeypatch):
     for run in found["runs"]:
         assert run["seconds"] == pytest.approx(record["wall_s"])  # all fakes cost the same
     assert "of this row" in found["runs"][1]["basis"] and "other rows" in found["runs"][2]["basis"]
+
+
+def test_plan_takes_the_speed_of_other_runs_on_such_a_machine(rmtlib, monkeypatch):
+    """Of the same processor and precision; of a scale that has no records, bf16 without any is an upper bound."""
+    fake = get_artifact("fake")
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    run = json.loads(rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--json")[1])["runs"][0]
+    configs = select(fake, "smoke", 1)
+    alone = plan_module.plan(fake, configs)["runs"][0]
+    assert (alone["seconds"], alone["basis"]) == (pytest.approx(5.0), "computed")
+    helped = plan_module.plan(fake, configs, others=[fake])
+    assert helped["device"] is None and "other scales and artifacts in float32" in helped["runs"][0]["basis"]
+    assert helped["runs"][0]["seconds"] == pytest.approx(
+        load_record(run["record"])["wall_s"]
+    )  # all fakes cost the same
+    on_gpu = plan_module.plan(fake, select(fake, "gpu", 1), others=[fake])
+    assert on_gpu["runs"][0]["basis"] == "computed"  # a CPU's records say nothing of a GPU
+    monkeypatch.setattr(provenance, "hardware", lambda: {"cpu": "another one", "gpu": None})
+    other = plan_module.plan(fake, configs, others=[fake])
+    assert other["runs"][0]["basis"] == "computed"
+    cost = type(fake).cost
+    monkeypatch.setattr(type(fake), "cost", lambda self, config: replace(cost(self, config), precision="bf16"))
+    bound = plan_module.plan(fake, configs, others=[fake])
+    assert bound["runs"][0]["basis"] == "computed, an upper bound for bf16"
+
+
+def test_plan_counts_once_what_the_first_run_makes_for_all(rmtlib, monkeypatch):
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    artifact, there = type(get_artifact("fake")), []
+    made = Cost(tokens=7_000_000, flops=2e9, memory_bytes=1, disk_bytes=0)
+    monkeypatch.setattr(artifact, "once", lambda self, config: Once("the decoder", "a key", made, bool(there)))
+    before = json.loads(rmtlib("plan", "fake", "--scale", "small", "--jobs", "2", "--json")[1])
+    assert [one["name"] for one in before["once"]] == ["the decoder"] and before["once"][0]["seconds"] == 10.0
+    assert "the decoder" in rmtlib("plan", "fake", "--scale", "small")[1]
+    there.append(True)
+    after = json.loads(rmtlib("plan", "fake", "--scale", "small", "--jobs", "2", "--json")[1])
+    assert after["once"] == [] and before["total"]["seconds"] - after["total"]["seconds"] == pytest.approx(10.0)
+    assert before["total"]["tokens"] - after["total"]["tokens"] == 7_000_000
 
 
 def test_plan_for_the_papers_scale_states_its_assumption(rmtlib, monkeypatch):

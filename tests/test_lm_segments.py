@@ -207,3 +207,19 @@ def test_without_wikitext_103_the_gpu_scale_reads_wikitext_2(monkeypatch):
     assert (here.text, here.model.backbone) == ("wikitext-2-raw", "smollm2")
     assert params("armt", "gpu").text == "wikitext-103-words"
     assert {read_params(c.params).text for c in select(SEGMENTS, "gpu", 1)} == {"wikitext-2-raw"}
+
+
+def test_the_plan_counts_the_small_decoder_once_until_it_is_kept(monkeypatch, tmp_path):
+    """All rows and seeds of a scale start from one; a count of n-grams and a pretrained backbone need none."""
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    made = [SEGMENTS.once(SEGMENTS.with_all_files(row, "medium", seed)) for row in NEURAL for seed in (0, 1)]
+    assert len({one.key for one in made}) == 1 and not made[0].there
+    train = params("rmt", "medium").model.backbone.train
+    assert made[0].cost.tokens == train.steps * train.batch_size * train.segment_size
+    assert made[0].cost.flops > 6 * made[0].cost.tokens * 256 * 256 * 4 * 12 and made[0].cost.precision == "bf16"
+    assert SEGMENTS.once(SEGMENTS.config(NGRAM, "medium", 0)) is None
+    assert SEGMENTS.once(SEGMENTS.with_all_files("rmt", "gpu", 0)) is None
+    kept = params("rmt", "medium").model.backbone
+    kept.home.mkdir(parents=True)
+    (kept.home / "about.json").write_text("{}")
+    assert SEGMENTS.once(SEGMENTS.with_all_files("rmt", "medium", 0)).there

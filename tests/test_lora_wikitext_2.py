@@ -224,7 +224,7 @@ def test_shapes_of_pretrained_backbones_are_theirs():
 
 def test_a_backbone_at_the_scale_gpu_is_what_this_machine_has(monkeypatch):
     for gpt2, state, backbone in ((True, "cached", "gpt2"), (False, "cached", "smollm2"), (False, "absent", "gpt2")):
-        monkeypatch.setattr("rmtlib.experiments.lora.artifact._has_gpt2", lambda gpt2=gpt2: gpt2)
+        monkeypatch.setattr("rmtlib.runs.backbones.has_gpt2", lambda gpt2=gpt2: gpt2)
         monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
         assert params(RMT, "gpu").backbone == params(RMT, "gpu").tokenizer == backbone
         assert LORA.with_all_files(RMT, "gpu", 0).params["backbone"] == "gpt2"
@@ -239,7 +239,7 @@ def test_the_scale_gpu_asks_the_hub_for_gpt2_and_falls_back_to_smollm2(hub, fetc
         if not hub:
             raise RmtlibError("the hub cannot be asked")
 
-    monkeypatch.setattr("rmtlib.experiments.lora.artifact._has_gpt2", lambda: False)
+    monkeypatch.setattr("rmtlib.runs.backbones.has_gpt2", lambda: False)
     monkeypatch.setattr("rmtlib.models.backbones.load_hf", load)
     monkeypatch.setattr("rmtlib.data.sources.fetch", asked.append)
     LORA.prepare("gpu", [])

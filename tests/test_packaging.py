@@ -273,6 +273,14 @@ def test_settings_reach_both_steps(installed):
     assert {("SCALE", "small"), ("SEEDS", "2"), ("ROWS", "qa*"), ("TASKS", "qa1,qa2")} <= given
 
 
+def test_long_chooses_the_longest_contexts_and_rows_go_before_it(installed):
+    make(installed, "figure-5", "LONG=1")
+    run, notebook = calls(installed)
+    assert run == ["run", "figure-5", "--rows", "*-long"] and notebook[notebook.index("ROWS") + 1] == "*-long"
+    make(installed, "figure-5", "LONG=1", "ROWS=qa1")
+    assert calls(installed)[2] == ["run", "figure-5", "--rows", "qa1"]
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [("scale=smoke", "SCALE"), ("Seeds=2", "SEEDS"), ("SEED=2", "SEEDS"), ("TASK=qa1", "TASKS"), ("row=qa1", "ROWS"),

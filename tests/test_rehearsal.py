@@ -15,7 +15,7 @@ from rmtlib.settings import from_dict
 LARGE = [(name, scale) for name in ARTIFACTS for scale in ("gpu", "paper") if scale in all_artifacts()[name].scales]
 SETTINGS = {"babilong": "rmtlib.experiments.babilong"}  # of another artifact of the family
 RUNS = SETTINGS | dict.fromkeys(("quadratic", "attention-maps"), "rmtlib.experiments.algorithmic")
-SHAPE = ("model", "backbone", "kind", "memory", "memory_tokens", "memory_mask", "d_memory")
+SHAPE = ("model", "backbone", "shape", "kind", "memory", "memory_tokens", "memory_mask", "d_memory")
 
 
 def read_params(name, params):
@@ -28,12 +28,12 @@ def test_every_row_of_a_large_scale_builds_at_full_size_without_memory_and_has_a
     artifact = all_artifacts()[name]
     run = importlib.import_module(f"{RUNS.get(name, ARTIFACTS[name].rpartition('.')[0])}.run")
     built = set()
-    for row in artifact.rows:
+    for row in artifact.rows_at(scale):
         config = artifact.config(row.name, scale, 0)
         given = config.to_json()["params"]
         params = read_params(name, given)
         shape = str([given.get(key) for key in SHAPE] + [(given.get("tuning") or {}).get("lora")])
-        if ("train" in given or "tuning" in given) and shape not in built:  # not a count of n-grams
+        if {"train", "tuning", "shape"} & set(given) and shape not in built:  # not a count of n-grams
             built.add(shape)
             sizes = run.model_size(params)
             assert all(count >= 0 for count in sizes.values()) and sizes, row.name
@@ -44,10 +44,10 @@ def test_every_row_of_a_large_scale_builds_at_full_size_without_memory_and_has_a
 @pytest.mark.parametrize(("name", "scale"), LARGE)
 def test_every_row_can_be_rehearsed_with_its_own_model_precision_and_segments(name, scale):
     artifact = all_artifacts()[name]
-    for row in artifact.rows:
+    for row in artifact.rows_at(scale):
         config = artifact.config(row.name, scale, 0)
         small = rehearsal_of(artifact, config)
-        for key in ("model", "backbone", "memory_tokens", "precision", "tokenizer"):
+        for key in ("model", "backbone", "shape", "reads", "memory_tokens", "precision", "tokenizer"):
             assert small.params.get(key) == config.params.get(key), (row.name, key)
         for part in ("train", "tuning"):
             ours, theirs = small.params.get(part), config.params.get(part)

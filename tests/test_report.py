@@ -111,7 +111,7 @@ def test_of_two_records_of_the_same_row_and_seed_the_later_counts():
 
 
 def test_the_papers_own_values_have_the_declines_that_the_claims_describe():
-    values = {row.name: dict(paper_points(row)) for row in ROWS}
+    values = {row.name: dict(paper_points(row)) for row in ROWS if row.paper}
     assert values["qa1"][PAPER_TRAIN_TOKENS] == 1.0 and values["qa3"][PAPER_TRAIN_TOKENS] == 0.66
     for column in values.values():
         assert column[max(column)] < column[PAPER_TRAIN_TOKENS] - 0.3
@@ -353,7 +353,8 @@ def test_the_books_figures_have_no_ground_and_a_drawing_for_each_theme(drawn, tm
 
 
 def test_colours_and_markers_differ_between_tasks():
-    assert len({style.colour for style in STYLES.values()}) == len({style.marker for style in STYLES.values()}) == 5
+    styles = [style for name, style in STYLES.items() if "-" not in name]  # what stands in has its task's colour
+    assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == len(styles) == 5
 
 
 def test_a_curve_without_a_style_is_an_error():

@@ -10,6 +10,7 @@ from rmtlib.experiments.algorithmic import rules as algorithmic
 from rmtlib.experiments.attention import rules as attention
 from rmtlib.experiments.babilong import rules as babilong
 from rmtlib.experiments.babilong_table import rules as babilong_table
+from rmtlib.experiments.babilong_time import rules as babilong_time
 from rmtlib.experiments.capacity import rules as capacity
 from rmtlib.experiments.declare import DECLARED, from_data, main, to_data
 from rmtlib.experiments.language_modelling import rules as language
@@ -25,6 +26,7 @@ PRIMARY = {
     "figure-5": babilong.RULES,
     "attention-maps": attention.RULES,
     "babilong": babilong_table.RULES,
+    "babilong-time": babilong_time.RULES,
     "lora-wikitext-2": lora.RULES,
     **language.RULES,
     **algorithmic.RULES,

@@ -562,6 +562,7 @@ def test_preparing_data_after_a_resume_is_no_speed_and_loses_nothing(tmp_path):
     "artifact, row",
     [
         ("figure-5", "qa1"),
+        ("babilong-time", "rmt"),
         ("enwik8", "baseline-seg128"),
         ("memory-capacity", "rmt-remember"),
         ("algorithmic", "reverse-2-rmt-24"),

@@ -14,6 +14,8 @@ from rmtlib.experiments.algorithmic import settings as algorithmic
 from rmtlib.experiments.attention import settings as attention
 from rmtlib.experiments.babilong import run as babilong_run
 from rmtlib.experiments.babilong import settings as babilong
+from rmtlib.experiments.babilong_time import run as babilong_time_run
+from rmtlib.experiments.babilong_time import settings as babilong_time
 from rmtlib.experiments.capacity import run as capacity_run
 from rmtlib.experiments.capacity import settings as capacity
 from rmtlib.experiments.language_modelling import run as language_run
@@ -31,6 +33,7 @@ from rmtlib.settings import from_dict, to_params
 FAMILIES = {
     "figure-5": babilong,
     "babilong": babilong,
+    "babilong-time": babilong_time,
     "memory-capacity": capacity,
     "lm-segments": segments,
     "enwik8": language_modelling,
@@ -43,6 +46,7 @@ FAMILIES = {
 }
 RUNS = {
     babilong: babilong_run,
+    babilong_time: babilong_time_run,
     capacity: capacity_run,
     segments: segments_run,
     language_modelling: language_run,
@@ -86,7 +90,7 @@ def test_published_settings_keep_their_run_id(checker):
 def test_every_config_is_read_as_it_was_made(checker):
     for artifact in ARTIFACTS.values():
         for scale in artifact.scales:
-            for row in artifact.rows:
+            for row in artifact.rows_at(scale):
                 config = artifact.with_all_files(row.name, scale, 1)
                 assert replace(config, params=to_params(read(config))).id == config.id
 
@@ -211,7 +215,7 @@ def test_arithmetic_counts_are_those_of_the_models(name):
     """Parameters of every row at every scale, and the states where arithmetic gives them too."""
     artifact, family, seen = ARTIFACTS[name], FAMILIES[name], set()
     for scale in artifact.scales:
-        for row in artifact.rows:
+        for row in artifact.rows_at(scale):
             params = read(artifact.with_all_files(row.name, scale, 0))
             if isinstance(params, tuple(family.NGramParams for family in WITH_NGRAMS)):
                 continue

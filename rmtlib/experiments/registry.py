@@ -6,6 +6,7 @@ from rmtlib.runs.artifact import Artifact, load_artifact
 ARTIFACTS: dict[str, str] = {
     "figure-5": "rmtlib.experiments.babilong.artifact:Figure5",
     "babilong": "rmtlib.experiments.babilong_table.artifact:BABILongTable",
+    "babilong-time": "rmtlib.experiments.babilong_time.artifact:BABILongTime",
     "enwik8": "rmtlib.experiments.language_modelling.artifact:Enwik8",
     "wikitext-103": "rmtlib.experiments.language_modelling.artifact:WikiText103",
     "lora-wikitext-2": "rmtlib.experiments.lora.artifact:LoRAWikiText2",

@@ -27,16 +27,23 @@ class ReadsDiagonally(Protocol):
 
 
 def read(
-    model: RecurrentModel, segments: Iterable[Segment], state: State, count: int
-) -> Iterator[tuple[Segment, Tensor]]:
+    model: RecurrentModel, segments: Iterable[Segment], state: State, count: int, *, diagonally: bool | None = None
+) -> Generator[tuple[Segment, Tensor], None, State]:
     """Each of the `count` segments with the model's outputs at its `labelled().rows_BN`: (B, N, D).
 
-    As a wavefront if that is faster.
+    Args:
+        diagonally: whether to read as a wavefront, for models that are `ReadsDiagonally`; None: if it is faster.
+
+    Returns:
+        The generator's value is the state after the last segment that was written.
     """
     segments = iter(segments)
     first = next(segments)
     B, S = first.input_ids_BS.shape
-    if isinstance(model, ReadsDiagonally) and model.prefers_wavefront(B, S, count):
+    if diagonally is None:
+        diagonally = isinstance(model, ReadsDiagonally) and model.prefers_wavefront(B, S, count)
+    if diagonally:
+        assert isinstance(model, ReadsDiagonally), f"{type(model).__name__} cannot read as a wavefront"
         waiting: deque[Segment] = deque()
 
         def feed() -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -44,13 +51,18 @@ def read(
                 waiting.append(segment)
                 yield segment.input_ids_BS, segment.lengths_B
 
-        for hidden_BSD in model.forward_diagonal(feed(), state):
+        reading = model.forward_diagonal(feed(), state)
+        while True:
+            try:
+                hidden_BSD = next(reading)
+            except StopIteration as end:
+                return end.value
             segment = waiting.popleft()
             yield segment, wanted_rows(segment, hidden_BSD)
-        return
     for s, segment in enumerate(chain([first], segments)):
         hidden_BND, state = _step(model, segment, state, s < count - 1)
         yield segment, hidden_BND
+    return state
 
 
 def wanted_rows(segment: Segment, hidden_BSD: Tensor) -> Tensor:

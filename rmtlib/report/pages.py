@@ -126,7 +126,7 @@ def scales_table(view: View, results: Path) -> Table:
         records = latest(record for record in every if record["scale"] == scale)
         names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
         cost = [cost_of(artifact, every, scale, names, seeds, results)]
-        missing = [row.name for row in artifact.rows if row.name not in {record["row"] for record in records}]
+        missing = [row.name for row in artifact.rows_at(scale) if row.name not in {record["row"] for record in records}]
         if records and missing:
             one_each = cost_of(artifact, every, scale, missing, 1, results)
             cost.append(f"Not run: {', '.join(missing)}; one run of each: {one_each}")

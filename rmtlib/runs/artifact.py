@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from rmtlib.errors import RmtlibError
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.provenance import has_gpu
-from rmtlib.runs.spec import PILOT, Cost, Result, Row, RunConfig, Trial
+from rmtlib.runs.spec import PILOT, Cost, Once, Result, Row, RunConfig, Trial
 
 MAX_SEEDS = 1000  # more is a slip of the keyboard
 
@@ -31,6 +31,8 @@ class Artifact(ABC):
     """What is to be known to read the table of settings."""
     gpu_efficiency: ClassVar[float] = 0.25
     """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
+    alone: ClassVar[bool] = False
+    """Whether its runs measure time, so that one runs at a time, whatever --jobs says."""
 
     @property
     def typical_row(self) -> str:
@@ -44,7 +46,23 @@ class Artifact(ABC):
 
     @abstractmethod
     def default_rows(self, scale: str) -> tuple[str, ...]:
-        """Names of the rows that a command without --rows and --tasks trains."""
+        """Names of the rows that a command without --rows and --tasks trains, if all files can be had."""
+
+    def rows_here(self, scale: str, *, fetched: bool) -> tuple[str, ...]:
+        """`default_rows` on this machine, where other rows may have to stand in for those whose weights are missing.
+
+        Args:
+            fetched: whether `prepare` was called, so that what is missing cannot be had.
+        """
+        return self.default_rows(scale)
+
+    def remarks(self, scale: str) -> list[str]:
+        """What on this machine decides which rows run by default, or with what, in lines for the plan."""
+        return []
+
+    def rows_at(self, scale: str) -> list[Row]:
+        """The rows that a scale has."""
+        return [row for row in self.rows if scale in (row.scales or self.scales)]
 
     @abstractmethod
     def default_seeds(self, scale: str) -> int:
@@ -76,6 +94,10 @@ class Artifact(ABC):
     @abstractmethod
     def cost(self, config: RunConfig) -> Cost:
         """The most that the run takes, by arithmetic alone (no data, no model is made)."""
+
+    def once(self, config: RunConfig) -> Once | None:
+        """What the first run that needs it makes and keeps for the others, beyond the run's own cost."""
+        return None
 
     def check_metrics(
         self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig
@@ -147,13 +169,22 @@ def select(
     if scale == PILOT:
         return _select_trials(artifact, seeds, rows, tasks)
     count = artifact.default_seeds(scale) if seeds in (None, "") else _seeds(seeds)
-    chosen = [row for row in artifact.rows if row.name in artifact.default_rows(scale)]
-    if rows or tasks:
-        chosen = list(artifact.rows)
+    if not rows and not tasks:
+        if prepare:
+            artifact.prepare(scale, artifact.default_rows(scale))
+        here = artifact.rows_here(scale, fetched=prepare)
+        return _configs(artifact, [row for row in artifact.rows if row.name in here], scale, count)
+    chosen = artifact.rows_at(scale)
     if rows and rows != "all":
-        names = [row.name for row in artifact.rows]
+        names = [row.name for row in chosen]
         for pattern in (patterns := _items(rows, "rows")):
             if not any(fnmatchcase(name, pattern) for name in names):
+                elsewhere = [row for row in artifact.rows if fnmatchcase(row.name, pattern)]
+                if elsewhere:
+                    raise RmtlibError(
+                        f"{artifact.name} has {elsewhere[0].name} at scale {' and '.join(elsewhere[0].scales)} alone, "
+                        f"not at {scale}"
+                    )
                 raise RmtlibError(f"no row of {artifact.name} matches {pattern!r}: {_hint(pattern, names)}")
         chosen = [row for row in chosen if any(fnmatchcase(row.name, pattern) for pattern in patterns)]
     if tasks:
@@ -167,7 +198,12 @@ def select(
         raise RmtlibError(f"no row of {artifact.name} matches both rows {rows!r} and tasks {tasks!r}")
     if prepare:
         artifact.prepare(scale, [row.name for row in chosen])
-    return list(dict.fromkeys(artifact.config(row.name, scale, seed) for row in chosen for seed in range(count)))
+    return _configs(artifact, chosen, scale, count)
+
+
+def _configs(artifact: Artifact, rows: Sequence[Row], scale: str, seeds: int) -> list[RunConfig]:
+    """Of every row and seed, each once: a row may not depend on its seed."""
+    return list(dict.fromkeys(artifact.config(row.name, scale, seed) for row in rows for seed in range(seeds)))
 
 
 def _select_trials(artifact: Artifact, seeds: int | str | None, rows: str | None, tasks: str | None) -> list[RunConfig]:

@@ -1,6 +1,8 @@
 """What a run takes in memory and on disk, for every family of models: one arithmetic over its model's counts."""
 
+from rmtlib.models.size import decoder_weights
 from rmtlib.runs.spec import Cost
+from rmtlib.training.pretrain_config import PretrainConfig
 
 PROCESS_BYTES = 400e6  # Python and torch themselves
 TRAINING_BYTES = 16  # a weight, its gradient and AdamW's two moments, in float32
@@ -63,4 +65,22 @@ def transformer_cost(
         memory_bytes=int(PROCESS_BYTES + TRAINING_BYTES * weights + bytes_each * kept + float32_bytes),
         disk_bytes=CHECKPOINT_BYTES * weights + disk_bytes,
         precision=precision,
+    )
+
+
+def pretraining_cost(config: PretrainConfig) -> Cost:
+    """What it takes to train the small decoder, its validations included."""
+    c, train = config.decoder, config.train
+    batch = train.batch_size * train.segment_size
+    checks = -(-train.steps // train.evaluate_every)
+    read = training_passes(False) * train.steps * batch + checks * config.validation_tokens
+    weights = decoder_weights(c)
+    per_token = 2 * weights + 2 * c.n_layers * c.d_model * train.segment_size  # its table is read, and is the head
+    return transformer_cost(
+        tokens=train.steps * batch,
+        work=[float(read * per_token)],
+        weights=weights,
+        kept=activations(c.n_layers, c.d_model, batch),
+        precision=train.precision,
+        float32_bytes=12 * batch * c.vocab_size,  # logits
     )

@@ -6,8 +6,9 @@ The time of a run is, in this order of preference,
    second (stages that end early make a run shorter than planned, and the next one as well);
 2. measured: other rows of the same artifact and scale, by FLOP; for the scale `medium` also the trials from which its
    settings were chosen;
-3. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a matrix product, measured
-   now, times `CPU_EFFICIENCY`. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
+3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP;
+4. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a float32 matrix product, measured
+   now, times `CPU_EFFICIENCY`: of bf16 an upper bound, as some CPUs multiply it faster. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
    `gpu_efficiency`, in float32 at most `GPU_FLOAT32`: assumptions that `plan` prints, whatever GPU is there.
 
 Its memory is the peak that a finished record of the same config has on that kind of device, else computed.
@@ -19,7 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -138,6 +139,27 @@ def _measured(
     return (cost.flops * median(ratios), _basis(records, "of other rows, by FLOP")) if ratios else None
 
 
+def _measured_elsewhere(
+    precision: str, artifacts: Iterable[Artifact], where: Sequence[str | Path]
+) -> tuple[float, str] | None:
+    """Seconds a FLOP of runs of any scale but smoke on a CPU like this one, in this precision, and how that was found.
+
+    The median over artifacts of each one's median: some have many runs.
+    """
+    cpu, medians, found = provenance.hardware()["cpu"], [], []
+    for artifact in artifacts:
+        records = [record for root in where for record in _good(artifact.name, root) if record["scale"] != "smoke"]
+        ratios = []
+        for record in records:
+            made = (record["hardware"].get("cpu"), record["hardware"].get("gpu"), record["precision"])
+            if made == (cpu, None, precision) and record["wall_s"] > 0 and (flops := _planned(artifact, record).flops):
+                ratios.append(record["wall_s"] / flops)
+                found.append(record)
+        medians += [median(ratios)] if ratios else []
+    which = f"of other scales and artifacts in {precision}, by FLOP"
+    return (median(medians), _basis(found, which)) if medians else None
+
+
 def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
     """What the record's run would have taken without an early end of its stages: another run will end early too.
 
@@ -162,17 +184,22 @@ def plan(
     runs_dir: str | Path = "runs",
     results_dir: str | Path = "results",
     jobs: int | None = None,
+    others: Iterable[Artifact] = (),
 ) -> dict[str, Any]:
     """What training `configs` (all of one scale) takes, as plain data.
 
+    Args:
+        others: artifacts whose records on this kind of machine tell its speed if there are none of this scale.
+
     Keys: artifact, title, scale, jobs, device (text or None if all times are measured), runs (one dict
     each: run_id, row, seed, state, done, stage, folder, tokens, flops, seconds, basis, memory_bytes,
-    memory_basis, disk_bytes; seconds and disk are the whole run's), total (runs, tokens, seconds, memory_bytes,
-    disk_bytes of what is left to do, with `jobs` at once), warnings.
+    memory_basis, disk_bytes; seconds and disk are the whole run's), once (what the first run makes for all, a dict
+    each: name, tokens, seconds, basis), total (runs, tokens, seconds, memory_bytes, disk_bytes of what is left to do,
+    with `jobs` at once), warnings.
     """
     scale = configs[0].scale
     gpu_scale = _on_gpu(scale)
-    jobs = jobs or (1 if gpu_scale else default_jobs())
+    jobs = 1 if artifact.alone else jobs or (1 if gpu_scale else default_jobs())
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     every = {record["run_id"]: record for record in published + _good_local(artifact.name, scale, runs_dir)}
     trials = find_records(artifact.name, scale=PILOT, where=(results_dir,)) if scale == "medium" else []
@@ -183,13 +210,24 @@ def plan(
     peaks = {record["run_id"]: int(record["peak_memory_bytes"]) for record in records}
     planned = {record["run_id"]: _planned(artifact, record) for record in (*records, *trials)}
     device: dict[str, Any] | None = None
+    speeds: dict[str, tuple[float, str] | None] = {}
+
+    def computed(cost: Cost) -> tuple[float, str]:
+        """By other runs on such a machine, else by the speed of a device."""
+        nonlocal device
+        if cost.precision not in speeds and not gpu_scale:
+            speeds[cost.precision] = _measured_elsewhere(cost.precision, others, (runs_dir, results_dir))
+        if (known := speeds.get(cost.precision)) is not None:
+            return cost.flops * known[0], known[1]
+        device = device or device_assumption(artifact, scale, cost.precision)
+        bound = ", an upper bound for bf16" if device["kind"] == "cpu" and cost.precision == "bf16" else ""
+        return cost.flops / device["flops"], f"computed{bound}"
+
     runs = []
     for config in configs:
         cost = artifact.cost(config)
         measured = _measured(cost, config.row, records, planned) or _measured(cost, config.row, trials, planned)
-        if measured is None:
-            device = device or device_assumption(artifact, scale, cost.precision)
-            measured = cost.flops / device["flops"], "computed"
+        measured = measured or computed(cost)
         runs.append(
             {
                 "run_id": config.id,
@@ -209,10 +247,18 @@ def plan(
     todo = [run for run in runs if run["state"] != "finished"]
     disk = sum(run["disk_bytes"] for run in todo if run["state"] == "to do")
     memory = sum(sorted((run["memory_bytes"] for run in todo), reverse=True)[:jobs])
+    waiting = {run["run_id"] for run in todo}
+    makes = {made.key: made for config in configs if config.id in waiting and (made := artifact.once(config))}
+    once: list[dict[str, Any]] = []
+    for made in makes.values():
+        if not made.there:
+            seconds, basis = computed(made.cost)
+            once.append({"name": made.name, "tokens": made.cost.tokens, "seconds": seconds, "basis": basis})
     total = {
         "runs": len(todo),
-        "tokens": sum(round(run["tokens"] * (1 - run["done"])) for run in todo),
-        "seconds": makespan([], [run["seconds"] * (1 - run["done"]) for run in todo], jobs),
+        "tokens": sum(round(run["tokens"] * (1 - run["done"])) for run in todo) + sum(one["tokens"] for one in once),
+        "seconds": makespan([], [run["seconds"] * (1 - run["done"]) for run in todo], jobs)
+        + sum(one["seconds"] for one in once),  # the others wait for it
         "memory_bytes": memory,
         "disk_bytes": disk,
     }
@@ -223,20 +269,28 @@ def plan(
         "jobs": jobs,
         "device": device["text"] if device else None,
         "runs": runs,
+        "once": once,
         "total": total,
-        "warnings": [*_warnings(total, Path(runs_dir), gpu_scale), *_other_settings(configs, published)],
+        "warnings": [
+            *artifact.remarks(scale),
+            *_warnings(total, Path(runs_dir), gpu_scale),
+            *_other_settings(configs, published),
+        ],
     }
 
 
 def _good_local(artifact: str, scale: str, runs_dir: str | Path) -> list[dict[str, Any]]:
-    """Local records, without the damaged ones: those show as such in the list of runs."""
+    """Local records of a scale, without the damaged ones: those show as such in the list of runs."""
+    return [record for record in _good(artifact, runs_dir) if record["scale"] == scale]
+
+
+def _good(artifact: str, root: str | Path) -> list[dict[str, Any]]:
+    """Records of every scale in runs/ or results/, without the damaged ones."""
     records = []
-    for path in sorted((Path(runs_dir) / artifact).glob("*/record.json")):
-        try:
-            record = load_record(path)
-        except RmtlibError:
-            continue
-        records += [record] if record["scale"] == scale else []
+    folder = Path(root) / artifact
+    for path in sorted([*folder.glob("*/record.json"), *folder.glob("*.json")]):
+        with suppress(RmtlibError):
+            records.append(load_record(path))
     return records
 
 

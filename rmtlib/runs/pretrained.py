@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from rmtlib.data.sources import cache_folder
 from rmtlib.data.subwords import load_subwords
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import likelihood
@@ -28,12 +27,11 @@ from rmtlib.models.backbones import load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
 from rmtlib.seeds import torch_seed
-from rmtlib.settings import to_params
-from rmtlib.training.pretrain_config import PretrainConfig
+from rmtlib.training.pretrain_config import ABOUT, PretrainConfig
 from rmtlib.training.sources import StreamSource
 from rmtlib.training.trainer import Trainer
 
-WEIGHTS, ABOUT = "decoder.safetensors", "about.json"
+WEIGHTS = "decoder.safetensors"
 VALIDATION_COLUMNS = 8  # parts of the validation text that are read side by side
 
 
@@ -68,10 +66,9 @@ def pretrained_decoder(
         Stopped: asked to stop.
         RmtlibError: the cache is damaged or cannot be written, or the text cannot be had.
     """
-    key = sha256(json.dumps(to_params(config), sort_keys=True).encode()).hexdigest()[:16]
-    home = cache_folder() / "pretrained" / key
+    home = config.home
     with _locked(home, progress, should_stop):
-        if not (home / ABOUT).exists():
+        if not config.is_kept:
             _train(config, home, progress, should_stop)
         return _read(config, home)
 

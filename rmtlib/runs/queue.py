@@ -117,7 +117,12 @@ def missing(
     done = 0
     for place, artifact in enumerate(artifacts):
         configs = select(artifact, scale, seeds, "all", prepare=True)
-        first = {config.row for config in configs} if scale == PILOT else set(artifact.default_rows(scale))
+        first = {config.row for config in configs}
+        if scale != PILOT:
+            first = set(artifact.rows_here(scale, fetched=True))
+            stand_ins = {row.name for row in artifact.rows if row.scales}
+            not_here = (stand_ins | set(artifact.default_rows(scale))) - first
+            configs = [config for config in configs if config.row not in not_here]
         planned = plan(artifact, configs, runs_dir=runs_dir, results_dir=results_dir)["runs"]
         published = {record["run_id"] for record in find_records(artifact.name, scale=scale, where=(results_dir,))}
         for index, (config, run) in enumerate(zip(configs, planned, strict=True)):

@@ -107,9 +107,9 @@ def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 
         seconds: the longest one may take.
 
     Yields:
-        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "real"}: the
-        outcome is "stopped and continued", "finished" if there was no step to stop at, or why it failed, in one line;
-        `planned_memory` is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "planned_flops",
+        "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at, or why it failed, in
+        one line; what is planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
     """
     seen: set[str] = set()
     for config in configs:
@@ -124,7 +124,8 @@ def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any
     line["real"] = {"tokens": real.tokens, "flops": real.flops, "memory_bytes": real.memory_bytes}
     try:
         small = rehearsal_of(artifact, config)
-        line["planned_memory"] = artifact.cost(small).memory_bytes
+        planned = artifact.cost(small)
+        line |= {"planned_memory": planned.memory_bytes, "planned_flops": planned.flops}
     except RmtlibError as error:
         return line | {"outcome": f"its settings do not fit together: {error}"}
     spawn = multiprocessing.get_context("spawn")

@@ -96,6 +96,7 @@ def run(
                 display.line(executor.describe(Path(runs_dir)))
                 todo = [executor.job(job) for job in todo]
             jobs = min(jobs or (executor.places if executor else max(1, default_jobs() // devices)), len(todo))
+            jobs = 1 if artifact.alone else jobs
             _announce(display, todo, records, jobs, Path(runs_dir))
             with listening() as signals:
                 scheduler = Scheduler(todo, Room(jobs), deadline, display, signals, len(records), artifact.name)

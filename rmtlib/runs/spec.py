@@ -20,13 +20,17 @@ PUBLISHED_SEEDS = range(3)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table or curve of a figure, with the paper's values and where in the paper they stand."""
+    """One line of a table or curve of a figure, with the paper's values and where in the paper they stand.
+
+    `scales` are those that have it; empty: all of its artifact.
+    """
 
     name: str
     label: str
     task: str | None
     paper: Mapping[str, Any]
     source: str
+    scales: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,16 @@ class Cost:
     memory_bytes: int
     disk_bytes: int
     precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Once:
+    """What the first run that needs it makes for all others, e.g. a small pretrained decoder: its cost, or it is there."""
+
+    name: str
+    key: str
+    cost: Cost
+    there: bool
 
 
 @dataclass(frozen=True)

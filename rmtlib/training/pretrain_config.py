@@ -1,9 +1,17 @@
 """A small decoder that is first trained on books, as settings. No torch, so that runs can be planned without it."""
 
+import json
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
+from rmtlib.data.sources import cache_folder
 from rmtlib.models.config import DecoderConfig
+from rmtlib.settings import to_params
 from rmtlib.training.stream_config import StreamConfig
+
+ABOUT = "about.json"
+"""What is said of the weights: with this file their folder is whole."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +37,18 @@ class PretrainConfig:
             raise ValueError(f"validation_tokens is {self.validation_tokens}; it must be 1 or more")
         if self.train.bptt:
             raise ValueError("train.bptt must be 0: the segments of a decoder without memory stand alone")
+
+    @property
+    def key(self) -> str:
+        """The hash of the settings: the weights are a function of them alone."""
+        return sha256(json.dumps(to_params(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def home(self) -> Path:
+        """The folder of the cache that the weights are kept in."""
+        return cache_folder() / "pretrained" / self.key
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether they are there."""
+        return (self.home / ABOUT).exists()

@@ -6,6 +6,7 @@ segment to far beyond the training length.
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.data import sources
 from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong.rows import ROWS
+from rmtlib.experiments.babilong.rows import ROWS, stand_in_of
 from rmtlib.experiments.babilong.rules import SEEDS
-from rmtlib.experiments.babilong.scales import gpu_from_scratch, settings
+from rmtlib.experiments.babilong.scales import settings
 from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.experiments.babilong.trials import TRIALS
 from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.backbones import GPT2, SMOLLM2, SMOLLM2_FILE, at_hand, fetch_gpt2_or_other
 from rmtlib.runs.checks import check_exact_match, differs
 from rmtlib.runs.spec import Cost, Result, RunConfig, Trial
 from rmtlib.settings import from_dict, to_params
@@ -63,11 +65,41 @@ class BABILong(Artifact):
         if scale != "paper":
             sources.fetch("books-baseten")
         if scale == "gpu":
-            try:
-                sources.fetch("smollm2-135m-instruct")
-            except RmtlibError:
+            self._prepare_backbones(rows)
+
+    def _prepare_backbones(self, rows: Sequence[str]) -> None:
+        """GPT-2 or what can be had in its place, as far as these rows need it; the run itself says what is missing."""
+        wanted = {stand_in_of(row) for row in rows}
+        if "" in wanted:
+            fetch_gpt2_or_other()
+        with suppress(RmtlibError):
+            if "smollm2" in wanted:
+                sources.fetch(SMOLLM2_FILE)
+        with suppress(RmtlibError):
+            if at_hand() != SMOLLM2 or "scratch" in wanted:
                 sources.fetch("gpt2-encoder")
                 sources.fetch("gpt2-bpe")
+        for line in self.remarks("gpu") if "" in wanted else []:
+            print(line, file=sys.stderr)
+
+    def rows_here(self, scale: str, *, fetched: bool) -> tuple[str, ...]:
+        names = self.default_rows(scale)
+        there = at_hand() or (None if fetched else GPT2)  # what was not asked for yet may be had
+        return names if scale != "gpu" or there == GPT2 else self.in_place_of(names, there)
+
+    def in_place_of(self, rows: Sequence[str], there: str | None) -> tuple[str, ...]:
+        """The rows that stand in for these, which need GPT-2, if SmolLM2 or nothing is there."""
+        raise NotImplementedError
+
+    def remarks(self, scale: str) -> list[str]:
+        if scale != "gpu" or (there := at_hand()) == GPT2:
+            return []
+        rows = self.in_place_of(self.default_rows(scale), there or SMOLLM2)
+        others = next(row for row in rows if stand_in_of(row))
+        return [
+            "GPT-2's weights are not here: a run asks the hub for them, and without it other rows run by default "
+            f"({others} and the like), whose results stand beside GPT-2's"
+        ]
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config. What depends on the files of this machine is decided here, without the network."""
@@ -147,14 +179,11 @@ class Figure5(BABILong):
     def default_seeds(self, scale: str) -> int:
         return {"smoke": 1, "medium": SEEDS}.get(scale, 3)
 
-    def params(self, row: str, scale: str, seed: int) -> Params:
-        params = settings(row, scale, seed)
-        if params.backbone == "smollm2" and sources.state("smollm2-135m-instruct") == "absent":
-            params = gpu_from_scratch(row, seed)
-        return params
+    def in_place_of(self, rows: Sequence[str], there: str | None) -> tuple[str, ...]:
+        return tuple(f"{there or 'scratch'}-{row}" for row in rows)
 
-    def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
-        return self.frozen(row, scale, seed, settings(row, scale, seed), "files")
+    def params(self, row: str, scale: str, seed: int) -> Params:
+        return settings(self.task(row), scale, seed, stand_in_of(row))
 
     def report(self) -> "Report":
         from rmtlib.experiments.babilong.report import report

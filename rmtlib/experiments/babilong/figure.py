@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {"qa1": BLUE, "qa2": RED, "qa3": GREEN, "qa4": PINK, "qa5": ORANGE}
+_TASKS = {"qa1": BLUE, "qa2": RED, "qa3": GREEN, "qa4": PINK, "qa5": ORANGE}
+_MARKERS = {"smollm2": "<", "scratch": ">"}
+STYLES = _TASKS | {
+    f"{name}-{task}": style._replace(marker=marker)
+    for name, marker in _MARKERS.items()
+    for task, style in _TASKS.items()
+}
 RECENCY = "accuracy of naming the most recent place"
 SIMULATED, FILES = "simulator", "bAbI files"
 PAPER_TRAIN_TOKENS = 16 * 1024  # 32 segments of 512 (BABILong, appendix C)

@@ -19,7 +19,23 @@ PAPER = {  # BABILong paper, Table 4, column RMT (fine-tuned GPT-2), in per cent
     "qa5": (100, 100, 99, 99, 99, 94, 90, 89, 86, 69, 63, 44),
 }
 SOURCE = "BABILong (Kuratov et al. 2024), Table 4, RMT; trained on up to 16k tokens"
-ROWS = tuple(
-    Row(task, LABELS[task], task, {k: v / 100 for k, v in zip(LENGTHS, PAPER[task], strict=True)}, SOURCE)
-    for task in TASKS
+BACKBONES = {"smollm2": "SmolLM2", "scratch": "a new decoder"}
+"""What stands in for GPT-2 at the scale gpu, as rows "<backbone>-<task>"."""
+
+
+def stand_in_of(row: str) -> str:
+    """What the row has in GPT-2's place; "" if it has what its scale has."""
+    return next((name for name in BACKBONES if name in row.split("-")), "")
+
+
+ROWS = (
+    *(
+        Row(task, LABELS[task], task, {k: v / 100 for k, v in zip(LENGTHS, PAPER[task], strict=True)}, SOURCE)
+        for task in TASKS
+    ),
+    *(
+        Row(f"{name}-{task}", f"{LABELS[task]}, {label} in GPT-2's place", task, {}, "not in the paper", ("gpu",))
+        for name, label in BACKBONES.items()
+        for task in TASKS
+    ),
 )

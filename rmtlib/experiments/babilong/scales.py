@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.settings import Params
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -106,12 +107,10 @@ def _paper(task: str, seed: int) -> Params:
 
 
 def _gpu(task: str, seed: int) -> Params:
-    """SmolLM2 fine-tuned with the papers' curriculum in a few thousand steps less."""
+    """GPT-2 fine-tuned with the papers' curriculum in a few thousand steps less."""
     paper = _paper(task, seed)
     return replace(
         paper,
-        backbone="smollm2",
-        tokenizer="smollm2",
         questions="auto",
         background="baseten",
         join="space",
@@ -128,8 +127,13 @@ def _gpu(task: str, seed: int) -> Params:
     )
 
 
-def gpu_from_scratch(task: str, seed: int) -> Params:
-    """If SmolLM2's weights are not at hand: the recipe of the small scale, eight layers deep."""
+def _gpu_smollm2(task: str, seed: int) -> Params:
+    """SmolLM2 in GPT-2's place, whose weights have more mirrors."""
+    return replace(_gpu(task, seed), backbone="smollm2", tokenizer="smollm2")
+
+
+def _gpu_from_scratch(task: str, seed: int) -> Params:
+    """If no pretrained weights can be had: the recipe of the small scale, eight layers deep."""
     gpu = _gpu(task, seed)
     return replace(
         gpu,
@@ -147,9 +151,17 @@ def gpu_from_scratch(task: str, seed: int) -> Params:
     )
 
 
+STAND_INS = {"smollm2": _gpu_smollm2, "scratch": _gpu_from_scratch}
+"""What is fine-tuned or trained at the scale gpu if GPT-2's weights cannot be had, as rows of their own."""
 _SCALES = {"smoke": _smoke, "small": _small, "medium": _medium, "gpu": _gpu, "paper": _paper}
 
 
-def settings(task: str, scale: str, seed: int) -> Params:
-    """All that a run depends on; questions "auto" stand for what is on the machine."""
-    return _SCALES[scale](task, seed)
+def settings(task: str, scale: str, seed: int, stand_in: str = "") -> Params:
+    """All that a run depends on; questions "auto" stand for what is on the machine.
+
+    Args:
+        stand_in: one of `STAND_INS`, which are for the scale gpu alone.
+    """
+    if stand_in and scale != "gpu":
+        raise RmtlibError(f"{stand_in} stands in for GPT-2 at the scale gpu, not at {scale}: leave it out")
+    return (STAND_INS[stand_in] if stand_in else _SCALES[scale])(task, seed)

@@ -92,13 +92,19 @@ def work(params: Params) -> list[float]:
 
 
 def _flops_per_token(params: Params) -> float:
-    """Of a forward pass; memory tokens are computed too. ARMT has no read block, RMT-R one that is twice as long."""
-    S, M, b = params.train.segment_size, params.memory_tokens, params.shape
+    return forward_flops(params.shape, params.kind, params.memory_tokens, params.d_memory, params.train.segment_size)
+
+
+def forward_flops(b: DecoderConfig | MambaConfig, kind: Kind, M: int, d_memory: int, S: int) -> float:
+    """Of a forward pass, for each token of the text; memory tokens are computed too.
+
+    ARMT has no read block, RMT-R one that is twice as long.
+    """
     if isinstance(b, MambaConfig):
         return 2.0 * mamba_weights(b) + 10 * b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
-    blocks = 1 if params.kind == "armt" else 3 if params.kind.startswith("rmt-r") else 2
+    blocks = 1 if kind == "armt" else 3 if kind.startswith("rmt-r") else 2
     layers, width, positions = b.n_layers, b.d_model, (S + blocks * M) / S
-    own = 2 * layers * 6 * params.d_memory * (width + 1) if params.kind == "armt" else 0
+    own = 2 * layers * 6 * d_memory * (width + 1) if kind == "armt" else 0
     return positions * (24 * layers * width**2 + 2 * layers * (S + blocks * M) * width + own)
 
 
@@ -130,12 +136,16 @@ def cost(params: Params) -> Cost:
 
 def weights(params: Params) -> int:
     """Of the whole model."""
-    b, M = params.shape, params.memory_tokens
+    return model_weights(params.shape, params.kind, params.memory_tokens, params.d_memory)
+
+
+def model_weights(b: DecoderConfig | MambaConfig, kind: Kind, M: int, d_memory: int) -> int:
+    """Of a backbone of this shape and the model around it."""
     if isinstance(b, MambaConfig):
         return mamba_weights(b)
-    own = M * b.d_model * (b.n_layers if params.kind == "prmt" else 1)
-    if params.kind == "armt":
-        own += armt_weights(b, params.d_memory)
-    if params.kind.startswith("rmt-r"):
+    own = M * b.d_model * (b.n_layers if kind == "prmt" else 1)
+    if kind == "armt":
+        own += armt_weights(b, d_memory)
+    if kind.startswith("rmt-r"):
         own += M * b.d_model + retrieval_weights(b.d_model)  # the read block has 2 M vectors
     return own + decoder_weights(b)

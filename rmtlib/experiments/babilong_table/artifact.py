@@ -4,11 +4,13 @@ One row for a model and a task, one run for a row and a seed: all models of a ta
 stages, then read contexts from one segment to far beyond the training length.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rmtlib.experiments.babilong.artifact import BABILong
+from rmtlib.experiments.babilong.rows import stand_in_of
 from rmtlib.experiments.babilong.settings import Params
-from rmtlib.experiments.babilong_table.rows import ROWS
+from rmtlib.experiments.babilong_table.rows import ON_SMOLLM2, ROWS
 from rmtlib.experiments.babilong_table.scales import settings
 from rmtlib.experiments.babilong_table.trials import TRIALS
 from rmtlib.runs.spec import Trial
@@ -36,9 +38,17 @@ class BABILongTable(BABILong):
     def default_seeds(self, scale: str) -> int:
         return 1 if scale in ("smoke", "small") else 3
 
+    def in_place_of(self, rows: Sequence[str], there: str | None) -> tuple[str, ...]:
+        """Without any pretrained backbone the rows stay what they are, and say what they lack."""
+        if there is None:
+            return tuple(rows)
+        models = ((row, row.removesuffix(f"-{self.task(row)}")) for row in rows)
+        return tuple(f"{model}-{there}-{self.task(row)}" if model in ON_SMOLLM2 else row for row, model in models)
+
     def params(self, row: str, scale: str, seed: int) -> Params:
-        task = self.task(row)
-        return settings(row.removesuffix(f"-{task}"), task, scale, seed)
+        task, stand_in = self.task(row), stand_in_of(row)
+        model = row.removesuffix(f"-{task}").removesuffix(f"-{stand_in}")
+        return settings(model, task, scale, seed, stand_in)
 
     def report(self) -> "Report":
         from rmtlib.experiments.babilong_table.report import report

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rmtlib.data.babi import TASKS
 from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS, RECENCY, context_axis
-from rmtlib.experiments.babilong_table.rows import MODELS
+from rmtlib.experiments.babilong_table.rows import MODELS, ON_SMOLLM2, STAND_IN
 from rmtlib.report.figures import (
     BLACK,
     BLUE,
@@ -45,8 +45,10 @@ STYLES = {
     "rag": Style("#56B4E9", "X"),
     "rag-llama": Style("#8B3A00", "X"),
 }
+STYLES |= {f"{model}-{STAND_IN}": STYLES[model]._replace(marker="<") for model in ON_SMOLLM2}
 DOTTED = (0, (1, 2))
 LABELS = MODELS | {"rag-llama": "retrieval, Llama-3 (paper)"}
+LABELS |= {f"{model}-{STAND_IN}": label for model, label in ON_SMOLLM2.items()}
 
 
 def split(row: str) -> tuple[str, str]:

