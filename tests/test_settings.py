@@ -244,11 +244,11 @@ def test_recomputation_costs_a_forward_pass_more():
     assert capacity.cost(always).memory_bytes < capacity.cost(plain).memory_bytes
 
 
-@pytest.mark.parametrize("artifact", ["memory-capacity", "lm-segments"])
+@pytest.mark.parametrize("artifact", ["memory-capacity", "lm-segments", "figure-5"])
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
 def test_stages_recompute_only_if_a_gpu_would_not_hold_them(artifact, scale):
-    cost = {"memory-capacity": capacity.cost, "lm-segments": segments.cost}[artifact]
-    for row in ARTIFACTS[artifact].rows:
+    cost = {"memory-capacity": capacity.cost, "lm-segments": segments.cost, "figure-5": babilong.cost}[artifact]
+    for row in ARTIFACTS[artifact].rows_at(scale):
         params = read(ARTIFACTS[artifact].config(row.name, scale, 0))
         if isinstance(params, segments.NGramParams):
             continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong.settings import Params
+from rmtlib.experiments.babilong.settings import Params, recomputing
 from rmtlib.models.config import DecoderConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
 
@@ -98,7 +98,6 @@ def _paper(task: str, seed: int) -> Params:
             seed=seed,
             warmup=0.2 if task == "qa3" else 0.1,
             precision="bf16",
-            recompute=True,
         ),
         validation_samples=1000,
         test_samples={str(2**n): 1000 for n in range(1, 12)} | {"19532": 100},
@@ -164,4 +163,5 @@ def settings(task: str, scale: str, seed: int, stand_in: str = "") -> Params:
     """
     if stand_in and scale != "gpu":
         raise RmtlibError(f"{stand_in} stands in for GPT-2 at the scale gpu, not at {scale}: leave it out")
-    return (STAND_INS[stand_in] if stand_in else _SCALES[scale])(task, seed)
+    params = (STAND_INS[stand_in] if stand_in else _SCALES[scale])(task, seed)
+    return recomputing(params) if scale in ("gpu", "paper") else params

@@ -1,12 +1,12 @@
 """The settings of a BABILong run, and what it costs. Light to import: no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig
 from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights, retrieval_weights
-from rmtlib.runs.cost import activations, training_passes, transformer_cost
+from rmtlib.runs.cost import activations, recompute_from, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -121,17 +121,28 @@ def _tested(params: Params) -> int:
 
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    train, M = params.train, params.memory_tokens
-    layers, width = params.shape.n_layers, params.shape.d_model
-    segments = 1 if train.recompute else max(max(stage.segments, 1) for stage in train.stages)
-    positions = train.batch_size * (train.segment_size + 2 * M) * segments
+    train = params.train
+    segments = max(1 if train.recomputes(stage) else max(stage.segments, 1) for stage in train.stages)
     return transformer_cost(
         tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
         work=work(params),
         weights=weights(params),
-        kept=activations(layers, width, positions),
+        kept=segments * _activations(params),
         precision=train.precision,
     )
+
+
+def _activations(params: Params) -> float:
+    """Numbers kept for the backward pass, a segment of the batch."""
+    train, shape = params.train, params.shape
+    positions = train.batch_size * (train.segment_size + 2 * params.memory_tokens)
+    return activations(shape.n_layers, shape.d_model, positions)
+
+
+def recomputing(params: Params) -> Params:
+    """The same, with recomputation in the stages whose activations a GPU would not hold in bf16."""
+    segments = recompute_from(2 * _activations(params))
+    return replace(params, train=replace(params.train, recompute=True, recompute_from=segments))
 
 
 def weights(params: Params) -> int:
