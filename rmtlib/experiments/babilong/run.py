@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rmtlib.data import babi, books
-from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
+from rmtlib.data.babilong import JOINS, TEST_SEED, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
@@ -27,8 +27,6 @@ from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
-
-TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 
 
 @dataclass(frozen=True)
