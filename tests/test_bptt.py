@@ -11,9 +11,9 @@ from rmtlib.data.streams import Stream, train_segment
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import likelihood
 from rmtlib.models.armt import ARMT
+from rmtlib.models.config import RWKVConfig
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.interface import detach
-from rmtlib.models.config import RWKVConfig
 from rmtlib.models.mamba import Mamba, MambaConfig
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT

@@ -48,7 +48,9 @@ def reference(model: Any, adapter: MemoryLM, context: str, continuation: str) ->
     after = adapter.tok_encode(continuation)
     logits_TV = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
     targets_T = torch.tensor(after)
-    return -float(F.cross_entropy(logits_TV, targets_T, reduction="sum")), bool((logits_TV.argmax(-1) == targets_T).all())
+    return -float(F.cross_entropy(logits_TV, targets_T, reduction="sum")), bool(
+        (logits_TV.argmax(-1) == targets_T).all()
+    )
 
 
 def test_likelihoods_are_those_of_the_whole_text_whatever_the_batch(model, adapter):

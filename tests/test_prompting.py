@@ -46,8 +46,8 @@ def test_a_prompt_is_instruction_examples_form_context_and_question():
     assert prompt_of("qa4").write(" The hallway is north.\n", "What is north?", shots=1) == (
         "I will give you context with the facts about different people, their location and actions, hidden in some "
         "random text and a question. You need to answer the question based only on the information from the facts.\n\n"
-        "<example>\nThe hallway is south of the kitchen. The bedroom is north of the kitchen. What is the kitchen south "
-        "of?\nAnswer: bedroom\n</example>\n\n"
+        "<example>\nThe hallway is south of the kitchen. The bedroom is north of the kitchen. "
+        "What is the kitchen south of?\nAnswer: bedroom\n</example>\n\n"
         "Your answer should contain only one word - location. Do not write anything else after that.\n\n"
         "<context>\nThe hallway is north.\n</context>\n\nQuestion: What is north?"
     )

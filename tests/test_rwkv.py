@@ -59,7 +59,9 @@ def test_chunks_equal_the_recurrence(lengths, seed):
 
 def test_a_fast_rate_neither_overflows_nor_loses_the_present():
     one = torch.ones(1, 40, 1, 1)
-    y, memory = rwkv.wkv(one, one, one, torch.full((1, 1), -1e6), torch.ones(1, 1), torch.ones(1, 1, 1, 1), torch.tensor([40]))
+    y, memory = rwkv.wkv(
+        one, one, one, torch.full((1, 1), -1e6), torch.ones(1, 1), torch.ones(1, 1, 1, 1), torch.tensor([40])
+    )
     assert y[0, :, 0, 0].tolist() == [2.0] * 40 and memory.item() == 1.0  # the token itself, and the one before it
 
 
@@ -88,7 +90,13 @@ def released_names(model: RWKV) -> dict[str, Tensor]:
     for i, layer in enumerate(model.layers):
         at, time, channel = f"blocks.{i}.", layer.time, layer.channel
         norms |= {f"{at}ln1": layer.time_norm, f"{at}ln2": layer.channel_norm, f"{at}att.ln_x": time.norm}
-        maps = {"receptance": time.receptance, "key": time.key, "value": time.value, "gate": time.gate, "output": time.out}
+        maps = {
+            "receptance": time.receptance,
+            "key": time.key,
+            "value": time.value,
+            "gate": time.gate,
+            "output": time.out,
+        }
         weights |= {f"{at}att.{name}.weight": each.weight for name, each in maps.items()}
         weights |= {f"{at}att.time_mix_{name}": mix for name, mix in zip("kvrg", time.mix_4D, strict=True)}
         weights |= {f"{at}att.time_decay": time.decay_HE, f"{at}att.time_faaaa": time.bonus_HE}
@@ -146,7 +154,9 @@ def transcribed(model: RWKV, tokens: list[int]) -> Tensor:
             z = norm(x, layer.channel_norm)
             before = state.get((i, "channel"), torch.zeros(D).double())
             state[i, "channel"] = z
-            k, r = (w.weight @ (m * z + (1 - m) * before) for w, m in zip((ch.key, ch.receptance), ch.mix_2D, strict=True))
+            k, r = (
+                w.weight @ (m * z + (1 - m) * before) for w, m in zip((ch.key, ch.receptance), ch.mix_2D, strict=True)
+            )
             x = x + torch.sigmoid(r) * (ch.value.weight @ torch.relu(k) ** 2)
     return model.head.weight @ norm(x, model.norm)
 

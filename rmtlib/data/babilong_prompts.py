@@ -124,8 +124,7 @@ PROMPTS: dict[str, Prompt] = {
             "Jeff went back to the garden. What did Fred give to Bill?\n"
             "Answer: apple",
         ),
-        "Your answer should contain only one word. Do not write anything else after that. "
-        "Do not explain your answer.",
+        "Your answer should contain only one word. Do not write anything else after that. Do not explain your answer.",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""RWKV-5 (Peng et al. 2024, "Eagle"; version 5.2 of the released code), with a state carried over segments of any length.
+"""RWKV-5 (Peng et al. 2024, "Eagle"; version 5.2 of the released code), with a state carried over segments.
 
 One layer is a time mix and a channel mix, each on its normalised input x and its predecessor x':
 
@@ -12,10 +12,10 @@ w decays each key channel at its own constant rate, u is the bonus of the curren
 the next is S of every head and the last x of both mixes. A text read in segments of any lengths, also one token at a
 time, gives what it gives in one piece.
 
-Shapes: L layers, B batch, S tokens of a segment, T tokens of a chunk, D width, H heads, E width of a head, V vocabulary.
+Shapes: L layers, B batch, S tokens of a segment, T of a chunk, D width, H heads, E width of a head, V vocabulary.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -211,6 +211,7 @@ class RWKV(LanguageModel):
         B, S = input_ids_BS.shape
         real_B = torch.full((B,), S, device=input_ids_BS.device) if lengths_B is None else lengths_B
         x_BSD, after = self.first_norm(self.tokens(input_ids_BS)), []
+        layer: Any
         for layer, time_BD, channel_BD, memory_BHEE in zip(self.layers, *state, strict=True):
             mixed_BSD, time_BD, memory_BHEE = layer.time(layer.time_norm(x_BSD), time_BD, memory_BHEE, real_B)
             x_BSD = x_BSD + mixed_BSD

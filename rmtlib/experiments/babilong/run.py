@@ -108,6 +108,7 @@ def as_read(sample: Sample, params: Params, tokenizer: Tokenizer) -> Any:
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     """Train, then evaluate at every length; both continue from what the folder holds."""
     device, config, seed = default_device(), params.train, params.train.seed
+    at_once = [params.read_at_once(stage.segments, training=True) for stage in config.stages]
     folder.progress("preparing data", 0, 1)
     data = open_data(task, params, folder.progress)
     made, weights = build_model(params)
@@ -131,10 +132,11 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
         texts = replace(data.validation, background=None) if facts_alone else data.validation
         held_out = lambda i: as_read(texts.build(i, length), params, texts.tokenizer)  # noqa: E731
         count = min(params.validation_samples, len(texts.fitting(length)))
-        return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
+        size = params.read_at_once(segments)
+        return sum(answers_correct(trained, held_out, range(count), size, batch_size=batch, device=device)) / count
 
     enough = {"enough": params.enough} if params.enough else {}
-    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params), **enough)
+    trainer = train(model, CurriculumSource(config, sample, at_once), validate, folder, work(params), **enough)
     results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
@@ -160,12 +162,12 @@ def _evaluate(
     S = params.train.segment_size
 
     def line(segments: int, count: int) -> TestSet:
-        size = context_tokens(segments, S)
+        size, at_once = context_tokens(segments, S), params.read_at_once(segments)
         sample = lambda index: as_read(test.build(index, size), params, test.tokenizer)  # noqa: E731
 
         def correct(indices: range) -> list[bool]:
             with autocast(device, params.train.precision):
-                return answers_correct(model, sample, indices, S, batch_size=len(indices), device=device)
+                return answers_correct(model, sample, indices, at_once, batch_size=len(indices), device=device)
 
         label = f"{segments} segments ({size:,} tokens)"
         return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)

@@ -41,6 +41,8 @@ STYLES = {
     "armt": BLUE,
     "prmt": PINK,
     "mamba": GREEN,
+    "rwkv": Style("#7A5195", "v"),
+    "full-attention": Style("#6B6B6B", "D"),
     "window": BLACK,
     "rag": Style("#56B4E9", "X"),
     "rag-llama": Style("#8B3A00", "X"),

@@ -13,6 +13,8 @@ MODELS = {
     "armt": "ARMT",
     "prmt": "PRMT",
     "mamba": "Mamba",
+    "rwkv": "RWKV-5",
+    "full-attention": "backbone on the whole context",
     "window": "backbone on its window",
     "rag": "backbone on retrieved sentences",
 }
