@@ -16,7 +16,7 @@ MAMBA = "state-spaces/mamba-130m-hf"
 PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
 
 
-Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rwkv", "rag", "full-attention"]
+Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rwkv", "rag", "rag-dense", "full-attention"]
 Shape = DecoderConfig | MambaConfig | RWKVConfig
 RWKV_CHUNK = 16  # `models.rwkv.CHUNK`, which imports torch
 
@@ -27,8 +27,9 @@ class Params:
 
     Attributes:
         kind: the model around the backbone. "rmt" with no memory tokens is the backbone on its window of one segment,
-            "rag" the same on a window of retrieved sentences (`evaluation.retrieval`), "full-attention" the same on the
-            whole sample at once, as one long segment.
+            "rag" the same on a window of the sentences that BM25 finds, "rag-dense" of those whose mean-pooled states
+            in the backbone before training are nearest the question's (`evaluation.retrieval`), "full-attention" the
+            same on the whole sample at once, as one long segment.
         d_memory: width of ARMT's keys before its feature map.
         tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
         enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.

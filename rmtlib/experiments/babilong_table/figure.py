@@ -45,6 +45,7 @@ STYLES = {
     "full-attention": Style("#6B6B6B", "D"),
     "window": BLACK,
     "rag": Style("#56B4E9", "X"),
+    "rag-dense": Style("#2F8CA3", "P"),
     "rag-llama": Style("#8B3A00", "X"),
 }
 DOTTED = (0, (1, 2))

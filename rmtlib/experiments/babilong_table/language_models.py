@@ -41,8 +41,8 @@ def language_models(results: Results) -> Table:
     ]
     return Table(
         "Language models on BABILong, from the answers that its authors published: not trained on its tasks, or "
-        f"fine-tuned on one. Source: {published()['source']}. By the benchmark's scorer for answers in sentences, on the "
-        "published samples; ours above are on this project's samples, by exact match. The command rmtlib evaluate "
+        f"fine-tuned on one. Source: {published()['source']}. By the benchmark's scorer for answers in sentences, on "
+        "the published samples; ours above are on this project's samples, by exact match. The command rmtlib evaluate "
         "babilong asks any model the same way here.",
         ("model and prompt", "task", *lengths),
         tuple(body),
@@ -62,7 +62,7 @@ def two_series(results: Results) -> Table:
         body.append((task, "ARMT, Table 1", *(f"{other[length] / 100:.3f}" for length in first)))
     return Table(
         "The two series of RMT in the papers: one training length, one backbone. Table 4 is probably a mean of three "
-        "runs, as BABILong's Appendix C has three for each experiment; ARMT's table averages runs of ARMT and of Mamba, "
+        "runs, as BABILong's Appendix C has three for each experiment; ARMT's table averages runs of ARMT and of Mamba "
         "and does not say how many runs RMT's rows are of.",
         ("task", "where", *first),
         tuple(body),

@@ -17,6 +17,7 @@ MODELS = {
     "full-attention": "backbone on the whole context",
     "window": "backbone on its window",
     "rag": "backbone on retrieved sentences",
+    "rag-dense": "backbone on sentences of near mean-pooled states",
 }
 LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "512k", "1M", "10M")
 TABLE_4: Mapping[

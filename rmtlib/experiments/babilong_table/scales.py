@@ -32,7 +32,7 @@ def with_model(params: Params, model: str) -> Params:
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
-    if model == "rag":
+    if model in ("rag", "rag-dense"):
         return replace(params, kind=kind, memory_tokens=0)
     return replace(params, kind=kind, d_memory=D_MEMORY if model == "armt" else 0)
 
