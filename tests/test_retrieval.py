@@ -86,7 +86,7 @@ def test_of_equal_sentences_the_later_ones_are_kept(builder):
         pass
 
     one = One()
-    one.tokens, one.question = tokens, question
+    one.tokens, one.question, one.asked_at = tokens, question, len(context)
     one.answers = ((len(context) + prompt, len(tokens)),)
     size = len(context) // 3
     kept = builder.tokenizer.decode(retrieve(one, builder.tokenizer, len(asked) + 2 * size).tokens)
