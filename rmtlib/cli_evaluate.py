@@ -109,5 +109,5 @@ def _write(options: argparse.Namespace, tasks: list[str], lengths: list[str]) ->
     metadata = json.dumps({"max_seq_lengths": lengths[-1]})
     print(f"  cd {options.write} && lm_eval --model hf --model_args pretrained=NAME --tasks {chosen} "
           f"--metadata '{metadata}'")  # fmt: skip
-    print("  and for a model with memory: python -m rmtlib.evaluation.harness --model rmt ... (book/running.md)")
+    print("  and for a model with memory: python -m rmtlib.evaluation.harness run --model rmt ... (book/running.md)")
     return 0

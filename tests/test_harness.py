@@ -97,6 +97,11 @@ def test_what_it_cannot_do_is_said_in_a_line(adapter):
         MemoryLM(adapter.model, adapter.tokenizer, batch_size="auto")
 
 
+def test_without_a_gpu_the_harnesss_own_choice_of_one_is_left_out(monkeypatch, adapter):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert MemoryLM(adapter.model, adapter.tokenizer, device="cuda").device.type == "cpu"
+
+
 def test_the_harness_reads_the_samples_that_we_write_with_its_own_task(adapter, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")

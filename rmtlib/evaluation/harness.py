@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+except ModuleNotFoundError as error:
+    if __name__ != "__main__" or error.name != "lm_eval":
+        raise
+    raise SystemExit("error: this needs lm-evaluation-harness: pip install 'rmtlib[harness]'") from None
 
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.prompting import load_answerer
@@ -34,7 +40,7 @@ class MemoryLM(TemplateLM):
         pretrained: a folder that `save_pretrained` made, a name on the hub, or the model itself.
         tokenizer: its name, or the tokeniser itself; None: the model's or its backbone's.
         batch_size: texts that are scored at once. Answers are generated one at a time.
-        device: "cpu", "cuda", ...; None: where the model is loaded.
+        device: "cpu", "cuda", ...; None, and "cuda" without a GPU, which the harness asks for: where it is loaded.
 
     Raises:
         RmtlibError: a model without memory, or one that cannot be had.
@@ -56,7 +62,9 @@ class MemoryLM(TemplateLM):
             raise RmtlibError(f"{type(pretrained).__name__} has no memory: give the harness --model hf for it")
         if not str(batch_size).isdigit():
             raise RmtlibError(f"batch_size is {batch_size!r}; it must be a whole number")
-        self.model = pretrained.to(device).eval() if device else pretrained.eval()  # type: ignore[arg-type]
+        if device and (torch.cuda.is_available() or not device.startswith("cuda")):
+            pretrained = pretrained.to(device)  # type: ignore[arg-type]
+        self.model = pretrained.eval()
         self.tokenizer = tokenizer
         self.batch_size, self._device = int(batch_size), self.model.device
 
