@@ -51,7 +51,7 @@ def test_settings_are_complete_and_survive_their_record(row, scale):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_all_models_of_a_task_have_the_same_data_and_steps(task):
-    own = ("kind", "backbone", "memory_tokens", "d_memory", "test_samples")
+    own = ("kind", "backbone", "memory_tokens", "d_memory", "test_samples", "evaluation_batch")
     rest = [
         {key: value for key, value in to_params(settings(model, task, "medium", 0)).items() if key not in own}
         for model in MODELS

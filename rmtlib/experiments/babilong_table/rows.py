@@ -49,7 +49,7 @@ TABLE_4: Mapping[
 ARMT_LENGTHS = ("64k", "128k", "500k", "1M", "10M", "50M")
 ARMT_TABLE_1: Mapping[
     str, Mapping[str, Sequence[float]]
-] = {  # ARMT paper, in per cent; RMT and RMT-R are single runs, Mamba two, ARMT three
+] = {  # ARMT paper, in per cent; means of two runs of Mamba and three of ARMT, not said of the others
     "rmt": {
         "qa1": (99.6, 99.1, 96.4, 94.2, 76.4),
         "qa2": (72.7, 56.3, 32.0, 25.5, 16.2),

@@ -18,6 +18,7 @@ D_MEMORY = 64  # as published
 MAMBA_RATE = 3e-4  # of the released script
 FROM_SCRATCH_RATE = 5e-4  # where the other rows are pretrained
 LONGEST = 8192  # tokens that full attention reads at once: SmolLM2's positions, and what a small one can afford
+WHOLE_BATCH = 8  # samples of that length that are tested at once
 REACH = {"gpt2": 1024, "smollm2": LONGEST}  # positions of pretrained backbones
 
 
@@ -71,7 +72,9 @@ def _with_full_attention(params: Params) -> Params:
     train = replace(params.train, stages=tuple(params.train.stages[i] for i in kept))
     enough = tuple(params.enough[i] for i in kept) if params.enough else ()
     tests = {segments: count for segments, count in params.test_samples.items() if int(segments) <= longest}
-    return replace(params, kind="full-attention", memory_tokens=0, train=train, enough=enough, test_samples=tests)
+    batch = min(params.evaluation_batch, WHOLE_BATCH)
+    params = replace(params, kind="full-attention", memory_tokens=0, evaluation_batch=batch)
+    return replace(params, train=train, enough=enough, test_samples=tests)
 
 
 def _tracked(params: Params, task: str) -> Params:
