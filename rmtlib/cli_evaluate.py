@@ -37,7 +37,10 @@ def add_options(command: Any, whole: Callable[[str], int | None]) -> None:
         "--samples", metavar="N", type=whole, help="of each task and length, 1000 at most (default: 100)"
     )
     command.add_argument(
-        "--background", metavar="BOOKS", default="baseten", help="baseten (default), novels, gutenberg18 or pg19"
+        "--background",
+        metavar="BOOKS",
+        default="baseten",
+        help="baseten (default), novels, gutenberg18, pg19 or synthetic",
     )
     command.add_argument("--out", metavar="FILE", help="the result file (default: in out/evaluate/babilong/)")
     command.add_argument(

@@ -191,3 +191,13 @@ def test_sizes_are_those_of_the_arithmetic(shape):
 def test_a_width_without_whole_heads_is_refused():
     with pytest.raises(ValueError, match="d_model 20 is not a multiple of head_width 16"):
         RWKVConfig(V, 20, 1, head_width=16)
+
+
+def test_in_bfloat16_what_is_carried_stays_in_float32():
+    model, x = make().float(), ids(2, 40)
+    expected, state = model.step(x, model.initial_state(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, after = model.step(x, model.initial_state(2))
+    assert [s.dtype for s in after] == [torch.float32] * 3
+    assert (hidden.float() - expected).abs().mean() < 0.1 * expected.abs().mean()
+    assert (after.memory_LBHEE - state.memory_LBHEE).abs().mean() < 0.1 * state.memory_LBHEE.abs().mean()
