@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         PRMTConfig,
         RMTConfig,
         RMTRConfig,
+        RWKVConfig,
         TransformerXLConfig,
     )
     from rmtlib.models.decoder import Decoder
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rmtlib.models.registry import build
     from rmtlib.models.rmt import RMT, RMTState
     from rmtlib.models.rmt_r import RMTR
+    from rmtlib.models.rwkv import RWKV
     from rmtlib.models.transformer_xl import TransformerXL
 
 __version__ = "0.1.0"
@@ -48,6 +50,8 @@ _HOMES = {
     "RMTConfig": "rmtlib.models.config",
     "RMTR": "rmtlib.models.rmt_r",
     "RMTRConfig": "rmtlib.models.config",
+    "RWKV": "rmtlib.models.rwkv",
+    "RWKVConfig": "rmtlib.models.config",
     "RMTHubConfig": "rmtlib.models.hub",
     "build": "rmtlib.models.registry",
     "RMTForCausalLM": "rmtlib.models.hub",
@@ -64,6 +68,7 @@ __all__ = [
     "PRMTConfig",
     "RMT",
     "RMTR",
+    "RWKV",
     "Decoder",
     "DecoderConfig",
     "DeltaRule",
@@ -74,6 +79,7 @@ __all__ = [
     "RMTHubConfig",
     "RMTRConfig",
     "RMTState",
+    "RWKVConfig",
     "TransformerXL",
     "TransformerXLConfig",
     "backbone_from_hf",

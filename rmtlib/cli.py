@@ -1,4 +1,4 @@
-"""The command `rmtlib`: run, queue, plan, rehearse, status, publish, verify, claims, data, notebook.
+"""The command `rmtlib`: run, queue, plan, rehearse, evaluate, status, publish, verify, claims, data, notebook.
 
 Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint by a signal or the time
 budget (the same command continues). Results go to standard output (as JSON with --json), progress to standard error.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rmtlib import __version__, cli_cluster, cli_rehearse
+from rmtlib import __version__, cli_cluster, cli_evaluate, cli_rehearse
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.terminal import print_json, print_table
 
@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add("rehearse", cli_rehearse.rehearse, "two steps of every row's real model, before a GPU runs a scale")
     add_selection(command)
     cli_rehearse.add_options(command)
+    command = add("evaluate", cli_evaluate.evaluate, cli_evaluate.TEXT)
+    cli_evaluate.add_options(command, _whole)
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
     command = add("publish", _publish, "copy finished records of committed code to results/")

@@ -4,17 +4,19 @@ from dataclasses import replace
 
 import fakes
 import pytest
+import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import Stopped
-from rmtlib.experiments.babilong.settings import Params, weights
+from rmtlib.experiments.babilong.settings import Params, weights, work
 from rmtlib.experiments.babilong_table.figure import STYLES
-from rmtlib.experiments.babilong_table.rows import MODELS, TABLE_4
+from rmtlib.experiments.babilong_table.language_models import published
+from rmtlib.experiments.babilong_table.rows import LENGTHS, MODELS, TABLE_4
 from rmtlib.experiments.babilong_table.rules import RULES
 from rmtlib.experiments.babilong_table.scales import settings, with_model
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of
-from rmtlib.models.registry import size_of
+from rmtlib.models.registry import build, size_of
 from rmtlib.runs.folder import RunFolder
 from rmtlib.settings import from_dict, to_params
 
@@ -49,12 +51,15 @@ def test_settings_are_complete_and_survive_their_record(row, scale):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_all_models_of_a_task_have_the_same_data_and_steps(task):
-    own = ("kind", "backbone", "memory_tokens", "d_memory")
+    own = ("kind", "backbone", "memory_tokens", "d_memory", "test_samples", "evaluation_batch")
     rest = [
         {key: value for key, value in to_params(settings(model, task, "medium", 0)).items() if key not in own}
         for model in MODELS
     ]
     assert all(other == rest[0] for other in rest)
+    tests = {model: settings(model, task, "medium", 0).test_samples for model in MODELS}
+    whole = tests.pop("full-attention")
+    assert all(other == tests["rmt"] for other in tests.values()) and whole.items() <= tests["rmt"].items()
 
 
 def test_two_and_three_facts_are_tracked_in_training_and_one_fact_is_not():
@@ -62,7 +67,7 @@ def test_two_and_three_facts_are_tracked_in_training_and_one_fact_is_not():
     assert asked["qa2"] > 0 and asked["qa3"] > 0 and asked["qa1"] == asked["qa4"] == asked["qa5"] == 0
 
 
-@pytest.mark.parametrize("model", ["rmt-r", "mamba", "rag"])
+@pytest.mark.parametrize("model", ["rmt-r", "mamba", "rwkv", "rag", "rag-dense", "full-attention"])
 def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
     """Two steps a stage, with tracked questions; stopped in the second stage."""
     params = settings(model, "qa2", "smoke", 0)
@@ -85,6 +90,48 @@ def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
     assert parts.metrics == whole.metrics and parts.curves == whole.curves
     assert TABLE.check_metrics(whole.metrics, whole.curves, config) is None
     assert whole.metrics["state_size"] == size_of(params.model(params.backbone))["state_size"]
+
+
+def test_full_attention_reads_whole_samples_as_far_as_it_reaches():
+    small = settings("full-attention", "qa1", "small", 0)
+    S = small.train.segment_size
+    assert [small.read_at_once(n) for n in (0, 1, 4)] == [S, S, 4 * S]
+    assert small.read_at_once(4, training=True) == 5 * S  # earlier questions stand in the sample too
+    paper = settings("full-attention", "qa1", "paper", 0)
+    assert max(stage.segments for stage in paper.train.stages) == max(map(int, paper.test_samples)) == 2  # GPT-2: 1024
+    assert all(paper.read_at_once(stage.segments, training=True) <= 1024 for stage in paper.train.stages)
+    gpu = settings("full-attention", "qa1", "gpu", 0)
+    assert max(map(int, gpu.test_samples)) * gpu.train.segment_size == 8192
+    assert settings("rmt", "qa1", "gpu", 0).read_at_once(8) == gpu.train.segment_size
+
+
+def test_full_attention_sees_what_a_window_does_not(tmp_path):
+    """The same weights and samples of three segments: the outputs at the answer depend on the first segment or not."""
+    ids = torch.randint(0, 600, (1, 3 * 64), generator=torch.Generator().manual_seed(0))
+    changed = ids.clone()
+    changed[0, 0] = (ids[0, 0] + 1) % 600
+    for model, differs in (("full-attention", True), ("window", False)):
+        params = settings(model, "qa1", "smoke", 0)
+        built, outputs = build(params.model(params.backbone), seed=0), []
+        for text in (ids, changed):
+            state = built.initial_state(1)
+            for piece in text.split(params.read_at_once(3), dim=1):
+                hidden, state = built.step(piece, state)
+            outputs.append(hidden[0, -1])
+        assert torch.equal(*outputs) != differs
+
+
+def test_cost_of_full_attention_grows_with_the_square_of_the_length():
+    whole, window = (work(settings(model, "qa1", "medium", 0)) for model in ("full-attention", "window"))
+    assert all(a >= b for a, b in zip(whole, window, strict=True)) and whole[-1] > 2 * window[-1]
+
+
+def test_rwkv_has_the_decoders_width_depth_and_heads():
+    for scale in ("small", "gpu", "paper"):
+        params, decoder = settings("rwkv", "qa1", scale, 0), settings("window", "qa1", scale, 0).shape
+        shape = params.backbone
+        assert (shape.d_model, shape.n_layers, shape.head_width) == (decoder.d_model, decoder.n_layers, decoder.d_head)
+        assert scale == "small" or {stage.lr for stage in params.train.stages} == {5e-4}
 
 
 def test_the_window_has_no_memory_and_retrieval_keeps_all_that_is_tested():
@@ -120,6 +167,35 @@ def test_figure_tables_and_words_have_the_numbers_of_the_records(tmp_path):
     assert (tmp_path / "babilong.svg").exists()
     text = view.artifact.report().compare(view.results).to_html()
     assert "0.95 ± 0.00" in text and "0.94" in text and "ours, medium" in text
+
+
+def test_published_language_models_are_shown_with_their_source_and_never_among_ours():
+    view = view_of("babilong", runs("rmt-qa1", 0.5))
+    *_, series, models = view.tables_of_scales()
+    assert "BABILong, Table 4" in series.to_html() and "0.764" in series.to_html()  # ARMT's Table 1, qa1 at 10M
+    html = models.to_html()
+    assert "predictions_06_2024" in html and "fine-tuned on 1,000 samples of qa1" in html
+    rows = {(row[0], row[1]): row[2:] for row in models.rows}
+    phi = rows["microsoft/Phi-3-mini-128k-instruct (few-shot)", "qa1"]
+    assert phi[:9] == ("0.97", "0.85", "0.72", "0.69", "0.70", "0.60", "0.53", "0.38", "0.01") and set(phi[9:]) == {""}
+    assert not any("Phi-3" in line for line in view.csv().splitlines())
+    assert not any("Phi-3" in table.to_html() for table in view.tables_of_scales()[:-1] if table)
+
+
+def test_every_published_accuracy_is_a_whole_number_of_per_cent_of_a_known_task():
+    for series in published()["series"]:
+        assert series["task"] in TASKS and series["prompt"] in published()["prompts"]
+        assert set(series["accuracy"]) <= set(LENGTHS) and all(0 <= v <= 100 for v in series["accuracy"].values())
+
+
+def test_what_is_beyond_full_attentions_reach_is_said():
+    view = view_of("babilong", [record("full-attention-qa1", lambda n: 0.9)])
+    (row,) = [
+        row
+        for row in view.report.compare(view.results).rows
+        if row[0].startswith("backbone on the whole") and row[1] == "ours, medium"
+    ]
+    assert row[2] == "all tokens" and row[3].startswith("0.90") and row[-1] == "beyond reach"
 
 
 def test_every_model_and_printed_row_has_a_style():

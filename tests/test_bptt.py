@@ -11,11 +11,13 @@ from rmtlib.data.streams import Stream, train_segment
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.language import likelihood
 from rmtlib.models.armt import ARMT
+from rmtlib.models.config import RWKVConfig
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.interface import detach
 from rmtlib.models.mamba import Mamba, MambaConfig
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
+from rmtlib.models.rwkv import RWKV
 from rmtlib.models.transformer_xl import TransformerXL, TransformerXLConfig
 from rmtlib.segments import IGNORE, Segment, next_token_labels
 from rmtlib.training.bptt import Read, backward, replayed_loss
@@ -45,8 +47,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "armt": lambda: ARMT(decoder(), 2, 4),
     "prmt": lambda: PRMT(decoder(), 2),
     "mamba": lambda: Mamba(MambaConfig(V, 16, 2)),
+    "rwkv": lambda: RWKV(RWKVConfig(V, 16, 2, head_width=4)),
 }
-RECURRENT = ("trxl-rmt", "rmt-xl", "rmt", "armt", "prmt", "mamba")
+RECURRENT = ("trxl-rmt", "rmt-xl", "rmt", "armt", "prmt", "mamba", "rwkv")
 
 
 def make(name: str, seed: int = 0) -> Any:

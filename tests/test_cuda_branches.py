@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from rmtlib.errors import RmtlibError
+from rmtlib.evaluation import prompting
 from rmtlib.experiments.babilong_time.machine import Machine
 from rmtlib.experiments.language_modelling import run as language_run
 from rmtlib.experiments.language_modelling.settings import read_params
@@ -85,6 +86,14 @@ BRANCHES = {
         "torch.compile of a step, if the settings say so",
         "the step as it is",
         ("test_a_step_is_compiled_on_a_gpu_alone", "test_a_compiled_step_equals_the_plain_one"),
+    ),
+    "evaluation/prompting.py": Branch(
+        "a language model in bfloat16", "float32", ("test_a_language_model_is_asked_in_bfloat16_on_a_gpu_alone",)
+    ),
+    "evaluation/harness.py": Branch(
+        "the device that the harness asks for",
+        "where the model is",
+        ("test_without_a_gpu_the_harnesss_own_choice_of_one_is_left_out",),
     ),
     "experiments/babilong_time/machine.py": Branch(
         "waiting for the GPU before the clock is read; a larger product", "none", ("test_the_clock_waits_for_a_gpu",)
@@ -285,3 +294,16 @@ def test_a_segment_that_moves_knows_its_labels_before():
     assert there.input_ids_BS.device.type == there.lengths_B.device.type == "meta"
     same = here.to("cpu").labelled()
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(same, here.labelled(), strict=True))
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_language_model_is_asked_in_bfloat16_on_a_gpu_alone(monkeypatch, gpu):
+    moved = []
+    model = SimpleNamespace(
+        to=lambda *where: moved.append(where) or model, config=SimpleNamespace(), eval=lambda: model
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(prompting, "load_hf", lambda name: (model, ""))
+    monkeypatch.setattr(prompting, "load_hf_tokenizer", lambda name: (SimpleNamespace(chat_template=None), ""))
+    prompting.load_answerer("any")
+    assert moved == ([("cuda", torch.bfloat16)] if gpu else [])

@@ -24,6 +24,7 @@ from rmtlib.models.config import (
     PRMTConfig,
     RMTConfig,
     RMTRConfig,
+    RWKVConfig,
     TransformerXLConfig,
 )
 from rmtlib.models.generation import generate
@@ -60,6 +61,7 @@ CONFIGS: dict[str, Any] = {
     "ARMT, released": ARMTConfig(LEARNED, 3, 4, DeltaRule("batched", "released")),
     "PRMT": PRMTConfig(LEARNED, 3),
     "Mamba": MambaConfig(V, D, 2, state_size=5),
+    "RWKV": RWKVConfig(V, D, 2, head_width=4),
 }
 
 

@@ -13,6 +13,7 @@ ABOVE = {
     "rmtlib.cli",
     "rmtlib.cli_cluster",
     "rmtlib.cli_rehearse",
+    "rmtlib.cli_evaluate",
     "rmtlib.book",
     "rmtlib.notebooks",
     "rmtlib",

@@ -44,10 +44,10 @@ def test_core_dependencies_are_only_what_importing_and_training_need(project):
     assert project["scripts"] == {"rmtlib": "rmtlib.cli:main"}
 
 
-def test_all_is_every_other_extra_but_that_for_clusters(project):
+def test_all_is_every_other_extra_but_those_for_clusters_and_the_harness(project):
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "cluster"}
+    assert Requirement(everything).extras == set(extras) - {"all", "cluster", "harness"}
 
 
 def test_constraints_pin_exactly_and_lie_within_the_ranges(project, root):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from rmtlib.data.babi import simulate
 from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.text import Background, WordTokenizer
-from rmtlib.evaluation.retrieval import bm25, retrieve, sentences
+from rmtlib.evaluation.retrieval import MeanPooled, bm25, retrieve, sentences
+from rmtlib.models.config import DecoderConfig, RMTConfig
+from rmtlib.models.registry import build
 from rmtlib.segments import IGNORE, next_token_labels
 
 BOOK = (
@@ -83,8 +86,50 @@ def test_of_equal_sentences_the_later_ones_are_kept(builder):
         pass
 
     one = One()
-    one.tokens, one.question = tokens, question
+    one.tokens, one.question, one.asked_at = tokens, question, len(context)
     one.answers = ((len(context) + prompt, len(tokens)),)
     size = len(context) // 3
     kept = builder.tokenizer.decode(retrieve(one, builder.tokenizer, len(asked) + 2 * size).tokens)
     assert "office" in kept and "garden ." in kept and "kitchen ." not in kept
+
+
+class MeanOfEmbeddings:
+    """A model by hand: an output is the token's one-hot vector."""
+
+    def initial_state(self, batch):
+        return batch
+
+    def step(self, input_ids_BS, state, lengths_B=None, *, write=True, rows_BN=None):
+        return torch.nn.functional.one_hot(input_ids_BS, 150).double(), state
+
+    def parameters(self):
+        yield torch.zeros(1)
+
+
+def test_mean_pooled_states_rank_by_cosine_whatever_the_batch_and_the_padding():
+    pieces, question = [np.array([1, 2]), np.array([3, 3, 3, 4]), np.array([5])], np.array([3, 4])
+    expected = [0.0, (3 * 1 + 1 * 1) / (10 * 2) ** 0.5, 0.0]
+    for batch in (1, 2, 128):
+        assert MeanPooled(MeanOfEmbeddings(), batch)(pieces, question) == pytest.approx(expected)
+
+
+def test_a_models_states_do_not_depend_on_the_batch():
+    model = build(RMTConfig(DecoderConfig(150, 12, 2, 3, positions="rotary"), 0), seed=0).double().eval()
+    texts = [np.arange(n) for n in (3, 11, 7, 1)]
+    whole, alone = MeanPooled(model).states(texts), torch.cat([MeanPooled(model).states([text]) for text in texts])
+    torch.testing.assert_close(whole, alone)
+    expected, _ = model.step(torch.arange(7)[None], model.initial_state(1))
+    torch.testing.assert_close(whole[2], expected[0].mean(0).float())
+
+
+def test_dense_retrieval_keeps_the_nearest_sentences_and_the_question(builder):
+    sample = builder.build(5, 400)
+    found = retrieve(sample, builder.tokenizer, 48, MeanPooled(MeanOfEmbeddings()))
+    tokens = np.asarray(sample.tokens[0 : len(sample.tokens)])
+    tail = tokens[sample.asked_at :]
+    assert len(found.tokens) <= 48 and np.array_equal(found.tokens[-len(tail) :], tail)
+    pieces = sentences(tokens[: sample.asked_at], builder.tokenizer)
+    scores = MeanPooled(MeanOfEmbeddings())(pieces, tokens[sample.asked_at : sample.answers[-1][0] - 1])
+    kept = [piece.tolist() for piece in sentences(found.tokens[: -len(tail)], builder.tokenizer)]
+    best = max(range(len(pieces)), key=lambda i: (scores[i], i))
+    assert pieces[best].tolist() in kept and scores.max() > 0

@@ -23,6 +23,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE
 
+TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 JOINS = {"space": " ", "released": ""}
 """How texts are joined: what stands before each.
 
@@ -84,12 +85,14 @@ class Sample:
         tokens: all ids, sliced on demand.
         answers: spans [first, last) of `tokens` that are to be predicted: each answer with its EOS.
         facts_at: offset of each fact's first token.
+        asked_at: offset of the final question's first token: the length of the context.
         question: the bAbI question at the end.
     """
 
     tokens: Joined
     answers: tuple[tuple[int, int], ...]
     facts_at: tuple[int, ...]
+    asked_at: int
     question: Question
 
     @cached_property
@@ -300,4 +303,4 @@ class SampleBuilder:
         length += len(chunks) - read
         final, prompt = self._ask(question)
         answers.append((length + prompt, length + len(final)))
-        return Sample(Joined([*pieces, final]), tuple(answers), tuple(facts_at), question)
+        return Sample(Joined([*pieces, final]), tuple(answers), tuple(facts_at), length, question)

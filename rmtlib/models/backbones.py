@@ -57,11 +57,16 @@ def load_tokenizer(name: str) -> tuple[ByteTokenizer, list[dict[str, Any]]]:
         return load_bpe(name)
     if name == "gpt2":
         return GPT2Tokenizer.load(), [sources.provenance(file) for file in ("gpt2-encoder", "gpt2-bpe")]
+    tokenizer, note = load_hf_tokenizer(name)
+    return HFTokenizer(name, tokenizer), [note]
+
+
+def load_hf_tokenizer(name: str) -> tuple[Any, dict[str, Any]]:
+    """The Hugging Face tokeniser that belongs to `load_hf`'s model of this name, and where it comes from."""
     from transformers import AutoTokenizer
 
     where, options, note = _source(name)
-    tokenizer = from_pretrained(f"tokeniser {name!r}", AutoTokenizer.from_pretrained, where, **options)
-    return HFTokenizer(name, tokenizer), [note]
+    return from_pretrained(f"tokeniser {name!r}", AutoTokenizer.from_pretrained, where, **options), note
 
 
 def from_pretrained(what: str, load: Callable[..., Any], where: str, **options: Any) -> Any:

@@ -259,6 +259,30 @@ class MambaConfig:
 
 
 @dataclass(frozen=True)
+class RWKVConfig:
+    """Shape of an RWKV-5; see `models.rwkv`. `d_ff`: inner width of the channel mix; None: 3.5 widths, as released."""
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    head_width: int = 64
+    d_ff: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "vocab_size", "d_model", "n_layers", "head_width", "d_ff")
+        if self.d_model % self.head_width:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of head_width {self.head_width}")
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_model // self.head_width
+
+    @property
+    def inner_width(self) -> int:
+        return self.d_ff or max(int(3.5 * self.d_model) // 32 * 32, 32)
+
+
+@dataclass(frozen=True)
 class LoRAConfig:
     """Low-rank adaptation (Hu et al. 2021): W x + (alpha / rank) B A dropout(x), with W frozen.
 

@@ -12,12 +12,21 @@ import torch
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.armt import ARMT
-from rmtlib.models.config import ARMTConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig, TransformerXLConfig
+from rmtlib.models.config import (
+    ARMTConfig,
+    MambaConfig,
+    PRMTConfig,
+    RMTConfig,
+    RMTRConfig,
+    RWKVConfig,
+    TransformerXLConfig,
+)
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.models.rmt_r import RMTR
+from rmtlib.models.rwkv import RWKV
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.seeds import torch_seed
 
@@ -37,6 +46,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "armt": Entry(ARMTConfig, ARMT),
         "prmt": Entry(PRMTConfig, PRMT),
         "mamba": Entry(MambaConfig, Mamba),
+        "rwkv": Entry(RWKVConfig, RWKV),
     }
 )
 

@@ -1,6 +1,6 @@
 """How many weights a model has, by arithmetic: for plans, which import no torch. `registry.size_of` counts them."""
 
-from rmtlib.models.config import DecoderConfig, MambaConfig, TransformerXLConfig
+from rmtlib.models.config import DecoderConfig, MambaConfig, RWKVConfig, TransformerXLConfig
 from rmtlib.models.names import MAP_NAMES
 
 DECODERS = {  # shapes of pretrained ones, for costs and for what a record's counts have to be
@@ -59,3 +59,10 @@ def mamba_weights(c: MambaConfig) -> int:
     scan = inner * N + inner + inner * (rank + 2 * N) + (rank + 1) * inner
     layer = D + 2 * D * inner + inner * (c.conv_taps + c.conv_bias) + scan + inner * D
     return c.n_layers * layer + c.vocab_size * D * (1 if c.tied else 2) + D
+
+
+def rwkv_weights(c: RWKVConfig) -> int:
+    """Of an RWKV-5."""
+    D = c.d_model
+    time, channel = 5 * D**2 + 8 * D, D**2 + 2 * D * c.inner_width + 2 * D
+    return c.n_layers * (time + channel + 4 * D) + 2 * c.vocab_size * D + 4 * D

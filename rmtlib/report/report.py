@@ -32,6 +32,7 @@ class Report:
         by_scale: the tables of one scale; None if there is nothing to show.
         compare: the paper beside ours.
         paper: the paper's own values or words.
+        others: tables of what others published, shown after the paper's own.
         claims: the paper's sentences that can be checked.
         arms: what the claims compare: named samples with one number a seed, from the records of one scale.
         label: an arm in words, as its row is at a scale ("paper": in the paper).
@@ -53,3 +54,4 @@ class Report:
     label: Callable[[str, Results, str], str] = lambda arm, results, scale: arm
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     paper_arms: Mapping[str, float] = field(default_factory=dict)
+    others: tuple[Callable[[Results], Table], ...] = ()

@@ -46,9 +46,9 @@ class View:
         return image(self.draw(), self.alt())
 
     def tables_of_scales(self) -> list[Table | None]:
-        """Ours at each scale that was run, then the paper's own values."""
+        """Ours at each scale that was run, then the paper's own values and those of others."""
         ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
-        return [*ours, self.report.paper(self.results)]
+        return [*ours, *(table(self.results) for table in (self.report.paper, *self.report.others))]
 
     def tables(self, records: str | None = None) -> Html:
         """The paper beside ours, then ours and the paper's own values, folded; links lead into the folder `records`."""

@@ -1,5 +1,6 @@
 """Train and evaluate one model on one BABILong task."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rmtlib.data import babi, books
-from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
+from rmtlib.data.babilong import JOINS, TEST_SEED, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
-from rmtlib.evaluation.retrieval import retrieve
+from rmtlib.evaluation.retrieval import MeanPooled, retrieve
 from rmtlib.experiments.babilong.settings import Params, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
 from rmtlib.models.interface import RecurrentModel
@@ -27,8 +28,6 @@ from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
-
-TEST_SEED = 42  # the papers fix the background of the test set, whatever the training seed
 
 
 @dataclass(frozen=True)
@@ -102,42 +101,51 @@ def model_size(params: Params) -> dict[str, int]:
     return {"state_size": sizes["state_size"]} if isinstance(params.backbone, str) else sizes
 
 
-def as_read(sample: Sample, params: Params, tokenizer: Tokenizer) -> Any:
-    """The sample as the model reads it: itself, or what retrieval leaves of it."""
-    return retrieve(sample, tokenizer, params.train.segment_size) if params.kind == "rag" else sample
+def reader(params: Params, model: Any, tokenizer: Tokenizer) -> Callable[[Sample], Any]:
+    """What makes of a sample what the model reads: the sample itself, or what retrieval leaves of it.
+
+    Args:
+        model: as it is before training; dense retrieval keeps a copy, so that samples do not depend on the training.
+    """
+    if params.kind not in ("rag", "rag-dense"):
+        return lambda sample: sample
+    ranking = MeanPooled(copy.deepcopy(model).eval()) if params.kind == "rag-dense" else None
+    return lambda sample: retrieve(sample, tokenizer, params.train.segment_size, ranking)
 
 
 def execute(task: str, params: Params, folder: "RunFolder") -> Result:
     """Train, then evaluate at every length; both continue from what the folder holds."""
     device, config, seed = default_device(), params.train, params.train.seed
+    at_once = [params.read_at_once(stage.segments, training=True) for stage in config.stages]
     folder.progress("preparing data", 0, 1)
     data = open_data(task, params, folder.progress)
     made, weights = build_model(params)
     model: Any = made.to(device)  # type: ignore[attr-defined]
     S, batch = config.segment_size, params.evaluation_batch
 
-    builder = data.train
-    if params.kind == "rag":  # an answer within the context could be retrieved
+    builder, as_read = data.train, reader(params, model, data.train.tokenizer)
+    if params.kind in ("rag", "rag-dense"):  # an answer within the context could be retrieved
         builder = replace(builder, every_question=False, tracked_questions=0)
 
     def sample(stage: int, index: int) -> Any:
         segments = draw_segments(config.stages[stage], seed, index)
         if not segments:
             return data.train_facts.build(index, context_tokens(1, S))
-        return as_read(builder.build(index, context_tokens(segments, S)), params, builder.tokenizer)
+        return as_read(builder.build(index, context_tokens(segments, S)))
 
     def validate(trained: Any, stage: int) -> float:
         segments = config.stages[stage].segments
         length = context_tokens(max(segments, 1), S)
         facts_alone = not segments and params.enough
         texts = replace(data.validation, background=None) if facts_alone else data.validation
-        held_out = lambda i: as_read(texts.build(i, length), params, texts.tokenizer)  # noqa: E731
+        held_out = lambda i: as_read(texts.build(i, length))  # noqa: E731
         count = min(params.validation_samples, len(texts.fitting(length)))
-        return sum(answers_correct(trained, held_out, range(count), S, batch_size=batch, device=device)) / count
+        size = params.read_at_once(segments)
+        return sum(answers_correct(trained, held_out, range(count), size, batch_size=batch, device=device)) / count
 
     enough = {"enough": params.enough} if params.enough else {}
-    trainer = train(model, CurriculumSource(config, sample), validate, folder, work(params), **enough)
-    results, tokens = _evaluate(model, data.test, params, device, trainer.state.tokens, folder)
+    trainer = train(model, CurriculumSource(config, sample, at_once), validate, folder, work(params), **enough)
+    results, tokens = _evaluate(model, data.test, as_read, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
             "exact_match": results,
@@ -156,18 +164,24 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
 
 def _evaluate(
-    model: RecurrentModel, test: SampleBuilder, params: Params, device: torch.device, tokens: int, folder: "RunFolder"
+    model: RecurrentModel,
+    test: SampleBuilder,
+    as_read: Callable[[Sample], Any],
+    params: Params,
+    device: torch.device,
+    tokens: int,
+    folder: "RunFolder",
 ) -> tuple[list[dict[str, Any]], int]:
     """Exact match at every length; resumes where it was stopped."""
     S = params.train.segment_size
 
     def line(segments: int, count: int) -> TestSet:
-        size = context_tokens(segments, S)
-        sample = lambda index: as_read(test.build(index, size), params, test.tokenizer)  # noqa: E731
+        size, at_once = context_tokens(segments, S), params.read_at_once(segments)
+        sample = lambda index: as_read(test.build(index, size))  # noqa: E731
 
         def correct(indices: range) -> list[bool]:
             with autocast(device, params.train.precision):
-                return answers_correct(model, sample, indices, S, batch_size=len(indices), device=device)
+                return answers_correct(model, sample, indices, at_once, batch_size=len(indices), device=device)
 
         label = f"{segments} segments ({size:,} tokens)"
         return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)

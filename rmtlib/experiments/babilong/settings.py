@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig
-from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights, retrieval_weights
+from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig, RWKVConfig
+from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights, retrieval_weights, rwkv_weights
 from rmtlib.runs.cost import activations, recompute_from, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
@@ -16,7 +16,9 @@ MAMBA = "state-spaces/mamba-130m-hf"
 PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
 
 
-Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rag"]
+Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rwkv", "rag", "rag-dense", "full-attention"]
+Shape = DecoderConfig | MambaConfig | RWKVConfig
+RWKV_CHUNK = 16  # `models.rwkv.CHUNK`, which imports torch
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,16 @@ class Params:
 
     Attributes:
         kind: the model around the backbone. "rmt" with no memory tokens is the backbone on its window of one segment,
-            "rag" the same on a window of retrieved sentences (`evaluation.retrieval`).
+            "rag" the same on a window of the sentences that BM25 finds, "rag-dense" of those whose mean-pooled states
+            in the backbone before training are nearest the question's (`evaluation.retrieval`), "full-attention" the
+            same on the whole sample at once, as one long segment.
         d_memory: width of ARMT's keys before its feature map.
         tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
         enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.
             A stage of the facts alone is then also validated on them alone.
     """
 
-    backbone: DecoderConfig | MambaConfig | str  # trained from scratch, or the name of a pretrained model
+    backbone: Shape | str  # trained from scratch, or the name of a pretrained model
     memory_tokens: int
     memory_mask: str
     tokenizer: str  # "word-N" (N entries), "gpt2", "smollm2" or a hub name
@@ -56,13 +60,24 @@ class Params:
             raise ValueError(f"enough is {self.enough}; it must be empty or have one number a stage")
 
     @property
-    def shape(self) -> DecoderConfig | MambaConfig:
+    def shape(self) -> Shape:
         """The backbone's, of a pretrained one as far as its size goes."""
         return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
-    def model(self, shape: Any) -> RMTConfig | RMTRConfig | ARMTConfig | PRMTConfig | MambaConfig:
+    def read_at_once(self, segments: int, *, training: bool = False) -> int:
+        """Tokens of one step of the model on samples of at most so many segments.
+
+        In training questions along the story can make a sample longer than that, if its facts fill it.
+        """
+        S = self.train.segment_size
+        if self.kind != "full-attention":
+            return S
+        more = training and (self.every_question or self.tracked_questions > 0)
+        return S * (max(segments, 1) + more)
+
+    def model(self, shape: Any) -> RMTConfig | RMTRConfig | ARMTConfig | PRMTConfig | MambaConfig | RWKVConfig:
         """The config that `models.registry` builds, with this backbone's shape."""
-        if isinstance(shape, MambaConfig):
+        if isinstance(shape, (MambaConfig, RWKVConfig)):
             return shape
         if self.kind == "armt":
             return ARMTConfig(shape, self.memory_tokens, self.d_memory)
@@ -82,24 +97,30 @@ def context_tokens(segments: int, segment_size: int) -> int:
 
 def work(params: Params) -> list[float]:
     """FLOP of every training stage with its validations, then of the tests."""
-    train, S, per_token = params.train, params.train.segment_size, _flops_per_token(params)
+    train, S = params.train, params.train.segment_size
     parts = []
     for stage in train.stages:
+        per_token = _flops_per_token(params, stage.segments)
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
         parts.append(per_token * (training_passes(train.recomputes(stage)) * _trained(stage, train) + validated))
-    return [*parts, per_token * _tested(params)]
+    tests = {segments: _flops_per_token(params, int(segments)) for segments in params.test_samples}
+    return [*parts, sum(each * _tested(params, segments) for segments, each in tests.items())]
 
 
-def _flops_per_token(params: Params) -> float:
-    return forward_flops(params.shape, params.kind, params.memory_tokens, params.d_memory, params.train.segment_size)
+def _flops_per_token(params: Params, segments: int) -> float:
+    """Of a forward pass over so many segments."""
+    S = params.read_at_once(segments)
+    return forward_flops(params.shape, params.kind, params.memory_tokens, params.d_memory, S)
 
 
-def forward_flops(b: DecoderConfig | MambaConfig, kind: Kind, M: int, d_memory: int, S: int) -> float:
+def forward_flops(b: DecoderConfig | MambaConfig | RWKVConfig, kind: Kind, M: int, d_memory: int, S: int) -> float:
     """Of a forward pass, for each token of the text; memory tokens are computed too.
 
     ARMT has no read block, RMT-R one that is twice as long.
     """
+    if isinstance(b, RWKVConfig):
+        return 2.0 * rwkv_weights(b) + b.n_layers * b.d_model * (5 * RWKV_CHUNK + 4 * b.head_width)
     if isinstance(b, MambaConfig):
         return 2.0 * mamba_weights(b) + 10 * b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
     blocks = 1 if kind == "armt" else 3 if kind.startswith("rmt-r") else 2
@@ -113,18 +134,18 @@ def _trained(stage: Stage, train: TrainConfig) -> int:
     return stage.steps * train.batch_size * context_tokens(1, train.segment_size) * (1 + max(stage.segments, 1)) // 2
 
 
-def _tested(params: Params) -> int:
-    """Tokens of all tests."""
-    S = params.train.segment_size
-    return sum(context_tokens(int(segments), S) * count for segments, count in params.test_samples.items())
+def _tested(params: Params, segments: str) -> int:
+    """Tokens of the tests of one length."""
+    return context_tokens(int(segments), params.train.segment_size) * params.test_samples[segments]
 
 
 def cost(params: Params) -> Cost:
     """Tokens, FLOP, memory and disk of a run, by arithmetic."""
-    train = params.train
-    segments = max(1 if train.recomputes(stage) else max(stage.segments, 1) for stage in train.stages)
+    train, whole = params.train, params.kind == "full-attention"
+    segments = max(1 if train.recomputes(stage) and not whole else max(stage.segments, 1) for stage in train.stages)
     return transformer_cost(
-        tokens=sum(_trained(stage, train) for stage in train.stages) + _tested(params),
+        tokens=sum(_trained(stage, train) for stage in train.stages)
+        + sum(_tested(params, segments) for segments in params.test_samples),
         work=work(params),
         weights=weights(params),
         kept=segments * _activations(params),
@@ -150,10 +171,12 @@ def weights(params: Params) -> int:
     return model_weights(params.shape, params.kind, params.memory_tokens, params.d_memory)
 
 
-def model_weights(b: DecoderConfig | MambaConfig, kind: Kind, M: int, d_memory: int) -> int:
+def model_weights(b: DecoderConfig | MambaConfig | RWKVConfig, kind: Kind, M: int, d_memory: int) -> int:
     """Of a backbone of this shape and the model around it."""
     if isinstance(b, MambaConfig):
         return mamba_weights(b)
+    if isinstance(b, RWKVConfig):
+        return rwkv_weights(b)
     own = M * b.d_model * (b.n_layers if kind == "prmt" else 1)
     if kind == "armt":
         own += armt_weights(b, d_memory)

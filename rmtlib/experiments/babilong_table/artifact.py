@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BABILongTable(BABILong):
-    """RMT, RMT-R, ARMT, PRMT, Mamba and their backbone, alone and with retrieval, on BABILong."""
+    """RMT, RMT-R, ARMT, PRMT, Mamba, RWKV and their backbone: on its window, with retrieval, on whole contexts."""
 
     name = "babilong"
     title = "BABILong: RMT, RMT-R, ARMT, PRMT and Mamba on five tasks"
@@ -32,7 +32,9 @@ class BABILongTable(BABILong):
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
         tasks = {"smoke": ("qa1",), "small": ("qa1",)}.get(scale, ("qa1", "qa2", "qa3"))
-        models = ("rmt", "armt", "mamba", "window", "rag")
+        models = ["rmt", "armt", "mamba", "window", "rag"]
+        if scale == "smoke":
+            models += ["rwkv", "full-attention"]
         return tuple(f"{model}-{task}" for task in tasks for model in models)
 
     def default_seeds(self, scale: str) -> int:

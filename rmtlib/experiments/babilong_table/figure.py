@@ -41,8 +41,11 @@ STYLES = {
     "armt": BLUE,
     "prmt": PINK,
     "mamba": GREEN,
+    "rwkv": Style("#7A5195", "v"),
+    "full-attention": Style("#6B6B6B", "D"),
     "window": BLACK,
     "rag": Style("#56B4E9", "X"),
+    "rag-dense": Style("#2F8CA3", "P"),
     "rag-llama": Style("#8B3A00", "X"),
 }
 STYLES |= {f"{model}-{STAND_IN}": STYLES[model]._replace(marker="<") for model in ON_SMOLLM2}

@@ -10,6 +10,7 @@ from rmtlib.experiments.babilong.report import measure
 from rmtlib.experiments.babilong.rules import arms
 from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import LABELS, STYLES, alt, figure, of_task, printed_of
+from rmtlib.experiments.babilong_table.language_models import language_models, two_series
 from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, TABLE_4
 from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
 from rmtlib.report.report import Report
@@ -76,8 +77,10 @@ def compare(results: Results) -> Table:
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
             points = [series.at_multiple(m) for m in MULTIPLES]
-            state = f"{sizes[scale, row.name]:,}"
-            body.append((row.label, f"ours, {scale}", state, *("" if p is None else mean_text(p) for p in points)))
+            whole = model == "full-attention"
+            state, missing = ("all tokens", "beyond reach") if whole else (f"{sizes[scale, row.name]:,}", "")
+            shown = (missing if p is None else mean_text(p) for p in points)
+            body.append((row.label, f"ours, {scale}", state, *shown))
         if not ours and not row.scales:
             body.append((row.label, "ours", "not run", *("" for _ in MULTIPLES)))
     return Table(
@@ -103,7 +106,7 @@ def paper(results: Results) -> Table:
     )
     return Table(
         "The papers' values: BABILong's Table 4 (RMT, ARMT, Mamba, retrieval with Llama-3 ChatQA), and ARMT's Table 1 "
-        "for RMT-R. ARMT's Table 1 has another series of RMT, a single run that is better on qa1 and qa2.",
+        "for RMT-R. ARMT's Table 1 has another series of RMT, below.",
         ("model and task", *map(short_count, lengths)),
         body,
     )
@@ -135,4 +138,5 @@ def report() -> Report:
         claims=CLAIMS,
         arms=arms,
         printed=tuple(printed()),
+        others=(two_series, language_models),
     )

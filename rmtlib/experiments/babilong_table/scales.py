@@ -10,22 +10,30 @@ from typing import Any
 
 from rmtlib.experiments.babilong.scales import settings as figure_5
 from rmtlib.experiments.babilong.settings import MAMBA, Params
-from rmtlib.models.config import DecoderConfig, MambaConfig
+from rmtlib.models.config import DecoderConfig, MambaConfig, RWKVConfig
 from rmtlib.training.curriculum import Stage
 
 TRACKED = {"qa2": 8, "qa3": 12}
 D_MEMORY = 64  # as published
 MAMBA_RATE = 3e-4  # of the released script
+FROM_SCRATCH_RATE = 5e-4  # where the other rows are pretrained
+LONGEST = 8192  # tokens that full attention reads at once: SmolLM2's positions, and what a small one can afford
+WHOLE_BATCH = 8  # samples of that length that are tested at once
+REACH = {"gpt2": 1024, "smollm2": LONGEST}  # positions of pretrained backbones
 
 
 def with_model(params: Params, model: str) -> Params:
     """The same run with another model."""
     if model == "mamba":
         return _with_mamba(params)
+    if model == "rwkv":
+        return _with_rwkv(params)
+    if model == "full-attention":
+        return _with_full_attention(params)
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
-    if model == "rag":
+    if model in ("rag", "rag-dense"):
         return replace(params, kind=kind, memory_tokens=0)
     return replace(params, kind=kind, d_memory=D_MEMORY if model == "armt" else 0)
 
@@ -40,6 +48,33 @@ def _with_mamba(params: Params) -> Params:
         stages = tuple(replace(stage, lr=MAMBA_RATE) for stage in params.train.stages)
         return replace(params, backbone=MAMBA, tokenizer=MAMBA, train=replace(params.train, stages=stages))
     return replace(params, backbone=MambaConfig(b.vocab_size, b.d_model, 2 * b.n_layers))
+
+
+def _with_rwkv(params: Params) -> Params:
+    """An RWKV-5 of the decoder's width, depth and heads, from scratch at every scale.
+
+    Its pretrained weights are published as pickles, which are not loaded here, and in no package registry.
+    """
+    shape = params.shape
+    assert isinstance(shape, DecoderConfig)
+    backbone = RWKVConfig(shape.vocab_size, shape.d_model, shape.n_layers, head_width=shape.d_head)
+    if isinstance(params.backbone, str):
+        stages = tuple(replace(stage, lr=FROM_SCRATCH_RATE) for stage in params.train.stages)
+        params = replace(params, train=replace(params.train, stages=stages))
+    return replace(params, kind="rwkv", backbone=backbone, memory_tokens=0)
+
+
+def _with_full_attention(params: Params) -> Params:
+    """The backbone on whole samples, in training and in the tests as far as it reaches; the steps stay."""
+    reach = REACH.get(params.backbone, LONGEST) if isinstance(params.backbone, str) else LONGEST
+    longest = reach // params.train.segment_size
+    kept = [i for i, stage in enumerate(params.train.stages) if stage.segments <= longest]
+    train = replace(params.train, stages=tuple(params.train.stages[i] for i in kept))
+    enough = tuple(params.enough[i] for i in kept) if params.enough else ()
+    tests = {segments: count for segments, count in params.test_samples.items() if int(segments) <= longest}
+    batch = min(params.evaluation_batch, WHOLE_BATCH)
+    params = replace(params, kind="full-attention", memory_tokens=0, evaluation_batch=batch)
+    return replace(params, train=train, enough=enough, test_samples=tests)
 
 
 def _tracked(params: Params, task: str) -> Params:

@@ -8,6 +8,7 @@ from rmtlib.experiments.babilong.scales import settings as figure_5
 from rmtlib.experiments.babilong_table.scales import with_model
 from rmtlib.experiments.babilong_time.rows import LENGTHS, PAPER_SAMPLES, split
 from rmtlib.experiments.babilong_time.settings import Params
+from rmtlib.models.config import RWKVConfig
 
 PAPER_ARMT_TOKENS = 10  # memory tokens of the papers' ARMT, whose RMT has 16
 SHORT = 32 * 1024  # a round reads as many samples of a shorter context as have so many tokens together
@@ -64,6 +65,7 @@ def settings(row: str, scale: str, seed: int) -> Params:
     theirs = with_model(base, kind)
     if kind == "armt" and reading.of == "paper":
         theirs = replace(theirs, memory_tokens=PAPER_ARMT_TOKENS)
+    assert not isinstance(theirs.shape, RWKVConfig)  # not timed
     batch, rounds, lengths, samples = 1, reading.rounds, reading.lengths, reading.samples
     if way == "-batch":
         batch, rounds = reading.batch, reading.batch_rounds
