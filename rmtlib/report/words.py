@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, isfinite, log10
 from typing import NamedTuple
 
 MOST_DIGITS = 4
+COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 class Verb(NamedTuple):
@@ -30,6 +31,11 @@ def amount(value: float, half: float | None = None) -> str:
         return f"{value:.3g}"
     digits = min(MOST_DIGITS, max(0, 1 - floor(log10(half)))) if half > 0 else 3
     return f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def counted(count: int, what: str) -> str:
+    """one segment, three segments, 13 segments."""
+    return f"{COUNTED[count] if count < len(COUNTED) else count} {what}{'s' * (count != 1)}"
 
 
 def effect_in_words(
@@ -58,9 +64,20 @@ def effect_in_words(
     said = f"{names[first]} {way.format(amount(abs(effect / weight), half))}"
     if not others:
         return said + unclear
+    if [share / weight for _, share in others] == [-1, -1, 1]:
+        return f"{_gap_in_words([label(arm) for arm in weights], effect / weight, half)}{unclear}"
     if [share for _, share in others] == [-weight]:
         return f"{said} {names[others[0][0]]}{shared}{unclear}"
     return f"{said} {_mixture({names[arm]: -share / weight for arm, share in others})}{shared}{unclear}"
+
+
+def _gap_in_words(names: Sequence[str], effect: float, half: float | None) -> str:
+    """One difference against another: "A less B (nine segments) is 0.7 below C less D (three segments)"."""
+    pairs = []
+    for pair in (names[:2], names[2:]):
+        said, shared = _without_shared_end({name: name for name in pair})
+        pairs.append(f"{said[pair[0]]} less {said[pair[1]]}{shared}")
+    return f"{pairs[0]} is {amount(abs(effect), half)} {'below' if effect < 0 else 'above'} {pairs[1]}"
 
 
 def _without_shared_end(names: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
