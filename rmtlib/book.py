@@ -16,7 +16,7 @@ from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
-from rmtlib.report import speed
+from rmtlib.report import memories, speed
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -118,6 +118,7 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
             headline=headline_fragment({view.artifact.name: view for view in views}, extra / "figures"),
             scoreboard=scoreboard(views),
         ),
+        "memories": memories.fragment(),
         "rules": rules_table(views).to_html(),
         "costs": costs_table(views, results).to_html(),
         "records": write_records(views, extra / "records"),

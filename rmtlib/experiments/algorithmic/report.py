@@ -96,8 +96,8 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     return Table(
         f"How many tokens of the answer are right, {scale} scale: mean ± standard deviation over seeds; of one run its "
         "95 % interval. Segment: its tokens. Generated: each token is read after those that the model itself has "
-        "answered. Whole: samples whose every token is right so. Forced: after the true tokens. Released: generated, but the first token of "
-        "each segment is the true one.",
+        "answered. Whole: samples whose every token is right so. Forced: after the true tokens. Released: generated, "
+        "but the first token of each segment is the true one.",
         ("row", "segment", "generated", "whole", "forced", "released", "steps"),
         body,
         prose=("row",),

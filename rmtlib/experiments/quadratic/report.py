@@ -84,13 +84,13 @@ def ways_to_test(results: Results, scale: str) -> Table | None:
     series = {metric: results.series(metric).get(scale, {}) for metric in metrics}
     if not series[ANSWERS]:
         return None
-    body = tuple(
-        (
-            label(row, results, scale),
-            *(value_cell(series[metric][row].first if row in series[metric] else None, DIGITS) for metric in metrics),
-        )
-        for row in series[ANSWERS]
-    )
+
+    def cells(row: str) -> Iterator[Cell]:
+        for metric in metrics:
+            found = series[metric].get(row)
+            yield value_cell(found.first if found else None, DIGITS)
+
+    body = tuple((label(row, results, scale), *cells(row)) for row in series[ANSWERS])
     return Table(
         f"Right answers of each way to test, {scale} scale: mean ± standard deviation over seeds, of one run its 95 % "
         "interval. All of the solution is generated; the first token of every segment is given, as in the released "
