@@ -16,7 +16,7 @@ from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
-from rmtlib.report import memories, speed
+from rmtlib.report import memories, negative, speed
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -111,6 +111,8 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
     for name in ("tutorial", "explore"):
         execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
+    page = notebooks.parent / "book" / "negative-results.md"
+    trials = {name: find_records(name, scale=PILOT, where=(results,)) for name in ARTIFACTS}
     parts = {
         "front": FRONT.format(
             sentence=in_a_sentence(views),
@@ -123,6 +125,9 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         "costs": costs_table(views, results).to_html(),
         "records": write_records(views, extra / "records"),
     }
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    parts |= {f"negative/{name}": part for name, part in negative.fragments(views, trials, text).items()}
+    (out / "negative").mkdir(exist_ok=True)
     for part, text in parts.items():
         (out / f"{part}.md").write_text(text + "\n", encoding="utf-8")
     write_json(out / "values.json", values(views))
