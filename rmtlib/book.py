@@ -42,6 +42,7 @@ from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
+from rmtlib.runs.weights import verify_weights
 
 FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an \
 independent implementation, rmtlib, by how much, and at which scale. {sentence}</p>
@@ -80,7 +81,7 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
 
 
 def _verify(results: Path) -> None:
-    if problems := verify(all_artifacts(), results).problems:
+    if problems := verify(all_artifacts(), results).problems + verify_weights(results):
         more = f"; {len(problems) - 1} more: see `rmtlib verify {results}`" if len(problems) > 1 else ""
         raise RmtlibError(f"the book shows only what `rmtlib verify` accepts: {problems[0]}{more}")
 

@@ -8,19 +8,15 @@ An option given as "" means its default, so that a Makefile can pass its variabl
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from rmtlib import __version__, cli_cluster
+from rmtlib import __version__, cli_cluster, cli_results
+from rmtlib.cli_results import print_json, selected
 from rmtlib.errors import RmtlibError, Stopped
-
-if TYPE_CHECKING:
-    from rmtlib.runs.artifact import Artifact
-    from rmtlib.runs.spec import RunConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,9 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     add_selection(command)
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
-    command = add("publish", _publish, "copy finished records of committed code to results/")
+    command = add("publish", cli_results.publish, "copy finished records of committed code to results/")
     add_selection(command)
-    command = add("verify", _verify, "rehash the published records; exit status 2 if one was changed")
+    command.add_argument("--checkpoint", metavar="NAME", help="publish the weights of the first of these runs instead")
+    command = add("verify", cli_results.verify, "rehash the published records; exit status 2 if one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
     command = add("claims", _claims, "the papers' claims, and what the published records say of each")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
@@ -132,26 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
-    """The artifact, and the runs of it that the options mean."""
-    from rmtlib.experiments.registry import get_artifact
-    from rmtlib.runs.artifact import select
-
-    artifact = get_artifact(options.artifact)
-    chosen = (options.scale, options.seeds, options.rows, options.tasks)
-    return artifact, select(artifact, *chosen, prepare=prepare)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
 def _run(options: argparse.Namespace) -> int:
     from rmtlib.runs.folder import run_folder
     from rmtlib.runs.plan import without_gpu
     from rmtlib.runs.scheduler import run
 
-    artifact, configs = _selected(options, prepare=True)
+    artifact, configs = selected(options, prepare=True)
     if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
     if options.executor == "slurm":
@@ -166,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
             {**{key: record[key] for key in keys}, "record": str(run_folder(config) / "record.json")}
             for config, record in zip(configs, records, strict=True)
         ]
-        _print_json({"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary})
+        print_json({"artifact": options.artifact, "scale": configs[0].scale, "runs": runs, "summary": summary})
     else:
         print("\n".join(summary))
         print(f"{len(records)} record{'s' * (len(records) > 1)} in {Path('runs') / options.artifact}/*/record.json")
@@ -176,9 +159,9 @@ def _run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from rmtlib.runs.plan import plan
 
-    planned = plan(*_selected(options), jobs=options.jobs)
+    planned = plan(*selected(options), jobs=options.jobs)
     if options.json:
-        _print_json(planned)
+        print_json(planned)
         return 0
     from rmtlib.runs.progress import amount, duration, size
 
@@ -226,10 +209,10 @@ def _rehearse(options: argparse.Namespace) -> int:
     from rmtlib.runs.rehearsal import PASSED, as_table, rehearse
 
     lines = []
-    for line in rehearse(*_selected(options, prepare=True)):
+    for line in rehearse(*selected(options, prepare=True)):
         lines.append(line)
         print(f"{line['row']}: {line['outcome']}", file=sys.stderr)
-    _print_json(lines) if options.json else _print_table(as_table(lines))
+    print_json(lines) if options.json else _print_table(as_table(lines))
     if failed := [line["row"] for line in lines if line["outcome"] not in PASSED]:
         raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
     return 0
@@ -242,7 +225,7 @@ def _status(options: argparse.Namespace) -> int:
     runs = status([get_artifact(options.artifact)] if options.artifact else all_artifacts().values())
     damaged = [run for run in runs if run["state"] == "damaged"]
     if options.json:
-        _print_json(runs)
+        print_json(runs)
     elif not runs:
         print("no runs here and no published records; `rmtlib plan ARTIFACT` says what there is to train")
     else:
@@ -272,54 +255,6 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _publish(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.registry import get_artifact
-    from rmtlib.runs.records import publish
-
-    artifact = get_artifact(options.artifact)
-    chosen = options.scale or options.seeds or options.rows or options.tasks
-    slugs = [config.slug for config in _selected(options)[1]] if chosen else None
-    done = publish(artifact, slugs=slugs)
-    if options.json:
-        _print_json(vars(done))
-    else:
-        for word in ("published", "superseded", "unchanged"):
-            for path in getattr(done, word):
-                print(f"{word}: {path}")
-        if done.left_out:
-            print(f"left out: {len(done.left_out)} of scale smoke; --scale smoke publishes them")
-        for refused in done.refused:
-            print(f"not published: {refused['run']}: {refused['reason']}")
-    if done.refused:
-        raise RmtlibError(
-            f"{len(done.refused)} of {len(done.refused) + len(done.published) + len(done.unchanged)} runs "
-            f"not published; the first: {done.refused[0]['run']}: {done.refused[0]['reason']}"
-        )
-    return 0
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.registry import all_artifacts
-    from rmtlib.runs.records import verify
-
-    if not Path(options.folder).is_dir():
-        raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
-    done = verify(all_artifacts(), options.folder)
-    problems = done.problems
-    count = len(list(Path(options.folder).rglob("*.json")))
-    if options.json:
-        _print_json({"folder": options.folder, "records": count, **vars(done)})
-    else:
-        print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
-        if unread := len(done.not_recomputed):
-            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
-    if problems:
-        raise RmtlibError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
-        )
-    return 0
-
-
 def _claims(options: argparse.Namespace) -> int:
     from rmtlib.evaluation.decisions import ENOUGH_POWER
     from rmtlib.experiments.registry import ARTIFACTS, get_artifact
@@ -332,7 +267,7 @@ def _claims(options: argparse.Namespace) -> int:
     views = [view_of(name, published=find_records(name, where=("results",))) for name in names]
     claims = [claim for view in views for claim in as_data(view)]
     if options.json:
-        _print_json(claims)
+        print_json(claims)
         return 0
     for claim in claims:
         kind = "primary" if claim["primary"] else "secondary"
@@ -362,7 +297,7 @@ def _data(options: argparse.Namespace) -> int:
             for name, source in SOURCES.items()
         ]
         if options.json:
-            _print_json(files)
+            print_json(files)
         else:
             _print_table(
                 [
@@ -384,7 +319,7 @@ def _data(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{name}: {path}")
     if options.json:
-        _print_json(fetched)
+        print_json(fetched)
     return 0
 
 
