@@ -32,7 +32,7 @@ from rmtlib.settings import from_dict
 from rmtlib.training.trainer import load_trained
 
 RESULTS = Path("results")
-STEPS = (1, 10, 100, 1000)  # segments after which a stream is looked at
+STEPS = (1, 10, 100, 300)  # segments after which a stream is looked at
 
 
 @dataclass(frozen=True)
