@@ -91,38 +91,44 @@ def load_checkpoint(name: str, results: str | Path = RESULTS) -> Published:
     return Published(card, params, model.eval())
 
 
-def own_symbols(published: Published, symbols: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-    """Own symbols 0, 1, ... as a sample of the task: token ids and targets of each segment, (1, S).
+def own_symbols(trained: Any, symbols: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Own symbols 0, 1, ... as a sample of copy or reverse: token ids and targets of each segment, (1, S).
+
+    More symbols than the model reads are left out.
+
+    Args:
+        trained: a `Published`, or anything else with `params` and `model`.
 
     Raises:
-        RmtlibError: the model answers pairs, or needs another number of symbols.
+        RmtlibError: the model answers pairs, or needs more symbols.
     """
-    if not isinstance(published.params, AlgorithmicParams):
-        raise RmtlibError(f"{published.card['name']} answers pairs, not symbols: use own_pairs")
-    task, size = published.params.tasks[-1], published.params.segment_sizes[-1]
-    if len(symbols) != task.size or not all(0 <= symbol < task.alphabet for symbol in symbols):
-        raise RmtlibError(f"{published.card['name']} reads {task.size} symbols from 0 to {task.alphabet - 1}")
-    sample = task.lay_out(np.array(symbols) + FIRST_SYMBOL)
+    params = trained.params
+    if not isinstance(params, AlgorithmicParams) or params.task == "retrieval":
+        raise RmtlibError("this model answers pairs, not rows of symbols: take a model of copy or reverse")
+    task, size = params.tasks[-1], params.segment_sizes[-1]
+    if len(symbols) < task.size or not all(0 <= symbol < task.alphabet for symbol in symbols):
+        raise RmtlibError(f"this model reads {task.size} symbols from 0 to {task.alphabet - 1}, not {list(symbols)}")
+    sample = task.lay_out(np.array(symbols[: task.size]) + FIRST_SYMBOL)
     return _cut(sample.tokens, size), _cut(sample.labels, size)
 
 
-def own_pairs(published: Published, pairs: Sequence[tuple[int, int]], asked: int) -> tuple[list[Tensor], list[Tensor]]:
+def own_pairs(trained: Any, pairs: Sequence[tuple[int, int]], asked: int) -> tuple[list[Tensor], list[Tensor]]:
     """Own pairs of a key and a value, 0 to 15 each, and the key that is asked for: as `own_symbols`, a segment a pair.
 
     Raises:
         RmtlibError: the model answers symbols, or the key is none of the pairs'.
     """
-    if not isinstance(published.params, CapacityParams):
-        raise RmtlibError(f"{published.card['name']} answers symbols, not pairs: use own_symbols")
-    task = PairTask(published.params.task, published.params.key_sizes[-1], published.params.value_size)  # type: ignore[arg-type]
-    k, size, values = task.key_size, task.segment_size, dict(pairs)
+    params, values = trained.params, dict(pairs)
+    if not isinstance(params, CapacityParams):
+        raise RmtlibError("this model answers symbols, not pairs: take a model of memory-capacity")
     if asked not in values:
         raise RmtlibError(f"no pair has the key {asked}: ask for one of {', '.join(map(str, values))}")
+    task = PairTask(params.task, params.key_sizes[-1], params.value_size)  # type: ignore[arg-type]
+    size, rng = task.segment_size, generator(0, "explore")
 
     def row(key: int, value: int) -> list[int]:
-        return [*_digits(key, k), *_digits(value, task.value_size)]
+        return [*_digits(key, task.key_size), *_digits(value, task.value_size)]
 
-    rng = generator(0, "explore")
     read = task.ask(np.array([row(*pair) for pair in pairs]), rng)
     query = task.ask(np.array([row(asked, values[asked])]), rng)
     tokens = np.concatenate([read.tokens[:-size], query.tokens[-size:]])
@@ -139,14 +145,14 @@ def _cut(row: np.ndarray, size: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def memory_table(published: Published, segments: Sequence[Tensor]) -> Table:
+def memory_table(trained: Any, segments: Sequence[Tensor]) -> Table:
     """The state after every segment: its norm, and how much of it is new.
 
     A change of 0 is a state that stayed; around 1 or more, one that was replaced. What grows has no change yet.
     """
-    state, rows = published.model.initial_state(1), []
+    state, rows = trained.model.initial_state(1), []
     for number, input_ids_1S in enumerate(segments, start=1):
-        _, after = published.model.step(input_ids_1S, state)
+        _, after = trained.model.step(input_ids_1S, state)
         for field, old, new in zip(after._fields, state, after, strict=True):
             if new.numel():
                 change = f"{(new - old).norm() / new.norm():.2f}" if old.shape == new.shape else "grows"
@@ -159,11 +165,11 @@ def memory_table(published: Published, segments: Sequence[Tensor]) -> Table:
 
 
 @torch.no_grad()
-def stream_table(published: Published, steps: Sequence[int] = STEPS) -> Table:
+def stream_table(trained: Any, steps: Sequence[int] = STEPS) -> Table:
     """Random segments, one after the other without end: what the model holds, and how long a segment takes."""
-    state, rows, since, begun = published.model.initial_state(1), [], 0, time.perf_counter()
-    for number, input_ids_1S in zip(range(1, max(steps) + 1), _noise(published), strict=False):
-        _, state = published.model.step(input_ids_1S, state)
+    state, rows, since, begun = trained.model.initial_state(1), [], 0, time.perf_counter()
+    for number, input_ids_1S in zip(range(1, max(steps) + 1), _noise(trained), strict=False):
+        _, state = trained.model.step(input_ids_1S, state)
         if number in steps:
             took, floats = (time.perf_counter() - begun) / (number - since), sum(x.numel() for x in state)
             cells = (f"{number:,}", f"{number * input_ids_1S.shape[1]:,}", f"{floats:,}", f"{1000 * took:.1f} ms")
@@ -176,8 +182,8 @@ def stream_table(published: Published, steps: Sequence[int] = STEPS) -> Table:
     )
 
 
-def _noise(published: Published) -> Iterator[Tensor]:
-    params, rng = published.params, np.random.default_rng(0)
+def _noise(trained: Any) -> Iterator[Tensor]:
+    params, rng = trained.params, np.random.default_rng(0)
     if isinstance(params, CapacityParams):
         low, high, size = 0, min(EOS, VOCABULARY), params.segment_sizes[-1]
     else:

@@ -145,7 +145,7 @@ def load_published_weights(
 
 def verify_weights(results_dir: str | Path = "results") -> list[str]:
     """What is wrong with published weights, a line each: hashes, sizes, records that do not exist, files without a card."""
-    problems, files = [], set()
+    problems = []
     for name in weights_names(results_dir):
         path = Path(results_dir) / FOLDER / f"{name}.json"
         try:
@@ -154,7 +154,6 @@ def verify_weights(results_dir: str | Path = "results") -> list[str]:
         except RmtlibError as error:
             problems.append(str(error))
             continue
-        files.add(card["file"])
         if card["name"] != name or config.id != card["run_id"]:
             problems.append(f"{path} is of {card['name']}, run {card['run_id']}, and its config of {config.id}: {AGAIN}")
         elif not (record := Path(results_dir) / config.artifact / f"{config.slug}.json").exists():
@@ -162,6 +161,6 @@ def verify_weights(results_dir: str | Path = "results") -> list[str]:
         if card["bytes"] > MOST_BYTES:
             problems.append(f"{path} has {card['bytes']:,} bytes, more than {MOST_BYTES:,}: choose a smaller run")
     for path in sorted((Path(results_dir) / FOLDER).glob("*")):
-        if path.suffix != ".json" and path.name not in files:
+        if path.suffix != ".json" and not path.with_suffix(".json").exists():
             problems.append(f"{path} has no card: delete it, or {AGAIN}")
     return problems
