@@ -140,7 +140,7 @@ def test_the_projects_own_checkpoints_are_whole_small_and_of_several_families():
     assert verify_weights(ROOT / "results") == []
     assert all(path.stat().st_size <= MOST_BYTES for path in (ROOT / "results" / "checkpoints").iterdir())
     kinds = {type(load_checkpoint(name, ROOT / "results").model).__name__ for name in published_names(ROOT / "results")}
-    assert kinds >= {"TransformerXL", "PRMT"}
+    assert kinds >= {"TransformerXL", "PRMT", "ARMT"}
 
 
 def test_the_published_rmt_answers_a_sample_of_ones_own(monkeypatch):

@@ -50,7 +50,8 @@ class Published:
         about = {"artifact": config.artifact, "row": config.row, "scale": config.scale, "seed": config.seed}
         lines = [
             f"{self.card['name']}: {config.title}, {self.card['parameters']:,} weights in {self.card['dtype']}",
-            f"record results/{config.artifact}/{config.slug}.json",
+            f"record results/{config.artifact}/{config.slug}.json"
+            + ("" if self.card["own_record"] else ", whose settings were trained again"),
         ]
         for whose, key in (("the run's own weights", "metrics_of_run"), ("as published", "metrics")):
             record = {**about, "config": config.to_json(), "metrics": self.card[key], "run_id": config.id}
