@@ -104,6 +104,19 @@ def test_the_papers_numbers_are_said_in_the_same_words():
     assert theirs(view, falls, Verdict(falls, "medium", "not run"))[0].startswith("RMT on qa2 loses 0.55 of exact")
 
 
+def test_a_difference_with_a_limit_is_said_as_it_was_measured():
+    """The effect of a contrast is less its limit; what is said is the difference itself, then what the claim needs."""
+    pair = {"a": 1, "b": -1}
+    assert (
+        said(pair, 0.5, limit=-2.0)
+        == "a lowers loss by 1.50 ± 0.10 against b; the claim needs a difference of less than -2"
+    )
+    assert said(pair, 0.5, limit=2.0).startswith("a raises loss by 2.50 ± 0.10 against b; ")
+    assert said({"a": 1}, 1.95, limit=-2.0) == (
+        "a lowers loss by 0.05 ± 0.10 against (within the error); the claim needs a difference of less than -2"
+    )
+
+
 def test_mixtures_and_shared_ends_are_said_once():
     names = {"a": "A 5, segment 20", "b": "B, segment 20", "c": "C 7, segment 20"}
     assert said({"a": 1, "b": -0.25, "c": -0.75}, -2.0, names=names) == (
