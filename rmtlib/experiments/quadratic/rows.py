@@ -37,6 +37,11 @@ class Solver:
         length = "one segment of six steps" if self.segments == 1 else "six segments of one step"
         return f"{LABELS[self.model]}, {length}{memory}"
 
+    @property
+    def short(self) -> str:
+        """The row for an axis: RMT, six segments."""
+        return f"{LABELS[self.model]}, {counted(self.segments, 'segment')}"
+
     def at(self, memory: int) -> str:
         """The row in words with the memory or cache of a scale: RMT with memory 30 in six segments."""
         passed = {"rmt": f" with memory {memory}", "trxl": f" with cache {memory}"}.get(self.model, "")
