@@ -108,10 +108,8 @@ def alt(results: Results) -> str:
                     f"{name} {point.mean:.2f}"
                     for name, point in zip(SOLVED, steps[panel.scale][whose][row].points, strict=True)
                 )
-                parts.append(
-                    f"{SOLVERS[row].short} ({plural(series.n_runs, 'run')}) {mean_text(series.first, 3)} of the answers; "
-                    + right
-                )
+                share = f"{mean_text(series.first, 3)} of the answers"
+                parts.append(f"{SOLVERS[row].short} ({plural(series.n_runs, 'run')}) {share}; {right}")
             text.append(f"{panel.scale} scale, {whose}: {'. '.join(parts)}.")
     authors = "; ".join(
         f"{solver.short} {', '.join(map(str, solver.authors))}" for solver in SOLVERS.values() if solver.authors
