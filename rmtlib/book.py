@@ -16,7 +16,7 @@ from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
-from rmtlib.report import rehearsed, speed
+from rmtlib.report import memories, negative, rehearsed, speed
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -43,6 +43,7 @@ from rmtlib.runs.checks import check_record
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
+from rmtlib.runs.weights import verify_weights
 
 FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an \
 independent implementation, rmtlib, by how much, and at which scale. {sentence}</p>
@@ -81,7 +82,7 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
 
 
 def _verify(results: Path) -> None:
-    if problems := verify(all_artifacts(), results).problems:
+    if problems := verify(all_artifacts(), results).problems + verify_weights(results):
         more = f"; {len(problems) - 1} more: see `rmtlib verify {results}`" if len(problems) > 1 else ""
         raise RmtlibError(f"the book shows only what `rmtlib verify` accepts: {problems[0]}{more}")
 
@@ -112,6 +113,8 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
     for name in ("tutorial", "explore"):
         execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
+    page = notebooks.parent / "book" / "negative-results.md"
+    trials = {name: find_records(name, scale=PILOT, where=(results,)) for name in ARTIFACTS}
     parts = {
         "front": FRONT.format(
             sentence=in_a_sentence(views),
@@ -119,11 +122,15 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
             headline=headline_fragment({view.artifact.name: view for view in views}, extra / "figures"),
             scoreboard=scoreboard(views),
         ),
+        "memories": memories.fragment(),
         "rules": rules_table(views).to_html(),
         "costs": costs_table(views, results).to_html(),
         "rehearsal": rehearsed.fragment(rehearsals.RECORD, [view.artifact for view in views]),
         "records": write_records(views, extra / "records"),
     }
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    parts |= {f"negative/{name}": part for name, part in negative.fragments(views, trials, text).items()}
+    (out / "negative").mkdir(exist_ok=True)
     for part, text in parts.items():
         (out / f"{part}.md").write_text(text + "\n", encoding="utf-8")
     write_json(out / "values.json", values(views))

@@ -12,15 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from rmtlib import __version__, cli_cluster, cli_evaluate, cli_rehearse
+from rmtlib import __version__, cli_cluster, cli_evaluate, cli_rehearse, cli_results
+from rmtlib.cli_results import selected
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.terminal import print_json, print_table
-
-if TYPE_CHECKING:
-    from rmtlib.runs.artifact import Artifact
-    from rmtlib.runs.spec import RunConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,9 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     cli_evaluate.add_options(command, _whole)
     command = add("status", _status, "what runs/ and results/ hold: finished, partial and published runs")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
-    command = add("publish", _publish, "copy finished records of committed code to results/")
+    command = add("publish", cli_results.publish, "copy finished records of committed code to results/")
     add_selection(command)
-    command = add("verify", _verify, "rehash the published records; exit status 2 if one was changed")
+    command.add_argument("--checkpoint", metavar="NAME", help="publish the weights of the first of these runs instead")
+    command = add("verify", cli_results.verify, "rehash the published records; exit status 2 if one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
     command = add("claims", _claims, "the papers' claims, and what the published records say of each")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
@@ -135,22 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Artifact, list[RunConfig]]:
-    """The artifact, and the runs of it that the options mean."""
-    from rmtlib.experiments.registry import get_artifact
-    from rmtlib.runs.artifact import select
-
-    artifact = get_artifact(options.artifact)
-    chosen = (options.scale, options.seeds, options.rows, options.tasks)
-    return artifact, select(artifact, *chosen, prepare=prepare)
-
-
 def _run(options: argparse.Namespace) -> int:
     from rmtlib.runs.folder import run_folder
     from rmtlib.runs.plan import without_gpu
     from rmtlib.runs.scheduler import run
 
-    artifact, configs = _selected(options, prepare=True)
+    artifact, configs = selected(options, prepare=True)
     if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
         print(f"warning: {warning}", file=sys.stderr)
     if options.executor == "slurm":
@@ -176,7 +164,7 @@ def _plan(options: argparse.Namespace) -> int:
     from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs.plan import plan
 
-    planned = plan(*_selected(options), jobs=options.jobs, others=all_artifacts().values())
+    planned = plan(*selected(options), jobs=options.jobs, others=all_artifacts().values())
     if options.json:
         print_json(planned)
         return 0
@@ -259,54 +247,6 @@ def _status(options: argparse.Namespace) -> int:
     if damaged:
         others = f"; {len(damaged) - 1} more are damaged" if len(damaged) > 1 else ""
         raise RmtlibError(f"{damaged[0]['stage']}{others}")
-    return 0
-
-
-def _publish(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.registry import get_artifact
-    from rmtlib.runs.records import publish
-
-    artifact = get_artifact(options.artifact)
-    chosen = options.scale or options.seeds or options.rows or options.tasks
-    slugs = [config.slug for config in _selected(options)[1]] if chosen else None
-    done = publish(artifact, slugs=slugs)
-    if options.json:
-        print_json(vars(done))
-    else:
-        for word in ("published", "superseded", "unchanged"):
-            for path in getattr(done, word):
-                print(f"{word}: {path}")
-        if done.left_out:
-            print(f"left out: {len(done.left_out)} of scale smoke; --scale smoke publishes them")
-        for refused in done.refused:
-            print(f"not published: {refused['run']}: {refused['reason']}")
-    if done.refused:
-        raise RmtlibError(
-            f"{len(done.refused)} of {len(done.refused) + len(done.published) + len(done.unchanged)} runs "
-            f"not published; the first: {done.refused[0]['run']}: {done.refused[0]['reason']}"
-        )
-    return 0
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from rmtlib.experiments.registry import all_artifacts
-    from rmtlib.runs.records import verify
-
-    if not Path(options.folder).is_dir():
-        raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
-    done = verify(all_artifacts(), options.folder)
-    problems = done.problems
-    count = len(list(Path(options.folder).rglob("*.json")))
-    if options.json:
-        print_json({"folder": options.folder, "records": count, **vars(done)})
-    else:
-        print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
-        if unread := len(done.not_recomputed):
-            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
-    if problems:
-        raise RmtlibError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
-        )
     return 0
 
 

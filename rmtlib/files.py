@@ -50,7 +50,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError, remedy: str = "mend that, then the same command continues") -> RmtlibError:
+def unwritable(path: Path, error: OSError, remedy: str = "fix that, then the same command continues") -> RmtlibError:
     """The one-line error for a file that could not be written; `remedy` is for all but a full disk."""
     if is_full(error):
         return RmtlibError(f"the disk is full: cannot write {path}; free some space, then the same command continues")

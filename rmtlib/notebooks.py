@@ -181,7 +181,7 @@ def execute(
         raise Stopped(f"{source}: interrupted; the same command continues") from None
     except OSError as error:
         raise RmtlibError(
-            f"cannot write {error.filename or partial} ({error.strerror or error}); mend that, then the same "
+            f"cannot write {error.filename or partial} ({error.strerror or error}); fix that, then the same "
             "command continues"
         ) from error
     return target

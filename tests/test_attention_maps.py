@@ -309,8 +309,14 @@ def test_figure_and_tables_have_the_records_numbers_and_files_stay_small(tmp_pat
     wrote = [float(x["value"]) for x in lines if (x["row"], x["metric"]) == ("reverse-2-rmt-24", "write")]
     assert wrote == pytest.approx([0.9, 0.89, 0.88], abs=1e-3)
     assert "0.89 ± 0.01" in view.tables() and "2.3" in view.tables()
-    assert "reverse-2-rmt-24 (medium scale, 3 runs): top heads' excess write +0.89" in view.alt()
-    assert "reverse-2-rmt-24 writes +0.89 and reads +0.95 above chance" in view.report.caption(view.results)
+    assert (
+        "RMT, reverse of 24 symbols in 2 segments, memory 24 (medium scale, 3 runs): top heads' excess write +0.89"
+        in view.alt()
+    )
+    assert (
+        "RMT with memory 24, reverse of 24 symbols in two segments writes +0.89 and reads +0.95 above"
+        in view.report.caption(view.results)
+    )
     assert "excess over chance of write +0.89" in (tmp_path / "summary.txt").read_text()
     drawn = view_of("attention-maps", [r for r in records if r["row"].startswith("reverse-2")]).draw()
     titles = [ax.get_title() for part in drawn.subfigs for ax in part.axes]

@@ -371,7 +371,7 @@ def book(tmp_path_factory):
     toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"
     toc.write_text(toc.read_text().partition("      - file: api\n")[0])
     config.write_text(config.read_text().replace("[sphinx.ext.autodoc, sphinx.ext.viewcode]", "[sphinx.ext.autodoc]"))
-    for page in ("method", "running"):  # they link to the reference
+    for page in ("memories", "method", "running"):  # they link to the reference
         path = project / "book" / f"{page}.md"
         path.write_text(path.read_text().replace("](api.md)", "](records.md)"))
     right = {"n": None}  # as many samples as the settings say: the book shows only what `rmtlib verify` accepts

@@ -14,6 +14,7 @@ ABOVE = {
     "rmtlib.cli_cluster",
     "rmtlib.cli_rehearse",
     "rmtlib.cli_evaluate",
+    "rmtlib.cli_results",
     "rmtlib.book",
     "rmtlib.notebooks",
     "rmtlib",

@@ -98,8 +98,8 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
     view = view_of("quadratic", records)
     assert len(view.draw().axes) == 6
     alt = view.alt()
-    assert "medium scale, runs on this machine: baseline-1 (3 runs) 0.997 ± 0.002 of the answers" in alt
-    assert "canonical 0.99" in alt and "trxl-6 0.95, 0.9125, 0.9406" in alt
+    assert "medium scale, runs on this machine: Baseline, one segment (3 runs) 0.997 ± 0.002 of the answers" in alt
+    assert "canonical 0.99" in alt and "Tr-XL, six segments 0.95, 0.9125, 0.9406" in alt
     tables = view.tables("records")
     assert "0.933 ± 0.021" in tables and "0.600 [0.569, 0.630]" in tables and 'href="records/rmt-6' in tables
     assert "0.93 ± 0.02" in tables and "not in the paper" in tables

@@ -159,7 +159,7 @@ def test_a_run_that_another_command_has_is_left_to_it(monkeypatch):
     lock = Lock(run_folder(of("qa1", 0)), "it")
     worked = queue([Fake()], "small", quiet=True)
     assert names(entry.config for entry in worked.left) == ["fake qa1 0"] and len(worked.finished) == 5
-    assert "1 of the runs are at work in other commands" in str(worked.error)
+    assert "1 of the runs are being trained by other commands" in str(worked.error)
     lock.release()
 
 

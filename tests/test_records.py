@@ -368,7 +368,7 @@ def test_a_folder_that_cannot_be_written_is_not_called_full(tmp_path, monkeypatc
     with pytest.raises(RmtlibError) as error:
         write_atomically(tmp_path / "file", b"content")
     assert str(error.value) == (
-        f"cannot write {tmp_path}/file (Read-only file system); mend that, then the same command continues"
+        f"cannot write {tmp_path}/file (Read-only file system); fix that, then the same command continues"
     )
     assert not list(tmp_path.iterdir())
 

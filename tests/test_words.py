@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 from test_language_tables import three
 
+from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
 from rmtlib.report.claims import Verdict
 from rmtlib.report.evidence import most_telling, ours, theirs, warnings
 from rmtlib.report.scoreboard import OWN, entries, paper_of, scoreboard
 from rmtlib.report.words import Verb, amount, effect_in_words
+from rmtlib.runs.spec import SCALES
 
 LOWERS = {"": Verb("lowers loss by {} against", "raises loss by {} against"), "fall": Verb(alone="loses {}")}
 
@@ -47,6 +49,70 @@ def test_a_number_alone_is_said_with_the_limit_of_its_claim():
         "a loses 0.50 ± 0.10; the claim needs less than 0.12"
     )
     assert said({"a: fall": -1}, -0.5, names={"a: fall": "a"}) == "a loses 0.50 ± 0.10"
+
+
+def test_a_difference_of_differences_names_both_pairs():
+    names = {"a": "A 8, nine", "b": "B 8, nine", "c": "A 24, three", "d": "B 24, three"}
+    apart = {"a": 1, "b": -1, "c": -1, "d": 1}
+    assert said(apart, -0.7, names=names) == "A 8 less B 8 (nine) is 0.70 ± 0.10 below A 24 less B 24 (three)"
+    assert said(apart, 0.7, names=names) == "A 8 less B 8 (nine) is 0.70 ± 0.10 above A 24 less B 24 (three)"
+
+
+@pytest.mark.parametrize("name", sorted(ARTIFACTS))
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_claim_is_said_with_the_ids_of_rows(name, scale):
+    """Every contrast of every claim, at every scale, in words: no row's id is left in it."""
+    view = view_of(name)
+    for contrast in (contrast for claim in view.report.claims for contrast in claim.test.contrasts):
+        text = effect_in_words(
+            contrast.weights, contrast.limit, -0.1, 0.05,
+            lambda arm: view.report.label(arm, view.results, scale), view.report.verbs,
+        )  # fmt: skip
+        for row in (arm.partition(":")[0] for arm in contrast.weights):
+            assert "-" not in row or row not in text, text
+        assert ": " not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "small", "paper"),
+    [
+        (
+            "algorithmic",
+            "copy-3-rmt-24",
+            "RMT with memory 12, copy of 12 symbols in three segments",
+            "RMT with memory 24, copy of 24 symbols in three segments",
+        ),
+        ("quadratic", "trxl-6: released", "Tr-XL with cache 21 in six segments", "Tr-XL with cache 30 in six segments"),
+        (
+            "attention-maps",
+            "reverse-2-trxl-24: cache",
+            "Tr-XL with cache 12, reverse of 12 symbols in two segments",
+            "Tr-XL with cache 24, reverse of 24 symbols in two segments",
+        ),
+        ("babilong", "rmt-r-qa2: far", "RMT-R on qa2 at 8 times", "RMT-R on qa2 at 8 times"),
+    ],
+)
+def test_rows_are_named_by_what_they_are_at_the_scale(name, arm, small, paper):
+    view = view_of(name)
+    for scale, start in (("small", small), ("paper", paper)):
+        assert view.report.label(arm, view.results, scale).startswith(start)
+
+
+def test_the_papers_numbers_are_said_in_the_same_words():
+    view = view_of("babilong")
+    falls = next(claim for claim in view.report.claims if claim.name == "rmt-falls-on-more-facts")
+    assert theirs(view, falls, Verdict(falls, "medium", "not run"))[0].startswith("RMT on qa2 loses 0.55 of exact")
+
+
+def test_a_difference_with_a_limit_is_said_as_it_was_measured():
+    """The effect of a contrast is less its limit; what is said is the difference itself, then what the claim needs."""
+    pair = {"a": 1, "b": -1}
+    needs = "; the claim needs a difference below -2"
+    assert said(pair, 0.5, limit=-2.0) == f"a lowers loss by 1.50 ± 0.10 against b{needs}"
+    assert said(pair, 0.5, limit=2.0).startswith("a raises loss by 2.50 ± 0.10 against b; ")
+    already = {"": Verb("is worth {} less", "is worth {} more", "")}
+    text = effect_in_words({"a": 1}, -2.0, 1.95, 0.1, str, already)
+    assert text == f"a is worth 0.05 ± 0.10 less (within the error){needs}"
 
 
 def test_mixtures_and_shared_ends_are_said_once():

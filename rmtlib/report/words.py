@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, isfinite, log10
 from typing import NamedTuple
 
 MOST_DIGITS = 4
+COUNTED = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 class Verb(NamedTuple):
@@ -32,6 +33,11 @@ def amount(value: float, half: float | None = None) -> str:
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
+def counted(count: int, what: str) -> str:
+    """one segment, three segments, 13 segments."""
+    return f"{COUNTED[count] if count < len(COUNTED) else count} {what}{'s' * (count != 1)}"
+
+
 def effect_in_words(
     weights: Mapping[str, float],
     limit: float,
@@ -50,17 +56,29 @@ def effect_in_words(
     names, shared = _without_shared_end({arm: label(arm) for arm in weights})
     (first, weight), *others = weights.items()
     verb = verbs.get(first.partition(": ")[2], Verb())
-    unclear = " (within the error)" if half is not None and abs(effect) <= half else ""
+    value, bound = (effect + limit) / weight, limit / weight
     if not others and verb.alone:
-        needed = f"; the claim needs {'less' if weight > 0 else 'more'} than {limit / weight:.3g}"
-        return f"{names[first]} {verb.alone.format(amount((effect + limit) / weight, half))}{needed * bool(limit)}"
-    way = verb.less if effect * weight < 0 else verb.more
-    said = f"{names[first]} {way.format(amount(abs(effect / weight), half))}"
+        needed = f"; the claim needs {'less' if weight > 0 else 'more'} than {bound:.3g}" * bool(limit)
+        return f"{names[first]} {verb.alone.format(amount(value, half))}{needed}"
+    about = " (within the error)" if half is not None and abs(value) <= half else ""
+    about += f"; the claim needs a difference {'below' if weight > 0 else 'above'} {bound:+.3g}" * bool(limit)
+    said = f"{names[first]} {(verb.less if value < 0 else verb.more).format(amount(abs(value), half))}"
     if not others:
-        return said + unclear
+        return said + about
+    if [share / weight for _, share in others] == [-1, -1, 1]:
+        return f"{_gap_in_words([label(arm) for arm in weights], value, half)}{about}"
     if [share for _, share in others] == [-weight]:
-        return f"{said} {names[others[0][0]]}{shared}{unclear}"
-    return f"{said} {_mixture({names[arm]: -share / weight for arm, share in others})}{shared}{unclear}"
+        return f"{said} {names[others[0][0]]}{shared}{about}"
+    return f"{said} {_mixture({names[arm]: -share / weight for arm, share in others})}{shared}{about}"
+
+
+def _gap_in_words(names: Sequence[str], effect: float, half: float | None) -> str:
+    """One difference against another: "A less B (nine segments) is 0.7 below C less D (three segments)"."""
+    pairs = []
+    for pair in (names[:2], names[2:]):
+        said, shared = _without_shared_end({name: name for name in pair})
+        pairs.append(f"{said[pair[0]]} less {said[pair[1]]}{shared}")
+    return f"{pairs[0]} is {amount(abs(effect), half)} {'below' if effect < 0 else 'above'} {pairs[1]}"
 
 
 def _without_shared_end(names: Mapping[str, str]) -> tuple[Mapping[str, str], str]:

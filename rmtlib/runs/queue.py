@@ -233,7 +233,7 @@ class QueueScheduler(Scheduler):
         """Raise what the user has to know if not all runs are finished."""
         open_ = [job for job in self.todo if not job.finished]
         if not self.stopping and open_ and all(isinstance(job, QueuedJob) and job.others_since for job in open_):
-            raise Stopped(f"{len(open_)} of the runs are at work in other commands; the same command looks again")
+            raise Stopped(f"{len(open_)} of the runs are being trained by other commands; run the same command again later")
         raise_unfinished(self, False, time_budget)
 
 

@@ -259,6 +259,11 @@ class Verification:
     not_recomputed: list[str] = field(default_factory=list)
 
 
+def record_files(results_dir: str | Path = "results") -> list[Path]:
+    """Every file of a published record; results/checkpoints has weights and no records."""
+    return [path for path in sorted(Path(results_dir).rglob("*.json")) if path.parent.name != "checkpoints"]
+
+
 def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results") -> Verification:
     """Rehash every published record, and compute its derived values anew.
 
@@ -270,7 +275,7 @@ def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results
     done = Verification()
     seen: dict[tuple[Any, ...], Path] = {}
     commits: dict[str, list[Path]] = {}
-    for path in sorted(Path(results_dir).rglob("*.json")):
+    for path in record_files(results_dir):
         try:
             record = load_record(path)
         except RmtlibError as error:

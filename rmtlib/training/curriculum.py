@@ -53,7 +53,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every")
         if not self.stages:
-            raise ValueError("stages is empty; it must have a stage at least")
+            raise ValueError("stages is empty; it must have at least one stage")
         if self.recompute and self.bptt_segments is not None:
             raise ValueError("recompute goes with full BPTT only: leave bptt_segments None")
 

@@ -155,8 +155,8 @@ class Trainer:
             except torch.cuda.OutOfMemoryError:
                 if self.state.micro_batch <= 1:
                     raise RmtlibError(
-                        "one pass does not fit in the GPU's memory: it takes a GPU with more of it, or settings with "
-                        "fewer segments in one graph or a smaller batch"
+                        "one pass does not fit in the GPU's memory: use a GPU with more memory, or settings with fewer "
+                        "segments in one graph or a smaller batch"
                     ) from None
             # Outside the handler: the traceback would keep the failed pass's tensors.
             self.state.micro_batch = math.ceil(self.state.micro_batch / 2)

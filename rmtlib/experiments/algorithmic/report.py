@@ -12,9 +12,11 @@ from rmtlib.experiments.algorithmic.claims import CLAIMS
 from rmtlib.experiments.algorithmic.figure import STYLES
 from rmtlib.experiments.algorithmic.rows import LABELS, TABLES, TaskRow, task_row
 from rmtlib.experiments.algorithmic.rules import arms
-from rmtlib.report.measurements import Measurement, Record, Results, Series
+from rmtlib.experiments.algorithmic.scales import settings
+from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
+from rmtlib.report.words import Verb
 
 METRIC = "per-token accuracy"
 WHOLE = "whole answers"
@@ -66,6 +68,16 @@ def authors_text(row: TaskRow) -> str:
     return f"{p['mean']:.3f} ({spread}{p['runs']}{total} run{'s' * (p['total'] > 1)})"
 
 
+VERBS = {"": Verb("has {} less accuracy than", "has {} more accuracy than", "has an accuracy of {}")}
+
+
+def label(artifact: str, arm: str, results: Results, scale: str) -> str:
+    """The row of an arm in words, with its sizes at the scale."""
+    row = task_row(artifact, arm.partition(":")[0])
+    params = settings(row, scale, seed=0)
+    return row.at(params.sizes[-1], params.model.memory_tokens or params.model.cache)
+
+
 def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     """The rows that were run at one scale, in all decodings."""
     rows = results.series().get(scale)
@@ -74,8 +86,8 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     others = [results.series(metric)[scale] for metric in (WHOLE, *DECODED.values(), "training steps")]
     body = tuple(
         (
-            task_row(artifact, name).label,
-            _sizes(series),
+            label(artifact, name, results, scale),
+            str(series.records[0]["metrics"]["segment_size"]),
             value_cell(series.last, DIGITS),
             *(mean_text(other[name].last, 0 if i == 3 else DIGITS) for i, other in enumerate(others)),
         )
@@ -83,22 +95,13 @@ def by_scale(artifact: str, results: Results, scale: str) -> Table | None:
     )
     return Table(
         f"How many tokens of the answer are right, {scale} scale: mean ± standard deviation over seeds; of one run its "
-        "95 % interval. Generated: each token is read after those that the model itself has answered. Whole: samples "
-        "whose every token is right so. Forced: after the true tokens. Released: generated, but the first token of "
-        "each segment is the true one.",
-        ("row", "symbols, segment", "generated", "whole", "forced", "released", "steps"),
+        "95 % interval. Segment: its tokens. Generated: each token is read after those that the model itself has "
+        "answered. Whole: samples whose every token is right so. Forced: after the true tokens. Released: generated, "
+        "but the first token of each segment is the true one.",
+        ("row", "segment", "generated", "whole", "forced", "released", "steps"),
         body,
         prose=("row",),
     )
-
-
-def _sizes(series: Series) -> str:
-    """Symbols or pairs, tokens of a segment, and memory as trained here."""
-    record = series.records[0]
-    params, metrics = record["config"]["params"], record["metrics"]
-    model = params["model"]
-    memory = model["memory_tokens"] or model["cache"]
-    return f"{params['sizes'][-1]}, {metrics['segment_size']}" + f" + {memory}" * bool(memory)
 
 
 def compare(artifact: str, results: Results) -> Table:
@@ -163,4 +166,7 @@ def report(artifact: str) -> Report:
         paper=partial(paper, artifact),
         claims=CLAIMS[artifact],
         arms=arms,
+        label=partial(label, artifact),
+        verbs=VERBS,
+        paper_arms={row.name: row.paper["mean"] for row in TABLES[artifact] if row.paper},
     )

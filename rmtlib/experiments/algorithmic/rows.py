@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from rmtlib.report.words import counted
 from rmtlib.runs.spec import Row
 
 SHORT_CSV = "the authors' short_synthetic+MT.csv (booydar/LM-RMT)"
@@ -79,17 +80,25 @@ class TaskRow:
         words += f", {'cache' if self.model == 'trxl' else 'memory'} {self.memory}" if self.memory else ""
         return words + (f"; {VARIANTS[self.variant]}" if self.variant else "")
 
+    def at(self, size: int, memory: int) -> str:
+        """The row in words with the sizes of a scale: RMT with memory 24, copy of 24 symbols in three segments."""
+        what = "pair" if self.task == "retrieval" else "symbol"
+        passed = f" with {'cache' if self.model == 'trxl' else 'memory'} {memory}" if memory else ""
+        variant = f" ({VARIANTS[self.variant]})" if self.variant else ""
+        task = f"{self.task} of {size} {what}{'s' * (size > 1)} in {counted(self.segments, 'segment')}"
+        return f"{LABELS[self.model]}{passed}{variant}, {task}"
+
     @property
     def paper(self) -> dict[str, Any]:
         """{"mean", "least", "most", "runs", "total", "single"} of the authors' runs; nothing if there are none."""
         if self.single:
             values = self.single
-            counted = runs(len(values), sum(values) / len(values), min(values), max(values))
+            summed = runs(len(values), sum(values) / len(values), min(values), max(values))
         elif self.authors:
-            counted = self.authors
+            summed = self.authors
         else:
             return {}
-        named = {name: getattr(counted, name) for name in ("mean", "least", "most", "runs", "total")}
+        named = {name: getattr(summed, name) for name in ("mean", "least", "most", "runs", "total")}
         return named | {"single": list(self.single)}
 
 

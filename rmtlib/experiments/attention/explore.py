@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,12 +22,14 @@ from rmtlib.experiments.algorithmic.scales import CONSTANT, Recipe, params_of
 from rmtlib.experiments.algorithmic.settings import Params
 from rmtlib.experiments.attention.drawing import draw_heads, draw_map
 from rmtlib.experiments.attention.run import held_out, trained_model
+from rmtlib.experiments.published import load_checkpoint, published_names
 from rmtlib.report.figures import new_figure
 from rmtlib.report.tables import Html
 from rmtlib.report.view import image
 from rmtlib.runs.folder import RunFolder, run_folder
 from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import SCALES, RunConfig
+from rmtlib.runs.training import default_device
 from rmtlib.segments import IGNORE
 from rmtlib.settings import from_dict, to_params
 from rmtlib.training.checkpoint import MANIFEST
@@ -57,7 +60,9 @@ class Trained:
 
 
 def open_model(task: str, segments: int, model: str, scale: str | None = None, *, steps: int = 600) -> Trained:
-    """The model of a run of `attention-maps` or `algorithmic` in runs/, else a tiny one that is trained now and kept.
+    """The model of a run of `attention-maps` or `algorithmic` in runs/, else a published one, else a tiny one.
+
+    The tiny one is trained now and kept.
 
     Args:
         task, segments, model: of a row of `algorithmic`; the first that has them.
@@ -82,6 +87,9 @@ def open_model(task: str, segments: int, model: str, scale: str | None = None, *
         return Trained(params, trained_model(params, folder), f"{config.title}, of {folder}")
     if scale is not None:
         raise RmtlibError(f"no finished run of {row.name} at scale {scale}: rmtlib run algorithmic --rows {row.name}")
+    if row.name in published_names():
+        published = load_checkpoint(row.name)
+        return Trained(published.params, published.model.to(default_device()), str(published))
     params = tiny(row, steps)
     key = sha256(json.dumps(to_params(params), sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_folder() / "explore" / f"{row.name}-{key}"
@@ -170,10 +178,14 @@ def _name_of_top(strip: np.ndarray, one: SegmentAttention) -> str:
     return f"{layer + 1}.{head + 1} ({strip.max():+.2f})"
 
 
-@torch.no_grad()
 def answer(trained: Trained, index: int) -> Answered:
     """Test sample `index`, read with the true answers among its tokens."""
-    segments, targets = held_out(trained.params, range(index, index + 1))
+    return answer_own(trained, *held_out(trained.params, range(index, index + 1)))
+
+
+@torch.no_grad()
+def answer_own(trained: Any, segments: Sequence[Tensor], targets: Sequence[Tensor]) -> Answered:
+    """A sample of one's own in segments (1, S), e.g. of `published.own_symbols`, read in the same way."""
     state, predicted = trained.model.initial_state(1), []
     for input_ids_BS in segments:
         hidden_BSD, state = trained.model.step(input_ids_BS, state)

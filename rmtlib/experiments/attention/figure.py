@@ -178,8 +178,8 @@ def alt(results: Results) -> str:
         ]
         lost = fmean(accuracy for record in records for *_, accuracy, _ in ablated(record))
         text.append(
-            f"{row} ({scale} scale, {plural(len(records), 'run')}): top heads' excess {', '.join(said)}; accuracy "
-            f"{fmean(run['solved'] for run in found):.2f}, with the memory lost before an answer {lost:.2f} on average"
-            + (f"; maps of {'; '.join(parts)}." if parts else ".")
+            f"{title_of(records[0])} ({scale} scale, {plural(len(records), 'run')}): top heads' excess "
+            f"{', '.join(said)}; accuracy {fmean(run['solved'] for run in found):.2f}, with the memory lost before an "
+            f"answer {lost:.2f} on average" + (f"; maps of {'; '.join(parts)}." if parts else ".")
         )
     return " ".join(text)

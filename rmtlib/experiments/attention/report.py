@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from rmtlib.evaluation.attention import OPERATIONS
+from rmtlib.experiments.algorithmic import report as algorithmic
 from rmtlib.experiments.attention.claims import CLAIMS, FIGURE
 from rmtlib.experiments.attention.figure import STYLES, alt, figure, shown
 from rmtlib.experiments.attention.rules import ablated, arms, by_segment, numbers, top_head
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, plural, value_cell
+from rmtlib.report.words import Verb
 
 WITHOUT = "accuracy without memory"
 SAID = {
@@ -38,6 +40,30 @@ def measure(record: Record) -> Iterator[Measurement]:
         yield Measurement.of(record, name, value, n=samples)
 
 
+SYMBOL = Verb(
+    "finds {} fewer symbols behind each memory vector it reads than",
+    "finds {} more symbols behind each memory vector it reads than",
+)
+VERBS = {
+    "solved": Verb(alone="answers {} of the symbols right"),
+    "write": Verb(alone="writes the input to memory, {} above chance"),
+    "carry": Verb(alone="carries memory from the read to the write block, {} above chance"),
+    "read": Verb(alone="reads its memory, {} above chance"),
+    "read before": Verb("reads memory {} less than", "reads memory {} more than"),
+    "cache": Verb(alone="reads its cache to answer, {} above chance"),
+    "lost": Verb(alone="answers {} of the symbols right if memory is lost between input and answer"),
+    "harmed": Verb(alone="loses {} of the symbols if memory is lost before their input was read"),
+    "symbols a read key": SYMBOL,
+}
+WHILE = {"read before": " while it takes in input", "read": " while it answers"}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The row of an arm in words, with its sizes at the scale."""
+    row, _, number = arm.partition(": ")
+    return algorithmic.label("algorithmic", row, results, scale) + WHILE.get(number, "")
+
+
 def by_operation(results: Results, scale: str) -> Table | None:
     """What the claims compare: a row for each row, a column for each number."""
     columns = ("solved", "write", "carry", "read before", "read", "cache", "lost", "harmed")
@@ -46,7 +72,10 @@ def by_operation(results: Results, scale: str) -> Table | None:
     if not rows:
         return None
     body = tuple(
-        (row, *(value_cell(found.first if (found := series[name].get(row)) else None, 2, "") for name in columns))
+        (
+            label(row, results, scale),
+            *(value_cell(found.first if (found := series[name].get(row)) else None, 2, "") for name in columns),
+        )
         for row in rows
     )
     return Table(
@@ -66,7 +95,7 @@ def top_heads(results: Results, scale: str) -> Table | None:
         if record["scale"] == scale:
             found = [top_head(record["metrics"]["operations"], name) for name in OPERATIONS]
             named = ("" if head is None else f"{head[0] + 1}.{head[1] + 1}" for head in found)
-            body.append((f"{record['row']} s{record['seed']}", *named))
+            body.append((f"{label(record['row'], results, scale)}, seed {record['seed']}", *named))
     if not body:
         return None
     return Table(f"The heads (layer.head) that do most of it, {scale} scale.", ("run", *OPERATIONS), tuple(body))
@@ -83,9 +112,9 @@ def compare(results: Results) -> Table:
             mean = {name: fmean(found[f"{row.name}: {name}"]) for name in ("solved", "lost")}
             reads = next(f"{row.name}: {name}" for name in ("read", "cache") if f"{row.name}: {name}" in found)
             cells = (f"{fmean(found[reads]):+.2f}", f"{mean['solved']:.2f}", f"{mean['lost']:.2f}")
-            body.append((row.name, said, scale, *cells))
+            body.append((label(row.name, results, scale), said, scale, *cells))
         if not some:
-            body.append((row.name, said, "not run", "", "", ""))
+            body.append((label(row.name, results, "paper"), said, "not run", "", "", ""))
     return Table(
         "What the paper says beside ours: how far above chance the top head reads memory or cache, accuracy of "
         "generated answers, and accuracy if memory is lost between input and answer.",
@@ -112,8 +141,8 @@ def caption(results: Results) -> str:
         mean = {name: fmean(run[name] for run in found) for name in found[0]}
         did = "writes {write:+.2f} and reads {read:+.2f}" if "write" in mean else "reads its cache {cache:+.2f}"
         parts.append(
-            f"{row} {did.format(**mean)} above chance, is right in {mean['solved']:.2f} and without memory in "
-            f"{mean['lost']:.2f} ({plural(len(found), 'run')})"
+            f"{label(row, results, scale)} {did.format(**mean)} above chance, is right in {mean['solved']:.2f} and "
+            f"without memory in {mean['lost']:.2f} ({plural(len(found), 'run')})"
         )
     if not parts:
         return "Nothing was run yet"
@@ -133,4 +162,6 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
     )

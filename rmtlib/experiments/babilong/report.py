@@ -53,10 +53,12 @@ def printed() -> Iterator[Measurement]:
 
 
 FALLS = f"from the training length to {BEYOND} times that length"
+MATCH = ("has {} less exact match than", "has {} more exact match than")
 VERBS = {
     "fall": Verb("loses {} less than", "loses {} more than", f"loses {{}} of exact match {FALLS}"),
+    "trained": Verb(*MATCH, alone="has an exact match of {} at the training length"),
     "fall to the longest": Verb(alone="loses {} of exact match up to the longest context"),
-    "far": Verb("has {} less exact match than", "has {} more exact match than"),
+    "far": Verb(*MATCH),
     "slope": Verb("loses {} more exact match per doubling than", "loses {} less exact match per doubling than"),
     "deviation trained": Verb("varies {} less between seeds than", "varies {} more between seeds than"),
 }

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rmtlib.data.babi import TASKS
 from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
-from rmtlib.experiments.babilong.report import measure
-from rmtlib.experiments.babilong.rules import arms
+from rmtlib.experiments.babilong.report import MATCH, measure
+from rmtlib.experiments.babilong.report import VERBS as BABILONG_VERBS
+from rmtlib.experiments.babilong.rules import BEYOND, arms, slope
 from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.language_models import language_models, two_series
-from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, TABLE_4
+from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, TABLE_4
 from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
+from rmtlib.report.words import Verb
 
 MULTIPLES = (1, 2, 4, 8, 64)
 
@@ -33,6 +35,31 @@ def printed() -> Iterator[Measurement]:
                         "babilong", f"{model}-{task}", "exact match", round(value / 100, 4), "paper", x=tokens,
                         x_trained=PAPER_TRAIN_TOKENS, tokens=tokens,
                     )  # fmt: skip
+
+
+PLACES = {"trained": " at the training length", "far": f" at {BEYOND} times the training length"}
+VERBS = {**BABILONG_VERBS, "trained": Verb(*MATCH)}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The model and the task of an arm, and at which length."""
+    row, _, number = arm.partition(": ")
+    model, _, task = row.rpartition("-")
+    return f"{MODELS[model]} on {task}{PLACES.get(number, '')}"
+
+
+def paper_arms() -> dict[str, float]:
+    """What Table 4's values make of the arms."""
+    found: dict[str, float] = {}
+    for model in set(TABLE_4) & set(MODELS):
+        for task, values in TABLE_4[model].items():
+            points = {
+                parse_count(length): v / 100 for length, v in zip(LENGTHS, values, strict=False) if length != "0k"
+            }
+            trained, far = points[PAPER_TRAIN_TOKENS], points[BEYOND * PAPER_TRAIN_TOKENS]
+            numbers = {"trained": trained, "far": far, "fall": trained - far, "slope": slope(points)}
+            found |= {f"{model}-{task}: {name}": value for name, value in numbers.items()}
+    return found
 
 
 def by_task(task: str) -> Callable[[Results, str], Table | None]:
@@ -137,6 +164,9 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
+        paper_arms=paper_arms(),
         printed=tuple(printed()),
         others=(two_series, language_models),
     )

@@ -51,7 +51,7 @@ def figure(results: Results) -> Figure:
             paper.set_title("the authors' runs")
             by_step.set_title("step by step")
         drawn = {row: None for panel in answers for row in panel.rows}
-        handles = legend_handles({row: SOLVERS[row].name for row in drawn}, STYLES, answers)
+        handles = legend_handles({row: SOLVERS[row].short for row in drawn}, STYLES, answers)
         handles.append(grey_line("answers without roots: right if none is ever found", ":"))
         draw_legend(figure, handles, 3)
     return figure
@@ -60,7 +60,7 @@ def figure(results: Results) -> Figure:
 def _rows_axis(ax: Axes, names: list[str], *, labels: bool) -> None:
     ax.set_xlim(-0.03, 1.05)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names if labels else [""] * len(names))
+    ax.set_yticks(range(len(names)), [SOLVERS[name].short for name in names] if labels else [""] * len(names))
     ax.set_xlabel(ANSWERS)
 
 
@@ -108,11 +108,10 @@ def alt(results: Results) -> str:
                     f"{name} {point.mean:.2f}"
                     for name, point in zip(SOLVED, steps[panel.scale][whose][row].points, strict=True)
                 )
-                parts.append(
-                    f"{row} ({plural(series.n_runs, 'run')}) {mean_text(series.first, 3)} of the answers; {right}"
-                )
+                share = f"{mean_text(series.first, 3)} of the answers"
+                parts.append(f"{SOLVERS[row].short} ({plural(series.n_runs, 'run')}) {share}; {right}")
             text.append(f"{panel.scale} scale, {whose}: {'. '.join(parts)}.")
     authors = "; ".join(
-        f"{row} {', '.join(map(str, solver.authors))}" for row, solver in SOLVERS.items() if solver.authors
+        f"{solver.short} {', '.join(map(str, solver.authors))}" for solver in SOLVERS.values() if solver.authors
     )
     return " ".join([*text, f"The authors: {authors}."])

@@ -19,9 +19,11 @@ from rmtlib.experiments.quadratic.figure import (
 )
 from rmtlib.experiments.quadratic.rows import ROWS, SOLVERS
 from rmtlib.experiments.quadratic.rules import arms
+from rmtlib.experiments.quadratic.scales import RECIPES
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, value_cell
+from rmtlib.report.words import Verb
 
 DIGITS = 3
 
@@ -55,16 +57,40 @@ def printed() -> Iterator[Measurement]:
             yield Measurement("quadratic", solver.name, RELEASED, value, "authors")
 
 
+VERBS = {
+    "": Verb(
+        "solves {} fewer of the equations than", "solves {} more of the equations than", "solves {} of the equations"
+    ),
+    "with roots": Verb(
+        "solves {} fewer of the equations with roots than", "solves {} more of the equations with roots than"
+    ),
+    **{
+        step: Verb(f"gets the step “{step}” right {{}} less often than", f"gets “{step}” right {{}} more often than")
+        for step in SOLVED[:-1]
+    },
+}
+GIVEN = {"released": " with the first token of each segment given", "forced": " with all true tokens given"}
+
+
+def label(arm: str, results: Results, scale: str) -> str:
+    """The row of an arm in words, with its memory at the scale."""
+    row, _, number = arm.partition(": ")
+    return SOLVERS[row].at(RECIPES[scale].width) + GIVEN.get(number, "")
+
+
 def ways_to_test(results: Results, scale: str) -> Table | None:
     """Right answers: generated, as released, with teacher forcing, and of the equations with roots."""
     metrics = (ANSWERS, RELEASED, FORCED, ROOTED)
     series = {metric: results.series(metric).get(scale, {}) for metric in metrics}
     if not series[ANSWERS]:
         return None
-    body = tuple(
-        (row, *(value_cell(series[metric][row].first if row in series[metric] else None, DIGITS) for metric in metrics))
-        for row in series[ANSWERS]
-    )
+
+    def cells(row: str) -> Iterator[Cell]:
+        for metric in metrics:
+            found = series[metric].get(row)
+            yield value_cell(found.first if found else None, DIGITS)
+
+    body = tuple((label(row, results, scale), *cells(row)) for row in series[ANSWERS])
     return Table(
         f"Right answers of each way to test, {scale} scale: mean ± standard deviation over seeds, of one run its 95 % "
         "interval. All of the solution is generated; the first token of every segment is given, as in the released "
@@ -79,7 +105,10 @@ def by_step(results: Results, scale: str) -> Table | None:
     rows = results.series(STEPS_RIGHT).get(scale)
     if not rows:
         return None
-    body = tuple((row, *(value_cell(point, DIGITS) for point in series.points)) for row, series in rows.items())
+    body = tuple(
+        (label(row, results, scale), *(value_cell(point, DIGITS) for point in series.points))
+        for row, series in rows.items()
+    )
     return Table(
         f"Where solutions go wrong, {scale} scale: how many have every character of the step right, whatever the steps "
         "before. A step that repeats an earlier mistake counts as wrong.",
@@ -126,7 +155,9 @@ def paper(results: Results) -> Table:
 def caption(results: Results) -> str:
     """Right answers of each row at the largest scale that was run."""
     for scale, rows in [*results.series().items()][-1:]:
-        said = ", ".join(f"{row} {mean_text(series.first, DIGITS)}" for row, series in rows.items())
+        said = ", ".join(
+            f"{label(row, results, scale)} {mean_text(series.first, DIGITS)}" for row, series in rows.items()
+        )
         return f"Right answers, generated ({scale} scale): {said}"
     return "Nothing was run yet: the authors' runs alone"
 
@@ -144,5 +175,8 @@ def report() -> Report:
         paper=paper,
         claims=CLAIMS,
         arms=arms,
+        label=label,
+        verbs=VERBS,
+        paper_arms={row: solver.mean for row, solver in SOLVERS.items() if solver.authors},
         printed=tuple(printed()),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from rmtlib.experiments.algorithmic.rows import LABELS, Model
+from rmtlib.report.words import counted
 from rmtlib.runs.spec import Row
 
 CSV = "the authors' res_square_equations.csv (booydar/LM-RMT), column answer_acc"
@@ -36,6 +37,21 @@ class Solver:
         length = "one segment of six steps" if self.segments == 1 else "six segments of one step"
         return f"{LABELS[self.model]}, {length}{memory}"
 
+    @property
+    def short(self) -> str:
+        """The row for an axis: RMT, six segments."""
+        return f"{LABELS[self.model]}, {counted(self.segments, 'segment')}"
+
+    def at(self, memory: int) -> str:
+        """The row in words with the memory or cache of a scale: RMT with memory 30 in six segments."""
+        passed = {"rmt": f" with memory {memory}", "trxl": f" with cache {memory}"}.get(self.model, "")
+        return f"{LABELS[self.model]}{passed} in {counted(self.segments, 'segment')}"
+
+    @property
+    def mean(self) -> float:
+        """Of the authors' runs."""
+        return fmean(self.authors)
+
 
 SOLVERS: Mapping[str, Solver] = {
     solver.name: solver
@@ -52,7 +68,7 @@ def _row(solver: Solver) -> Row:
     if not solver.authors:
         return Row(solver.name, solver.label, "quadratic", {}, "not in the paper")
     runs = list(solver.authors)
-    paper = {"printed": solver.printed, "mean": fmean(runs), "std": stdev(runs), "runs": runs}
+    paper = {"printed": solver.printed, "mean": solver.mean, "std": stdev(runs), "runs": runs}
     return Row(solver.name, solver.label, "quadratic", paper, f"{TABLE}; {CSV}")
 
 

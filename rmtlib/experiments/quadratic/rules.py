@@ -4,7 +4,7 @@ Means and spreads of the world in which the paper is exactly true are those of t
 """
 
 from collections.abc import Iterable, Mapping
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
@@ -14,7 +14,7 @@ from rmtlib.experiments.quadratic.rows import SOLVERS
 ONE, CACHE, MEMORY = "baseline-1", "trxl-6", "rmt-6"
 LEARNED = 0.9  # right answers in one segment, without which six segments say nothing about memory
 
-_MEANS = {row: fmean(solver.authors) for row, solver in SOLVERS.items() if solver.authors}
+_MEANS = {row: solver.mean for row, solver in SOLVERS.items() if solver.authors}
 _SPREAD = {row: stdev(solver.authors) for row, solver in SOLVERS.items() if solver.authors}
 LEVEL_WITHIN = (_MEANS[ONE] - _MEANS[CACHE]) / 2  # half of what the cache loses: nearer to one segment than to a cache
 
