@@ -17,6 +17,7 @@ from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
 from rmtlib.report import speed
+from rmtlib.report.interactive import write_plotly
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -107,6 +108,7 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
         _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
+    write_plotly(extra)
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
     for name in ("tutorial", "explore"):

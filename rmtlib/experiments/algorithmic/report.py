@@ -163,4 +163,5 @@ def report(artifact: str) -> Report:
         paper=partial(paper, artifact),
         claims=CLAIMS[artifact],
         arms=arms,
+        explore=figure.explore(artifact),
     )

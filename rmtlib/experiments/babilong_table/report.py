@@ -9,7 +9,7 @@ from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
 from rmtlib.experiments.babilong.report import measure
 from rmtlib.experiments.babilong.rules import arms
 from rmtlib.experiments.babilong_table.claims import CLAIMS
-from rmtlib.experiments.babilong_table.figure import LABELS, STYLES, alt, figure, of_task, printed_of
+from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, TABLE_4
 from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
 from rmtlib.report.report import Report
@@ -135,4 +135,5 @@ def report() -> Report:
         claims=CLAIMS,
         arms=arms,
         printed=tuple(printed()),
+        explore=EXPLORE,
     )
