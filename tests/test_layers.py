@@ -12,6 +12,7 @@ LAYERS = ("data", "models", "training", "evaluation", "runs", "report", "experim
 ABOVE = {
     "rmtlib.cli",
     "rmtlib.cli_cluster",
+    "rmtlib.cli_results",
     "rmtlib.book",
     "rmtlib.notebooks",
     "rmtlib",

@@ -16,7 +16,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "tiktoken")
 NOT_RESULTS = (  # parts of the package that no result depends on
-    *("report", "book.py", "cli.py", "cli_cluster.py", "notebooks.py", "evaluation/decisions.py"),
+    *("report", "book.py", "cli.py", "cli_cluster.py", "cli_results.py", "notebooks.py", "evaluation/decisions.py"),
     *("experiments/view.py", "experiments/declare.py", "experiments/declared.json"),
     *("experiments/*/claims.py", "experiments/*/rules.py", "experiments/*/report.py", "experiments/*/figure.py"),
 )
