@@ -143,10 +143,17 @@ def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
 
     Of settings of an earlier version only the tokens are known, those that it took.
     """
-    try:
-        return artifact.cost(RunConfig.from_json(record["config"]))
-    except RmtlibError:
-        return Cost(record["tokens"], 0.0, 0, 0)
+    key = type(artifact), record["run_id"]
+    if key not in _costs:
+        try:
+            _costs[key] = artifact.cost(RunConfig.from_json(record["config"]))
+        except RmtlibError:
+            _costs[key] = Cost(record["tokens"], 0.0, 0, 0)
+    return _costs[key]
+
+
+_costs: dict[tuple[type, str], Cost] = {}
+"""Of runs by their id, which stands for the whole config."""
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
