@@ -68,9 +68,9 @@ def figure_fragment(view: View, folder: Path) -> str:
     offer = f' data-explore="{name}" data-from="{ROOT}/{folder.name}/" data-plotly="{ROOT}/{PLOTLY}"' if drawn else ""
     return (
         f'<figure class="plot" tabindex="0"{offer}>{images}\n'
-        f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
+        f'<figcaption>{caption}. <span class="files"><a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
         f'<a href="{ROOT}/{folder.name}/{name}.png">figure as PNG</a>, '
-        f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</figcaption></figure>\n'
+        f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</span></figcaption></figure>\n'
     )
 
 
