@@ -65,7 +65,7 @@ class Explorer {
   }
 
   select(label, options, shown = true) {
-    const field = make("select", {}, ...options.map(([value, text]) => make("option", {value}, text)));
+    const field = make("select", {name: label.toLowerCase().replace(" ", "-")}, ...options.map(([value, text]) => make("option", {value}, text)));
     if (shown) this.form.append(make("label", {}, `${label} `, field));
     return field;
   }
