@@ -7,7 +7,11 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +61,12 @@ independent implementation, rmtlib, by how much, and at which scale. {sentence}<
 """
 
 
-def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
-    """Write the two parts that an artifact's page includes, and its executed notebook, into `out`."""
+Job = tuple[Path, Path, Sequence[tuple[str, str]]]
+"""Of a notebook to execute: source, target, parameters."""
+
+
+def write_artifact(view: View, out: Path, notebook: Path, results: Path) -> None:
+    """Write the two parts that an artifact's page includes into `out`."""
     folder, name = out / view.artifact.name, view.artifact.name
     trials = trials_table(view.artifact, find_records(name, scale=PILOT, where=(results,)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +84,23 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     }
     (folder / "results.md").write_text(RESULTS.format(**fragments), encoding="utf-8")
     (folder / "details.md").write_text(DETAILS.format(**fragments), encoding="utf-8")
-    shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(folder))]
-    execute(notebook, out / f"{view.artifact.name}-notebook.ipynb", shown, quiet=True)
+
+
+def _notebook(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
+    shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(out / name))]
+    return notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown
+
+
+def execute_all(jobs: Sequence[Job]) -> None:
+    """Execute notebooks, as many at once as there are cores. The first error is raised after those that had begun."""
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # each only waits for its kernel
+        begun = [pool.submit(execute, *job, quiet=True) for job in jobs]
+        try:
+            for job in begun:
+                job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _verify(results: Path) -> None:
@@ -110,9 +133,9 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         views.append(view_of(name, live, find_records(name, where=(results,))))
     write_plotly(extra)
     for view in views:
-        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
-    for name in ("tutorial", "explore"):
-        execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
+        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results)
+    lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
+    execute_all([*lessons, *(_notebook(name, out, notebooks, scale) for name in ARTIFACTS)])
     parts = {
         "front": FRONT.format(
             sentence=in_a_sentence(views),

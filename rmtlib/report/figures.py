@@ -207,8 +207,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write the figure as PNG on white and as SVG; returns the two paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
-    figure.savefig(png, dpi=200, facecolor="white")
     svg.write_text(to_svg(figure), encoding="utf-8")
+    figure.set_layout_engine("none")  # as laid out for the SVG: to do so anew takes as long as to draw
+    figure.savefig(png, dpi=200, facecolor="white")
     return [png, svg]
 
 

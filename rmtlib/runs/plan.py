@@ -143,17 +143,24 @@ def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
 
     Of settings of an earlier version only the tokens are known, those that it took.
     """
-    key = type(artifact), record["run_id"]
-    if key not in _costs:
-        try:
-            _costs[key] = artifact.cost(RunConfig.from_json(record["config"]))
-        except RmtlibError:
-            _costs[key] = Cost(record["tokens"], 0.0, 0, 0)
-    return _costs[key]
+    if found := _costs.get((type(artifact), record["run_id"])):
+        return found
+    try:
+        return cost_of_run(artifact, RunConfig.from_json(record["config"]))
+    except RmtlibError:
+        return Cost(record["tokens"], 0.0, 0, 0)
 
 
 _costs: dict[tuple[type, str], Cost] = {}
-"""Of runs by their id, which stands for the whole config."""
+"""Of runs by their id, which stands for the whole config: pages plan the same runs many times."""
+
+
+def cost_of_run(artifact: Artifact, config: RunConfig) -> Cost:
+    """`artifact.cost(config)`, computed once for equal configs."""
+    key = type(artifact), config.id
+    if key not in _costs:
+        _costs[key] = artifact.cost(config)
+    return _costs[key]
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
@@ -192,7 +199,7 @@ def plan(
     device: dict[str, Any] | None = None
     runs = []
     for config in configs:
-        cost = artifact.cost(config)
+        cost = cost_of_run(artifact, config)
         measured = _measured(cost, config.row, records, planned) or _measured(cost, config.row, trials, planned)
         if measured is None:
             device = device or device_assumption(artifact, scale, cost.precision)
