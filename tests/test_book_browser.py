@@ -211,11 +211,14 @@ def test_figures_can_be_explored_and_the_static_ones_come_back(open_page, width,
         assert page.locator("script[src*=plotly]").count() == 1
         assert not figure.locator(f"img.only-{theme}").is_visible() and page.complaints == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert not page.locator(".modebar-btn[data-title*='Share']").count(), "a button that sends the data elsewhere"
+        assert page.locator("figure.plot figcaption").first.is_visible()
         figure.locator("[name=x-axis]").select_option("linear")
         figure.locator("[name=x-axis]").select_option("log")
         assert page.evaluate("document.querySelector('.chart').layout.xaxis.type") == "log"
         page.locator("p.explore button").click()
         assert page.locator(f"figure.plot img.only-{theme}").first.is_visible() and page.complaints == [], name
+        assert page.locator("figure.plot figcaption").first.is_visible()
         page.context.close()
 
 

@@ -91,7 +91,7 @@ class Explorer {
       && (trace.seed === "printed" || seeds.has(String(trace.seed))));
     const ink = cssColour("--pst-color-text-base");
     Plotly.react(this.plot, shown.map((trace) => this.trace(trace)), this.layout(shown, ink),
-      {displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]});
+      {displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"]});
   }
 
   colour(trace) { return trace.colours[Number(isDark())]; }
@@ -115,11 +115,11 @@ class Explorer {
     }));
     const trained = [...new Set(shown.map((trace) => trace.trained).filter((x) => x !== null))].map((x) => ({
       type: "line", yref: "paper", y0: 0, y1: 1, x0: x, x1: x, line: {color: ink, width: 1, dash: "dashdot"}, opacity: 0.5,
-      label: {text: "trained up to here", textangle: -90, textposition: "end", font: {size: 10, color: ink}},
+      label: {text: "trained", textangle: 0, textposition: "end", yanchor: "bottom", font: {size: 10, color: ink}},
     }));
     const grid = {gridcolor: cssColour("--pst-color-border"), zeroline: false, linecolor: ink, automargin: true};
     return {
-      autosize: true, height: 420, margin: {l: 60, r: 20, t: 20, b: 50}, showlegend: false, hovermode: "closest",
+      autosize: true, height: 420, margin: {l: 60, r: 20, t: 30, b: 50}, showlegend: false, hovermode: "closest",
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: ink, family: "inherit"},
       hoverlabel: {align: "left", bgcolor: cssColour("--pst-color-surface"), font: {color: ink, size: 13}},
       modebar: {bgcolor: "rgba(0,0,0,0)", color: ink, activecolor: cssColour("--pst-color-link")},
@@ -149,7 +149,7 @@ function offer(figure) {
     explorer.box.setAttribute("aria-label", images[0].alt);
     explorer.draw();
   });
-  figure.before(make("p", {className: "explore"}, button, " hover for values; choose what is shown and how"));
+  figure.before(make("p", {className: "explore"}, button, " Hover for values; choose rows, runs, seeds and axes."));
 }
 
 document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("figure[data-explore]").forEach(offer));

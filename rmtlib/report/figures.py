@@ -222,7 +222,8 @@ def themed_images(figure: Figure, stem: Path, address: str, alt: str) -> str:
     _, light = save(figure, stem)
     dark = light.with_name(stem.name + "-dark.svg")
     dark.write_text(darkened(light.read_text(encoding="utf-8")), encoding="utf-8")
-    return "".join(
+    images = "".join(
         f'<img class="only-{theme}" src="{address}/{path.name}" alt="{escape(alt)}">'
         for theme, path in (("light", light), ("dark", dark))
     )
+    return f'<div class="static">{images}</div>'  # the theme hides a caption that is a sibling of these images
