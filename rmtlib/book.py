@@ -86,7 +86,8 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path) -> None
     (folder / "details.md").write_text(DETAILS.format(**fragments), encoding="utf-8")
 
 
-def _notebook(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
+def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
+    """An artifact's notebook, which trains nothing here, as the book shows it."""
     shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(out / name))]
     return notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown
 
@@ -135,7 +136,7 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results)
     lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
-    execute_all([*lessons, *(_notebook(name, out, notebooks, scale) for name in ARTIFACTS)])
+    execute_all([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)])
     parts = {
         "front": FRONT.format(
             sentence=in_a_sentence(views),

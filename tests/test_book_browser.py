@@ -237,7 +237,7 @@ def test_hovering_shows_a_value_with_its_seed_and_choosing_hides_the_others(open
     point = line.locator(".point").first.bounding_box()
     page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     page.wait_for_selector(".hoverlayer .hovertext")
-    said = page.locator(".hoverlayer .hovertext").inner_text()
+    said = page.locator(".hoverlayer .hovertext").first.text_content()
     assert said.startswith(("0.", "1.")) and "qa1" in said and "seed 0" in said and "n = " in said
     assert page.complaints == []
 
