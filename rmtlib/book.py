@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,18 @@ def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Jo
     return notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown
 
 
-def execute_all(jobs: Sequence[Job]) -> None:
-    """Execute notebooks, as many at once as there are cores. The first error is raised after those that had begun."""
+@contextmanager
+def executing(jobs: Sequence[Job]) -> Iterator[None]:
+    """Execute notebooks during the `with`, as many at once as there are cores; its end waits for them.
+
+    Raises:
+        RmtlibError: the first that failed; those that have not begun are left.
+    """
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # each only waits for its kernel
         begun = [pool.submit(execute, *job, quiet=True) for job in jobs]
         try:
+            yield
             for job in begun:
                 job.result()
         finally:
@@ -127,16 +134,21 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         RmtlibError: `rmtlib verify` refuses a record; nothing is written.
     """
     _verify(results)
-    extra, views = out / "extra", []
+    views = []
     for name in ARTIFACTS:
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
         _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
+    lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
+    with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]):
+        _write_pages(views, out, notebooks, results, bench)
+
+
+def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Path, bench: Path) -> None:
+    extra = out / "extra"
     write_plotly(extra)
     for view in views:
         write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results)
-    lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
-    execute_all([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)])
     parts = {
         "front": FRONT.format(
             sentence=in_a_sentence(views),
