@@ -29,7 +29,7 @@ class Explorer {
     this.plot = make("div", {className: "chart"});
     this.form = make("form", {className: "choices"});
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.box = make("div", {className: "explorer"}, this.form, this.plot);
+    this.box = make("div", {className: "explorer", role: "group"}, this.form, this.plot);
     const charts = Object.keys(data.charts);
     this.chart = this.select("Chart", charts.map((name) => [name, name]), charts.length > 1);
     this.chart.value = data.start;
