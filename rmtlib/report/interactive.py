@@ -1,7 +1,7 @@
 """Figures to explore: the curves of the static figure as data, which book/assets/explore.js draws with plotly.
 
 A page shows the static figure; its data and plotly.js are two files of the book that are loaded when a reader asks for
-them. Means, deviations and intervals come from the `Aggregate`s that the static figure is drawn from.
+them. Means, deviations and intervals come from the aggregates that the static figure is drawn from.
 """
 
 from __future__ import annotations
