@@ -97,11 +97,15 @@ def test_every_template_is_clean_at_every_width_in_both_themes(open_page, width,
         page.context.close()
 
 
+OF_EACH_KIND = ("intro", "records", "speed", "method", "api", "search", "artifacts/figure-5", "_generated/tutorial")
+
+
+@pytest.mark.timeout(900)  # axe looks at everything in a page, several seconds long
 @pytest.mark.parametrize("theme", THEMES)
 def test_axe_finds_nothing_but_what_the_themes_themselves_have(open_page, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = {}
-    for name in names():
+    for name in [name for name in names() if name in OF_EACH_KIND or name.startswith("records/")][:10]:
         page = open_page(name, theme=theme)
         if page.locator("p.explore button").count():
             explore(page)
