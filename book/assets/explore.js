@@ -39,7 +39,8 @@ class Explorer {
     this.xAxis.value = this.axes.log ? "log" : "linear";
     this.lines = this.boxes(data.lines === "task" ? "Tasks" : "Models", this.names().map((line) => [line.name, line.name]));
     this.sources = this.boxes("Runs", data.sources.map((source) => [source.name, source.text]), data.shown);
-    this.seeds = this.boxes("Seeds", [["mean", "mean ± std"], ...data.seeds.map((seed) => [String(seed), String(seed)])], ["mean"]);
+    const seeds = [["mean", "mean ± std"], ...data.seeds.map((seed) => [String(seed), String(seed)])];
+    this.seeds = data.seeds.length ? this.boxes("Seeds", seeds, ["mean"]) : [];
     data.sources.forEach((source, i) => this.sources[i].after(make("i", {className: this.dash(source.name), ariaHidden: "true"})));
     this.form.addEventListener("input", () => this.draw());
     figure.prepend(this.box);
