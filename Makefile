@@ -33,7 +33,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test test-book bench rehearse book lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test test-book bench rehearse book report export lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -56,6 +56,8 @@ help:
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
 	@echo "  make test-book  open the built book in Chromium: errors, overflow, search, filters (needs chromium)"
+	@echo "  make report   the built book as one page to print, and as PDF (needs chromium): book/_build/report/"
+	@echo "  make export   all published numbers and claims as CSV and JSON with a schema, into out/export"
 	@echo "  make lab      open the notebooks in JupyterLab"
 	@echo "  make lint     check style, types and that notebooks are stored without outputs"
 	@echo "  make clean    delete what the targets built; keeps runs/ (trained models) and .venv"
@@ -103,6 +105,13 @@ endif
 test-book: $(VENV)/.ready
 	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs tests/test_book_browser.py $(PYTEST_ARGS)
 
+report: $(VENV)/.ready
+	@[ -f book/_build/html/intro.html ] || $(MAKE) book
+	@$(BIN)/python book/report.py
+
+export: $(VENV)/.ready
+	@$(RMTLIB) export
+
 lab: $(VENV)/.ready
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -121,7 +130,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial test bench rehearse book lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) tutorial test bench rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 

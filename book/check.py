@@ -22,6 +22,8 @@ LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "sour
 LOADING_LINKS = {"stylesheet", "preload", "icon", "shortcut", "modulepreload"}
 IMPORT = re.compile(r"""(?:@import\s+(?:url\()?|url\()\s*['"]?(https?:)?//""")
 
+COLOURED = re.compile(r'<span class="[a-z]{1,2}\d?">([^<]*)</span>')  # a word of code: most of what there is to parse
+
 # What is not running text of ours, or is a number of another kind.
 IGNORED = (
     r"^---\n.*?\n---\n",
@@ -47,7 +49,7 @@ def check_html(root: Path) -> Iterator[Problem]:
 
     @cache
     def soup(path: Path) -> BeautifulSoup:
-        return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        return BeautifulSoup(COLOURED.sub(r"\1", path.read_text(encoding="utf-8")), "html.parser")
 
     @cache
     def anchors(path: Path) -> set[str]:

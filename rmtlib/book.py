@@ -7,7 +7,12 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
 from rmtlib.report import memories, negative, rehearsed, speed
+from rmtlib.report.interactive import write_plotly
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
     DETAILS,
@@ -58,8 +64,12 @@ independent implementation, rmtlib, by how much, and at which scale. {sentence}<
 """
 
 
-def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: str | None = None) -> None:
-    """Write the two parts that an artifact's page includes, and its executed notebook, into `out`."""
+Job = tuple[Path, Path, Sequence[tuple[str, str]]]
+"""Of a notebook to execute: source, target, parameters."""
+
+
+def write_artifact(view: View, out: Path, notebook: Path, results: Path) -> None:
+    """Write the two parts that an artifact's page includes into `out`."""
     folder, name = out / view.artifact.name, view.artifact.name
     trials = trials_table(view.artifact, find_records(name, scale=PILOT, where=(results,)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,8 +87,30 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path, scale: 
     }
     (folder / "results.md").write_text(RESULTS.format(**fragments), encoding="utf-8")
     (folder / "details.md").write_text(DETAILS.format(**fragments), encoding="utf-8")
-    shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(folder))]
-    execute(notebook, out / f"{view.artifact.name}-notebook.ipynb", shown, quiet=True)
+
+
+def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
+    """An artifact's notebook, which trains nothing here, as the book shows it."""
+    shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(out / name))]
+    return notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown
+
+
+@contextmanager
+def executing(jobs: Sequence[Job]) -> Iterator[None]:
+    """Execute notebooks during the `with`, as many at once as there are cores; its end waits for them.
+
+    Raises:
+        RmtlibError: the first that failed; those that have not begun are left.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # each only waits for its kernel
+        begun = [pool.submit(execute, *job, quiet=True) for job in jobs]
+        try:
+            yield
+            for job in begun:
+                job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _verify(results: Path) -> None:
@@ -104,15 +136,21 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         RmtlibError: `rmtlib verify` refuses a record; nothing is written.
     """
     _verify(results)
-    extra, views = out / "extra", []
+    views = []
     for name in ARTIFACTS:
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
         _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
+    lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
+    with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]):
+        _write_pages(views, out, notebooks, results, bench)
+
+
+def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Path, bench: Path) -> None:
+    extra = out / "extra"
+    write_plotly(extra)
     for view in views:
-        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results, scale)
-    for name in ("tutorial", "explore"):
-        execute(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", quiet=True)
+        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results)
     page = notebooks.parent / "book" / "negative-results.md"
     trials = {name: find_records(name, scale=PILOT, where=(results,)) for name in ARTIFACTS}
     parts = {

@@ -1,4 +1,4 @@
-"""The command `rmtlib`: run, queue, plan, rehearse, evaluate, status, publish, verify, claims, data, notebook.
+"""The command `rmtlib`: run, queue, plan, rehearse, evaluate, status, publish, verify, claims, export, data, notebook.
 
 Exit status: 0 done; 2 an error, in one line on standard error; 75 stopped with a checkpoint by a signal or the time
 budget (the same command continues). Results go to standard output (as JSON with --json), progress to standard error.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rmtlib import __version__, cli_cluster, cli_evaluate, cli_rehearse, cli_results
+from rmtlib import __version__, cli_claims, cli_cluster, cli_evaluate, cli_rehearse, cli_results
 from rmtlib.cli_results import selected
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.terminal import print_json, print_table
@@ -114,8 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--checkpoint", metavar="NAME", help="publish the weights of the first of these runs instead")
     command = add("verify", cli_results.verify, "rehash the published records; exit status 2 if one was changed")
     command.add_argument("folder", metavar="FOLDER", nargs="?", default="results")
-    command = add("claims", _claims, "the papers' claims, and what the published records say of each")
+    command = add("claims", cli_claims.claims, "the papers' claims, and what the published records say of each")
     command.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="one artifact only")
+    command = add("export", cli_claims.export, "write all published numbers and claims as CSV and JSON, with a schema")
+    command.add_argument("artifacts", metavar="ARTIFACT", nargs="*", help="these only, e.g. figure-5 (default: all)")
+    command.add_argument("--to", metavar="DIR", default="out/export", help="folder to write into (default: out/export)")
     command = add("data", _data, "list the data files and where they are, or fetch those named")
     command.add_argument("names", metavar="NAME", nargs="*", help="files to fetch; * and ? match as in file names")
     command = add("notebook", _notebook, "execute notebooks/ARTIFACT.ipynb", as_json=False)
@@ -247,36 +250,6 @@ def _status(options: argparse.Namespace) -> int:
     if damaged:
         others = f"; {len(damaged) - 1} more are damaged" if len(damaged) > 1 else ""
         raise RmtlibError(f"{damaged[0]['stage']}{others}")
-    return 0
-
-
-def _claims(options: argparse.Namespace) -> int:
-    from rmtlib.evaluation.decisions import ENOUGH_POWER
-    from rmtlib.experiments.registry import ARTIFACTS, get_artifact
-    from rmtlib.experiments.view import view_of
-    from rmtlib.report.claims import OLDER, Effect
-    from rmtlib.report.verdicts import NOT_DECLARED, as_data
-    from rmtlib.runs.records import find_records
-
-    names = [get_artifact(options.artifact).name] if options.artifact else list(ARTIFACTS)
-    views = [view_of(name, published=find_records(name, where=("results",))) for name in names]
-    claims = [claim for view in views for claim in as_data(view)]
-    if options.json:
-        print_json(claims)
-        return 0
-    for claim in claims:
-        kind = "primary" if claim["primary"] else "secondary"
-        print(f"{claim['artifact']} {claim['claim']} ({kind}), {claim['scale']} scale: {claim['verdict'].upper()}")
-        about = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"]}
-        if can := claim["power"]:
-            about["power"] = f"holds in {can['paper']:.2f} if the paper is true, {can['boundary']:.2f} at the margin"
-            about["power"] += f" (n = {can['n']})" + f"; {can['needed']} needed" * (can["paper"] < ENOUGH_POWER)
-            about["commit"] = (claim["commit"] or NOT_DECLARED) + f"; {OLDER}" * claim["older"]
-        about["effects"] = "; ".join(f"{e['contrast']} = {Effect(**e).numbers}" for e in claim["effects"])
-        about |= {"p": claim["p"] and f"{claim['p']:.2g}", "why": claim["why"]}
-        for name, text in (about | {"would take": claim["cost"]}).items():
-            if text:
-                print(f"  {name}: {text}")
     return 0
 
 

@@ -52,12 +52,17 @@ def _read(cls: type[T], data: Mapping[str, Any], prefix: str) -> T:
     if wrong := (set(data) - set(known)) | (needed - set(data)):
         names = ", ".join(f"{prefix}{name}" for name in sorted(wrong))
         raise RmtlibError(f"{cls.__name__} settings unknown or missing: {names}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values = {name: _value(hints[name], value, f"{prefix}{name}") for name, value in data.items()}
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:  # TypeError: a wrong type that nothing has checked
         raise RmtlibError(f"{cls.__name__} settings{f' in {prefix[:-1]}' if prefix else ''}: {error}") from error
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:

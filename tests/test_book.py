@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
-from rmtlib.book import build
+from rmtlib.book import build, executing
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
@@ -429,3 +429,14 @@ def test_a_record_that_was_edited_stops_the_pages_in_one_line(book):
         path.write_text(good)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and path.name in done.stderr
+
+
+def test_a_notebook_that_fails_stops_the_pages_in_one_line(tmp_path):
+    bad, good = tmp_path / "bad.ipynb", tmp_path / "good.ipynb"
+    for path, source in ((bad, "1 / 0"), (good, "1 + 1")):
+        tagged = nbformat.v4.new_code_cell("A: int = 1", metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[tagged, nbformat.v4.new_code_cell(source)]), path)
+    with pytest.raises(RmtlibError, match=r"bad.ipynb, cell 2: ZeroDivisionError"):
+        with executing([(path, tmp_path / "out" / path.name, ()) for path in (good, bad)]):
+            pass
+    assert nbformat.read(tmp_path / "out" / "good.ipynb", 4).cells[1].outputs

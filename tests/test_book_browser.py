@@ -18,6 +18,7 @@ BROWSER = next(
 WIDTHS, THEMES = (1440, 768, 390), ("light", "dark")
 TALLEST = 5000  # pixels of an artifact's page at 1440, with nothing unfolded
 SMOKE = 800
+OF_THE_THEMES = {"label-content-name-mismatch", "region"}  # of axe
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
@@ -109,6 +110,25 @@ def test_every_template_is_clean_at_every_width_in_both_themes(open_page, width,
         page.context.close()
 
 
+OF_EACH_KIND = ("intro", "records", "speed", "method", "api", "search", "artifacts/figure-5", "_generated/tutorial")
+
+
+@pytest.mark.timeout(900)  # axe looks at everything in a page, several seconds long
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_but_what_the_themes_themselves_have(open_page, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = {}
+    for name in [name for name in names() if name in OF_EACH_KIND or name.startswith("records/")][:10]:
+        page = open_page(name, theme=theme)
+        if page.locator("p.explore button").count():
+            explore(page)
+        for violation in axe.run(page).response["violations"]:
+            if violation["id"] not in OF_THE_THEMES:
+                found.setdefault(violation["id"], {})[name] = violation["nodes"][0]["html"][:200]
+        page.context.close()
+    assert found == {}
+
+
 def test_the_first_page_is_the_front_page(open_page):
     page = open_page("index")
     page.wait_for_url("**/intro.html")
@@ -179,6 +199,73 @@ def test_records_are_found_and_lead_to_the_command_that_makes_them_again(open_pa
     before = page.evaluate("document.documentElement.dataset.theme")
     page.locator("[data-switch-theme]").click()
     assert page.evaluate("document.documentElement.dataset.theme") != before and page.complaints == []
+
+
+def explored() -> list[str]:
+    """The pages whose figure can be explored."""
+    return [p.stem for p in sorted(BOOK.glob("artifacts/*.html")) if " data-explore=" in p.read_text(encoding="utf-8")]
+
+
+def explore(page):
+    """Opens the page's figure; returns it."""
+    page.locator("p.explore button").click()
+    page.wait_for_selector("figure.exploring .chart .scatterlayer .trace")
+    return page.locator("figure.exploring")
+
+
+def lines(figure) -> list:
+    return figure.locator(".scatterlayer .trace").all()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_figures_can_be_explored_and_the_static_ones_come_back(open_page, width, theme):
+    assert "figure-5" in explored()
+    for name in explored():
+        page = open_page(f"artifacts/{name}", width, theme)
+        assert page.locator("script[src*=plotly]").count() == 0, "plotly.js is loaded before it is asked for"
+        figure = explore(page)
+        assert page.locator("script[src*=plotly]").count() == 1
+        assert not figure.locator(f"img.only-{theme}").is_visible() and page.complaints == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert not page.locator(".modebar-btn[data-title*='Share']").count(), "a button that sends the data elsewhere"
+        assert page.locator("figure.plot figcaption").first.is_visible()
+        figure.locator("[name=x-axis]").select_option("linear")
+        figure.locator("[name=x-axis]").select_option("log")
+        assert page.evaluate("document.querySelector('.chart').layout.xaxis.type") == "log"
+        page.locator("p.explore button").click()
+        assert page.locator(f"figure.plot img.only-{theme}").first.is_visible() and page.complaints == [], name
+        assert page.locator("figure.plot figcaption").first.is_visible()
+        page.context.close()
+
+
+def test_hovering_shows_a_value_with_its_seed_and_choosing_hides_the_others(open_page):
+    page = open_page("artifacts/figure-5")
+    figure = explore(page)
+    every = len(lines(figure))
+    assert every > 1
+    figure.locator("fieldset", has_text="Runs").locator("input").last.uncheck()  # the paper's values
+    assert 0 < len(lines(figure)) < every
+    for box in figure.locator("fieldset", has_text="Tasks").locator("input:not([value=qa1])").all():
+        box.uncheck()
+    for value in ("mean", "0"):
+        figure.locator("fieldset", has_text="Seeds").locator(f"input[value='{value}']").set_checked(value == "0")
+    (line,) = lines(figure)
+    point = line.locator(".point").first.bounding_box()
+    page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    said = page.locator(".hoverlayer .hovertext").first.text_content()
+    assert said.startswith(("0.", "1.")) and "qa1" in said and "seed 0" in said and "n = " in said
+    assert page.complaints == []
+
+
+def test_another_theme_recolours_the_explored_figure(open_page):
+    page = open_page("artifacts/memory-capacity")
+    colour = "document.querySelector('.chart').data[0].line.color"
+    explore(page)
+    before = page.evaluate(colour)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function(f"{colour} !== {before!r}")
 
 
 def test_a_link_into_a_folded_part_unfolds_it(open_page):

@@ -12,6 +12,7 @@ LAYERS = ("data", "models", "training", "evaluation", "runs", "report", "experim
 ABOVE = {
     "rmtlib.cli",
     "rmtlib.cli_cluster",
+    "rmtlib.cli_claims",
     "rmtlib.cli_rehearse",
     "rmtlib.cli_evaluate",
     "rmtlib.cli_results",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from rmtlib.book import write_artifact
+from rmtlib.book import executing, notebook_job, write_artifact
 from rmtlib.cli import main
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import open_view, view_of
@@ -79,6 +79,8 @@ def test_figure_table_and_csv_show_the_records(view, tmp_path):
 
 def test_the_page_has_all_its_parts(view, project):
     write_artifact(view, project / "book", project / "notebooks" / "toy.ipynb", project / "results")
+    with executing([notebook_job("toy", project / "book", project / "notebooks", None)]):
+        pass
     page = (TOY / "toy.md").read_text()
     for part in ("results", "details"):
         assert f"_generated/toy/{part}.md" in page

@@ -13,6 +13,7 @@ TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctre
 PARAMETERS = re.compile(
     r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S
 )  # of a signature over several lines
+ARTICLE = re.compile(r"<article\b.*?</article>", re.S)
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -125,9 +126,9 @@ def write_search_texts(app, error):
         texts = {}
         for docname in app.env.found_docs:
             path = Path(app.outdir) / f"{docname}.html"
-            page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") if path.exists() else None
-            if page and (article := page.find("article")):
-                texts[docname] = " ".join(article.get_text(" ").replace("¶", "").replace("#", "").split())
+            if path.exists() and (found := ARTICLE.search(path.read_text(encoding="utf-8"))):
+                text = BeautifulSoup(found.group(), "html.parser").get_text(" ")
+                texts[docname] = " ".join(text.replace("¶", "").replace("#", "").split())
         script = f"const bookTexts = {json.dumps(texts, ensure_ascii=False, sort_keys=True)};\n"
         (Path(app.outdir) / "_static" / "search-texts.js").write_text(script, encoding="utf-8")
 

@@ -5,6 +5,7 @@ A config with a `backbone` stands for a model around a decoder; its other fields
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -74,7 +75,13 @@ def build(config: Any, *, seed: int | None = None, decoder: Decoder | None = Non
 
 
 def size_of(config: Any) -> dict[str, int]:
-    """{"parameters", "state_size"} of the model, which is built without memory."""
+    """{"parameters", "state_size"} of the model, which is built without memory, once for equal configs."""
+    parameters, state_size = _sizes(config)
+    return {"parameters": parameters, "state_size": state_size}
+
+
+@cache
+def _sizes(config: Any) -> tuple[int, int]:
     with torch.device("meta"):
         model = build(config)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "state_size": model.state_size()}
+    return sum(p.numel() for p in model.parameters()), model.state_size()

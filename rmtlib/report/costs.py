@@ -9,7 +9,7 @@ from pathlib import Path
 from rmtlib.errors import RmtlibError
 from rmtlib.report.measurements import Record, latest
 from rmtlib.runs.artifact import Artifact
-from rmtlib.runs.plan import plan
+from rmtlib.runs.plan import cost_of_run, plan
 from rmtlib.runs.progress import amount, duration, size
 from rmtlib.runs.spec import RunConfig
 
@@ -32,7 +32,7 @@ def cost_of(
         for seed in range(seeds):
             config = config_of(artifact, records, row, scale, seed)
             try:
-                artifact.cost(config)
+                cost_of_run(artifact, config)
             except RmtlibError:  # settings of earlier code
                 config = artifact.with_all_files(row, scale, seed)
             configs.append(config)

@@ -207,8 +207,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write the figure as PNG on white and as SVG; returns the two paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (stem.with_name(stem.name + ending) for ending in (".png", ".svg"))
-    figure.savefig(png, dpi=200, facecolor="white")
     svg.write_text(to_svg(figure), encoding="utf-8")
+    figure.set_layout_engine("none")  # as laid out for the SVG: to do so anew takes as long as to draw
+    figure.savefig(png, dpi=200, facecolor="white")
     return [png, svg]
 
 
@@ -221,7 +222,8 @@ def themed_images(figure: Figure, stem: Path, address: str, alt: str) -> str:
     _, light = save(figure, stem)
     dark = light.with_name(stem.name + "-dark.svg")
     dark.write_text(darkened(light.read_text(encoding="utf-8")), encoding="utf-8")
-    return "".join(
+    images = "".join(
         f'<img class="only-{theme}" src="{address}/{path.name}" alt="{escape(alt)}">'
         for theme, path in (("light", light), ("dark", dark))
     )
+    return f'<div class="static">{images}</div>'  # the theme hides a caption that is a sibling of these images

@@ -241,9 +241,20 @@ class Results:
 
 def to_csv(measurements: Iterable[Measurement]) -> str:
     """The long form as text, a line for each measurement."""
+    return csv_text(Measurement._fields, measurements)
+
+
+def csv_text(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """Lines as CSV: ten digits of a number, nothing for None, the parts of a tuple separated by spaces."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Measurement._fields)
-    for m in measurements:
-        writer.writerow([f"{cell:.10g}" if isinstance(cell, float) else cell for cell in m])
+    writer.writerow(header)
+    for line in lines:
+        writer.writerow([_csv_cell(cell) for cell in line])
     return text.getvalue()
+
+
+def _csv_cell(cell: Any) -> Any:
+    if isinstance(cell, float):
+        return f"{cell:.10g}"
+    return " ".join(map(str, cell)) if isinstance(cell, tuple) else cell

@@ -16,6 +16,7 @@ from rmtlib.report import figures
 from rmtlib.report.costs import config_of, cost_of
 from rmtlib.report.escape import escape
 from rmtlib.report.evidence import shut_gates
+from rmtlib.report.interactive import PLOTLY, write_data
 from rmtlib.report.measurements import Record, latest
 from rmtlib.report.tables import Cell, Link, Table, fold, plural, settings_table
 from rmtlib.report.view import View
@@ -62,11 +63,14 @@ def figure_fragment(view: View, folder: Path) -> str:
     images = figures.themed_images(view.draw(), folder / name, f"{ROOT}/{folder.name}", view.alt())
     (folder / f"{name}.csv").write_text(view.csv(), encoding="utf-8")
     caption = escape(view.report.caption(view.results))
+    explore = view.report.explore
+    drawn = explore is not None and write_data(explore, view.results, folder, name)
+    offer = f' data-explore="{name}" data-from="{ROOT}/{folder.name}/" data-plotly="{ROOT}/{PLOTLY}"' if drawn else ""
     return (
-        f'<figure class="plot" tabindex="0">{images}\n'
-        f'<figcaption>{caption}. <a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
+        f'<figure class="plot" tabindex="0"{offer}>{images}\n'
+        f'<figcaption>{caption}. <span class="files"><a href="{ROOT}/{folder.name}/{name}.csv">Data as CSV</a>, '
         f'<a href="{ROOT}/{folder.name}/{name}.png">figure as PNG</a>, '
-        f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</figcaption></figure>\n'
+        f'<a href="{ROOT}/_generated/{name}-notebook.html">notebook</a>.</span></figcaption></figure>\n'
     )
 
 

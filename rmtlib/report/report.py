@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rmtlib.evaluation.decisions import Arms
 from rmtlib.report.claims import Claim
+from rmtlib.report.interactive import Explorable
 from rmtlib.report.measurements import Measurement, Record, Results
 from rmtlib.report.tables import Table
 from rmtlib.report.words import Verb
@@ -38,6 +39,7 @@ class Report:
         label: an arm in words, as its row is at a scale ("paper": in the paper).
         verbs: how numbers of arms are compared in words, by what they are numbers of.
         paper_arms: the arms that the paper prints, with its values.
+        explore: the curves that the book lets a reader explore; None if the figure has none.
     """
 
     measure: Callable[[Record], Iterable[Measurement]]
@@ -55,3 +57,4 @@ class Report:
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     paper_arms: Mapping[str, float] = field(default_factory=dict)
     others: tuple[Callable[[Results], Table], ...] = ()
+    explore: Explorable | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
-from rmtlib.report.claims import OLDER, Claim, Verdict, in_words, primaries
+from rmtlib.report.claims import OLDER, Claim, Outcome, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import escape
 from rmtlib.report.evidence import lacking, most_telling, ours, theirs, warnings
@@ -17,6 +17,35 @@ if TYPE_CHECKING:
     from rmtlib.report.view import View
 
 NOT_DECLARED = "not declared yet"
+
+
+class Power(TypedDict):
+    """What a primary rule can tell with `n` seeds; `needed` of them give enough power (None: more than were tried)."""
+
+    n: int
+    paper: float
+    boundary: float
+    needed: int | None
+
+
+class ClaimData(TypedDict):
+    """A claim at one scale, by one declaration of its rule; every effect is a `claims.Effect` by its names."""
+
+    artifact: str
+    claim: str
+    text: str
+    source: str
+    rule: str
+    primary: bool
+    power: Power | None
+    scale: str
+    verdict: Outcome
+    effects: list[dict[str, Any]]
+    p: float | None
+    why: str
+    commit: str | None
+    older: bool
+    cost: str | None
 
 
 def by_claim(view: View) -> Iterator[tuple[Claim, list[Verdict]]]:
@@ -90,7 +119,7 @@ def numbers(view: View, verdict: Verdict) -> Iterator[str]:
         )
 
 
-def told(view: View, claim: Claim) -> dict[str, Any] | None:
+def told(view: View, claim: Claim) -> Power | None:
     """What a primary rule can tell, by simulation: how often it holds in the two worlds, and the seeds needed."""
     if not claim.primary:
         return None
@@ -125,14 +154,14 @@ def rules_table(views: Iterable[View]) -> Table:
     )
 
 
-def as_data(view: View, results: Path = Path("results")) -> list[dict[str, Any]]:
+def as_data(view: View, results: Path = Path("results")) -> list[ClaimData]:
     """Each claim at every scale that was run; what lacks runs has what they would take as its `cost`."""
     return [
         _entry(view, verdict, told(view, claim), results) for claim, verdicts in by_claim(view) for verdict in verdicts
     ]
 
 
-def _entry(view: View, verdict: Verdict, can: dict[str, Any] | None, results: Path) -> dict[str, Any]:
+def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> ClaimData:
     claim, cost = verdict.claim, None
     rows = {row.name for row in view.artifact.rows}
     if verdict.outcome in ("not run", "not enough runs"):

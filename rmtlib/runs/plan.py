@@ -165,10 +165,24 @@ def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
 
     Of settings of an earlier version only the tokens are known, those that it took.
     """
+    if found := _costs.get((type(artifact), record["run_id"])):
+        return found
     try:
-        return artifact.cost(RunConfig.from_json(record["config"]))
+        return cost_of_run(artifact, RunConfig.from_json(record["config"]))
     except RmtlibError:
         return Cost(record["tokens"], 0.0, 0, 0)
+
+
+_costs: dict[tuple[type, str], Cost] = {}
+"""Of runs by their id, which stands for the whole config: pages plan the same runs many times."""
+
+
+def cost_of_run(artifact: Artifact, config: RunConfig) -> Cost:
+    """`artifact.cost(config)`, computed once for equal configs."""
+    key = type(artifact), config.id
+    if key not in _costs:
+        _costs[key] = artifact.cost(config)
+    return _costs[key]
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
@@ -225,7 +239,7 @@ def plan(
 
     runs = []
     for config in configs:
-        cost = artifact.cost(config)
+        cost = cost_of_run(artifact, config)
         measured = _measured(cost, config.row, records, planned) or _measured(cost, config.row, trials, planned)
         measured = measured or computed(cost)
         runs.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.algorithmic.rows import LABELS, TABLES, TaskRow
@@ -20,7 +21,8 @@ from rmtlib.report.figures import (
     scale_panels,
     style_of,
 )
-from rmtlib.report.measurements import Results, Series
+from rmtlib.report.interactive import Chart, Curve, Explorable
+from rmtlib.report.measurements import Aggregate, Results, Series
 from rmtlib.report.tables import plural
 
 if TYPE_CHECKING:
@@ -93,11 +95,46 @@ def _draw(ax: Axes, panel: Panel, artifact: str, task: str, size: int) -> None:
                 values = series.last.values
                 ax.scatter([x] * len(values), values, s=14, marker=style.marker, linewidth=0.9, zorder=4, **look)
     counts = sorted({row.segments for row in TABLES[artifact] if (row.task, row.size) == (task, size)})
-    ax.axhline(1 / (8 if size >= 120 else 10), color=GREY, linewidth=1, linestyle=":", zorder=1)
-    what = "pairs" if task == "retrieval" else "symbols"
-    ax.set(xlabel="segments", title=f"{task}, {size} {what}" + f", {panel.scale}" * bool(panel.scale))
+    ax.axhline(chance(size), color=GREY, linewidth=1, linestyle=":", zorder=1)
+    ax.set(xlabel="segments", title=chart_name(task, size) + f", {panel.scale}" * bool(panel.scale))
     ax.set_ylim(-0.03, 1.06)
     ax.xaxis.set_major_locator(FixedLocator(counts))
+
+
+def chart_name(task: str, size: int) -> str:
+    """The title of a panel."""
+    return f"{task}, {size} {'pairs' if task == 'retrieval' else 'symbols'}"
+
+
+def curves(results: Results, artifact: str) -> Iterator[Curve]:
+    """A line over the number of segments for each model and scale, and of the authors' means; a chart for each task."""
+    for scale, group in results.series().items():
+        for task, size, model, rows in in_order(group, artifact):
+            points = tuple((float(row.segments), series.last) for row, series in rows)
+            yield Curve(chart_name(task, size), LABELS[model], STYLES[model], scale, points)
+    for task, size in columns(artifact):
+        for model in STYLES:
+            said = {
+                row.segments: [m for m in results.printed if m.row == row.name]
+                for row in curve(artifact, task, size, model)
+            }
+            points = tuple((float(segments), Aggregate(tuple(ms))) for segments, ms in said.items() if ms)
+            if points:
+                yield Curve(chart_name(task, size), LABELS[model], STYLES[model], "the authors", points)
+
+
+def explore(artifact: str) -> Explorable:
+    """A chart for each task and size."""
+    charts = {
+        chart_name(task, size): Chart("segments", "per-token accuracy", levels={"chance": chance(size)})
+        for task, size in columns(artifact)
+    }
+    return Explorable(charts, partial(curves, artifact=artifact))
+
+
+def chance(size: int) -> float:
+    """The accuracy of guessing: long sequences are of eight symbols, short ones of ten."""
+    return 1 / (8 if size >= 120 else 10)
 
 
 def in_order(group: dict[str, Series], artifact: str) -> Iterator[tuple[str, int, str, list[tuple[TaskRow, Series]]]]:

@@ -169,4 +169,5 @@ def report(artifact: str) -> Report:
         label=partial(label, artifact),
         verbs=VERBS,
         paper_arms={row.name: row.paper["mean"] for row in TABLES[artifact] if row.paper},
+        explore=figure.explore(artifact),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.report.figures import (
@@ -23,6 +23,7 @@ from rmtlib.report.figures import (
     scale_panels,
     style_of,
 )
+from rmtlib.report.interactive import Chart, Curve, Explorable, curves_of, printed_curves
 from rmtlib.report.measurements import Results, Series, short_count
 from rmtlib.report.tables import plural
 
@@ -133,6 +134,16 @@ def context_axis(ax: Axes, lengths: Sequence[float]) -> None:
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([short_count(round(tokens)) for tokens in shown])
+
+
+def curves(results: Results) -> Iterator[Curve]:
+    """A line for each task and scale, and the paper's."""
+    yield from curves_of(results.series(), lambda s: (EXACT, s.row, style_of(STYLES, s.row)))
+    yield from printed_curves(results.printed, "the paper", lambda row: (EXACT, row, style_of(STYLES, row)))
+
+
+EXACT = "exact match"
+EXPLORE = Explorable({EXACT: Chart("context length in tokens", EXACT, log=True)}, curves, lines="task")
 
 
 def alt(results: Results) -> str:

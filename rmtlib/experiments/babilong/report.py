@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.babilong.claims import CLAIMS
 from rmtlib.experiments.babilong.figure import (
+    EXPLORE,
     FILES,
     PAPER_TRAIN_TOKENS,
     RECENCY,
@@ -177,4 +178,5 @@ def report() -> Report:
         verbs=VERBS,
         paper_arms=paper_arms(),
         printed=tuple(printed()),
+        explore=EXPLORE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rmtlib.data.babi import TASKS
@@ -27,6 +28,7 @@ from rmtlib.report.figures import (
     scale_panels,
     style_of,
 )
+from rmtlib.report.interactive import Chart, Curve, Explorable, curves_of, printed_curves
 from rmtlib.report.measurements import Measurement, Results, Series, short_count
 from rmtlib.report.tables import plural
 
@@ -125,6 +127,20 @@ def _draw_paper(ax: Axes, task: str, models: dict[str, list[Measurement]]) -> No
     ax.set_facecolor(PAPER_GROUND)
     ax.set_title(f"{task}, papers")
     context_axis(ax, sorted({m.x or 0 for points in models.values() for m in points}))
+
+
+def curves(results: Results) -> Iterator[Curve]:
+    """A line for each model and scale, and the papers', a chart for each task."""
+
+    def named(row: str) -> tuple[str, str, Style]:
+        model, task = split(row)
+        return task, LABELS[model], style_of(STYLES, model)
+
+    yield from curves_of(results.series(), lambda series: named(series.row))
+    yield from printed_curves(results.printed, "the papers", named)
+
+
+EXPLORE = Explorable({task: Chart("context length in tokens", "exact match", log=True) for task in TASKS}, curves)
 
 
 def alt(results: Results) -> str:

@@ -10,7 +10,7 @@ from rmtlib.experiments.babilong.report import MATCH, measure
 from rmtlib.experiments.babilong.report import VERBS as BABILONG_VERBS
 from rmtlib.experiments.babilong.rules import BEYOND, arms, slope
 from rmtlib.experiments.babilong_table.claims import CLAIMS
-from rmtlib.experiments.babilong_table.figure import LABELS, STYLES, alt, figure, of_task, printed_of
+from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.language_models import language_models, two_series
 from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, TABLE_4
 from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
@@ -169,4 +169,5 @@ def report() -> Report:
         paper_arms=paper_arms(),
         printed=tuple(printed()),
         others=(two_series, language_models),
+        explore=EXPLORE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rmtlib.experiments.capacity.rows import MODELS, VALUES
@@ -24,6 +25,7 @@ from rmtlib.report.figures import (
     scale_panels,
     style_of,
 )
+from rmtlib.report.interactive import Chart, Curve, Explorable, curves_of
 from rmtlib.report.measurements import Results, Series
 from rmtlib.report.tables import plural
 
@@ -88,6 +90,25 @@ def _finish(ax: Axes, task: str, panel: Panel) -> None:
         if panel.series:
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter("{x:g}")
+
+
+def curves(results: Results) -> Iterator[Curve]:
+    """A line for each model and scale, a chart for each task."""
+
+    def named(series: Series) -> tuple[str, str, Style]:
+        model, _, task = series.row.rpartition("-")
+        return task, MODELS[model], style_of(STYLES, model)
+
+    return curves_of(results.series(), named)
+
+
+EXPLORE = Explorable(
+    {
+        "remember": Chart("pairs in the context", "pairs stored", digits=1),
+        "rewrite": Chart("updates of 16 keys", "exact match", log=True, levels={"chance": 1 / VALUES}),
+    },
+    curves,
+)
 
 
 def alt(results: Results) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.capacity.claims import CLAIMS
-from rmtlib.experiments.capacity.figure import STYLES, TASKS, alt, figure, of_task
+from rmtlib.experiments.capacity.figure import EXPLORE, STYLES, TASKS, alt, figure, of_task
 from rmtlib.experiments.capacity.rows import MODELS, VALUES
 from rmtlib.experiments.capacity.rules import arms
 from rmtlib.experiments.capacity.scales import settings
@@ -170,4 +170,5 @@ def report() -> Report:
         arms=arms,
         label=label,
         verbs=VERBS,
+        explore=EXPLORE,
     )

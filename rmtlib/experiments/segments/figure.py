@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rmtlib.experiments.segments.rows import LABELS, NGRAM
@@ -20,6 +21,7 @@ from rmtlib.report.figures import (
     scale_panels,
     style_of,
 )
+from rmtlib.report.interactive import Chart, Curve, Explorable, curves_of
 from rmtlib.report.measurements import Results, Series
 from rmtlib.report.tables import plural
 
@@ -98,6 +100,23 @@ def _draw_dotted(ax: Axes, panel: Panel) -> None:
 
 def _has_memory(series: Series) -> bool:
     return bool(series.records[0]["metrics"]["state_size"])
+
+
+def curves(results: Results) -> Iterator[Curve]:
+    """A line for each model and scale, a chart for each of three numbers."""
+    for metric in CHARTS:
+        yield from curves_of(
+            {scale: drawn(rows) for scale, rows in results.series(metric).items()},
+            lambda series: (series.metric, LABELS[series.row], style_of(STYLES, series.row)),
+        )
+
+
+CHARTS = {
+    BITS: Chart("segment", BITS),
+    GAIN: Chart("segment", "bits per byte gained by history"),
+    SWAPPED: Chart("segment", "bits per byte gained with another place's memory"),
+}
+EXPLORE = Explorable(CHARTS, curves)
 
 
 def alt(results: Results) -> str:

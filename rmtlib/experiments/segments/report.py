@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rmtlib.experiments.segments.claims import CLAIMS
-from rmtlib.experiments.segments.figure import BITS, GAIN, OFF, STYLES, SWAPPED, alt, drawn, figure
+from rmtlib.experiments.segments.figure import BITS, EXPLORE, GAIN, OFF, STYLES, SWAPPED, alt, drawn, figure
 from rmtlib.experiments.segments.rows import LABELS
 from rmtlib.experiments.segments.rules import arms, curve
 from rmtlib.experiments.segments.scales import settings
@@ -184,4 +184,5 @@ def report() -> Report:
         arms=arms,
         label=label,
         verbs=VERBS,
+        explore=EXPLORE,
     )
