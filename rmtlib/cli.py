@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rmtlib import __version__, cli_cluster
+from rmtlib.data.meter import printable
 from rmtlib.errors import RmtlibError, Stopped
 
 if TYPE_CHECKING:
@@ -424,7 +425,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return 75
     except RmtlibError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)  # it may say again what was typed
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues if it can", file=sys.stderr)

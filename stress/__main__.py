@@ -1,7 +1,7 @@
-"""`python -m stress`: try to break rmtlib, print one table of fault, trials, survived and lost, and keep it in out/stress/.
+"""`python -m stress`: try to break rmtlib, print one table of what was tried and lost, and keep it in out/stress/.
 
-Every fault runs in a process of its own, with trials drawn from the seed, until its share of the time is used. Exit status
-1 if anything was lost. With --record it is also kept as stress/record.json, which the book's page is made from.
+Every fault runs in a process of its own, with trials drawn from the seed, until its share of the time is used. Exit
+status 1 if anything was lost. With --record it is also kept as stress/record.json, which the book's page is made from.
 """
 
 import argparse
@@ -97,7 +97,8 @@ def attempt(name: str, seed: int, seconds: float) -> dict[str, Any]:
         lines = [json.loads(line) for line in out.decode(errors="replace").splitlines() if line.startswith("{")]
         if end is None and process.returncode != 0:
             log.seek(0)
-            end = f"the trials themselves failed ({process.returncode}): {(log.read().strip().splitlines() or ['?'])[-1][:300]}"
+            last = (log.read().strip().splitlines() or ["?"])[-1]
+            end = f"the trials themselves failed ({process.returncode}): {last[:300]}"
     shutil.rmtree(scratch, ignore_errors=True)
     losses = [f"trial {i + 1}, {line['what']}: {line['lost']}" for i, line in enumerate(lines) if line.get("lost")]
     trials = sum("what" in line for line in lines)
@@ -165,9 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     elif given.record and given.only:
         wrong = "--record keeps whole runs: leave out --only"
     elif given.record and _dirty():
-        wrong = (
-            "--record keeps runs of committed code: commit the changes in rmtlib, stress and tests and call this again"
-        )
+        wrong = "--record keeps runs of committed code: commit the changes in rmtlib, stress and tests first"
     if wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2

@@ -16,8 +16,8 @@ TEST = "tests/test_ray.py::test_ctrl_c_and_a_lost_machine_lose_no_run_and_none_i
 
 
 def lost_machines(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """Two runs of `memory-capacity` train on a Ray cluster of two machines (processes of this one); the command gets Ctrl-C
-    and is called again, then a machine is lost with its worker; no run is lost, none trained twice."""
+    """Two runs of `memory-capacity` train on a Ray cluster of two machines (processes of this one); the command gets
+    Ctrl-C and is called again, then a machine is lost with its worker; no run is lost, none trained twice."""
     if find_spec("ray") is None:
         raise NotRun("Ray is not installed: pip install 'rmtlib[cluster]'")
     for number in count():

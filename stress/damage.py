@@ -1,8 +1,9 @@
-"""Files that were damaged on the disk: of a run in the making, of a finished one, of the cache, of published records."""
+"""Files that were damaged on the disk: of a half-trained run, of a finished one, of the cache, of published records."""
 
 import json
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,33 +14,29 @@ from stress.disks import _cached_texts, read_cache
 from stress.trials import ROOT, Subject, Trial, forked, subjects
 
 from interrupted import strike_at  # isort: skip
-import signal
 
 
 def damage(draw: random.Random, path: Path) -> str:
     """Damage the file; in words."""
     content = bytearray(path.read_bytes())
-    kind = draw.choice(("flip", "flip", "truncate", "empty", "zeros", "digit", "missing"))
-    if kind in ("flip", "digit") and content:
-        digits = [i for i, byte in enumerate(content) if chr(byte).isdigit()] if kind == "digit" else []
-        at = draw.choice(digits) if digits else draw.randrange(len(content))
-        content[at] = (
-            ord("0") + (content[at] - ord("0") + draw.randint(1, 9)) % 10
-            if digits
-            else content[at] ^ 1 << draw.randrange(8)
-        )
-        kind = f"{'digit' if digits else 'bit'} changed at {at}"
-    elif kind == "truncate" and content:
+    kind = draw.choice(("bit", "bit", "digit", "truncated", "empty", "zeros", "missing"))
+    digits = [i for i, byte in enumerate(content) if chr(byte) in "0123456789"]
+    if kind == "missing":
+        path.unlink()
+        return kind
+    if kind == "bit" and content:
+        at = draw.randrange(len(content))
+        content[at] ^= 1 << draw.randrange(8)
+        kind = f"bit changed at {at}"
+    elif kind == "digit" and digits:
+        at = draw.choice(digits)
+        content[at] = ord("0") + (content[at] - ord("0") + draw.randint(1, 9)) % 10
+        kind = f"digit changed at {at}"
+    elif kind == "truncated" and content:
         content = content[: draw.randrange(len(content))]
         kind = f"truncated to {len(content)}"
-    elif kind == "zeros":
-        content = bytearray(len(content))
-    elif kind == "missing":
-        path.unlink()
-        return "missing"
     else:
-        content = bytearray()
-        kind = "empty"
+        content = bytearray(len(content) if kind == "zeros" else 0)
     path.write_bytes(content)
     return kind
 
@@ -54,16 +51,14 @@ def damaged_files(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     emptied in turn; that is noticed in one line or mended, and no wrong number comes of it."""
     runs = subjects(scratch)
     texts = _cached_texts(scratch / "cache")
-    halves = {
-        subject: half for i, subject in enumerate(runs) if (half := _half_trained(subject, scratch / f"half-{i}"))
-    }
+    halves = [(subject, _half_trained(subject, scratch / f"half-{i}")) for i, subject in enumerate(runs)]
     records = sorted((ROOT / "results").glob("*/*.json"))
     for number in count():
         home = scratch / f"trial-{number}"
         kind = ("half", "finished", "cache", "record")[number % 4]
         if kind == "half":
-            subject = draw.choice(list(halves))
-            shutil.copytree(halves[subject], home)
+            subject, half = draw.choice(halves)
+            shutil.copytree(half, home)
             yield _half(draw, subject, home)
         elif kind == "finished":
             yield _finished(draw, draw.choice(runs), scratch / "whole", home)

@@ -49,8 +49,8 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
 
 
 def power_cuts(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """A run trains on a mounted disk image. At a drawn change of a file, what the image holds at that moment is taken for
-    the disk after a power cut, and the run continues on that."""
+    """A run trains on a mounted disk image. At a drawn change of a file, what the image holds at that moment is taken
+    for the disk after a power cut, and the run continues on that."""
     image = _new_image(scratch / "try.img")
     with mounted(scratch / "mount", "-o", "loop", str(image)):
         pass
@@ -79,7 +79,7 @@ def _cut_chain(draw: random.Random, subject: Subject, scratch: Path, name: str) 
         options, change, wait = draw.choice(OPTIONS), drawn_change(draw), draw.choice((0.0, 0.0, draw.uniform(0, 2)))
         after = scratch / f"{name}-{cut}.img"
 
-        def power_off(after: Path = after, wait: float = wait) -> None:
+        def power_off(disk: Path = disk, after: Path = after, wait: float = wait) -> None:
             time.sleep(wait)  # in which the kernel may write some of what nobody asked it to
             subprocess.run(["cp", "--sparse=always", str(disk), str(after)], check=True)
 
@@ -110,8 +110,8 @@ def _refused(ended: Ended) -> str | None:
 
 
 def full_disks(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """A disk in memory has no room left during a run, while texts are kept in the cache, or while records are published;
-    then room is made, and the same command continues."""
+    """A disk in memory has no room left during a run, while texts are kept in the cache, or while records are
+    published; then room is made, and the same command continues."""
     size = 6 << 20
     with mounted(scratch / "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
         pass

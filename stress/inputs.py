@@ -18,8 +18,8 @@ from stress.trials import ROOT, Trial, forked, import_all
 
 JUNK = (
     "", " ", "0", "-1", "1e9", "nan", "inf", "1.5", "01", "9" * 40, "x", "*", "?", "[", "../..", "/", "/dev/null", ".",
-    "~nosuchuser", "a" * 5000, "ä", "\u202e", "\x1b[31m", "qa1,", ",", "qa1,,qa2", "none", "null", "{}", "--", "-", "%s",
-    "$(id)", "a\nb", "smoke", "paper", "qa99", "figure5", "figure_5",
+    "~nosuchuser", "a" * 5000, "ä", "\u202e", "\x1b[31m", "qa1,", ",", "qa1,,qa2", "none", "null", "{}", "--", "-",
+    "%s", "$(id)", "a\nb", "smoke", "paper", "qa99", "figure5", "figure_5",
 )  # fmt: skip
 COMMANDS = (
     "run",
@@ -36,16 +36,16 @@ COMMANDS = (
     "peer",
 )
 OPTIONS = (
-    "--scale", "--seeds", "--rows", "--tasks", "--jobs", "--time-budget", "--devices", "--executor", "--address", "--json",
-    "--fresh", "--out", "-p", "--parent", "--artifact", "--nonsense",
+    "--scale", "--seeds", "--rows", "--tasks", "--jobs", "--time-budget", "--devices", "--executor", "--address",
+    "--json", "--fresh", "--out", "-p", "--parent", "--artifact", "--nonsense",
 )  # fmt: skip
 BAD = ("qa99", "-1", "9" * 40, "nan", "\u202e", "[", "a\nb", "../..")
 """One of these is the value of an option in every command line, so that none of them trains anything."""
 
 
 def bad_commands(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """`rmtlib` is called with drawn words, at least one of them impossible; it says so in one line, with a status that is
-    not 0, and starts nothing."""
+    """`rmtlib` is called with drawn words, at least one of them impossible; it says so in one line, with a status that
+    is not 0, and starts nothing."""
     import_all()
     os.environ.update(RMTLIB_CACHE=str(scratch / "cache"), RMTLIB_OFFLINE="1")
     os.chdir(scratch)
@@ -74,7 +74,8 @@ def _judged(status: int | None, said: str) -> str | None:
         return None  # --help or --version, which go before everything else
     if status not in (2, 75) or "Traceback" in said:
         return f"status {status}: {said[-300:]}"
-    return None if len(lines) == 1 and lines[0].startswith("error: ") else f"no line of error: {said[:300]}"
+    one = len(lines) == 1 and lines[0].startswith("error: ") and lines[0].isprintable()
+    return None if one else f"no line of error: {said[:300]!a}"
 
 
 VALUES: tuple[Any, ...] = (

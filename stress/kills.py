@@ -24,7 +24,7 @@ def drawn_change(draw: random.Random) -> int:
 
 
 def kills(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """A worker is killed in the midst of opening, renaming or deleting a file, or at any moment; the run then continues."""
+    """A worker is killed as it opens, renames or deletes a file, or at any moment; the run then continues."""
     runs = subjects(scratch)
     for chain in count():
         subject, home = draw.choice(runs), scratch / str(chain)

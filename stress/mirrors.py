@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def hostile_mirrors(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     server = Server()
     server.files["/right"] = CONTENT
     try:
-        for number in count():
+        while True:
             os.environ["RMTLIB_CACHE"] = str(scratch / "cache")
             what, member = _draw(draw, server)
             alone = draw.random() < 0.3

@@ -1,4 +1,4 @@
-"""Streams of many tokens: the state of every recurrent model stays finite and of one size, the process's memory flat."""
+"""Streams of many tokens: the state of every model stays finite and of one size, the process's memory flat."""
 
 import random
 import time
@@ -22,8 +22,8 @@ BATCH = 64
 
 
 def long_streams(draw: random.Random, scratch: Path) -> Iterator[Trial]:
-    """A model whose weights have drawn sizes reads 64 streams for twelve seconds; its state stays finite and of one size,
-    and the process takes no more memory."""
+    """A model whose weights have drawn sizes reads 64 streams for twelve seconds; its state stays finite and of one
+    size, and the process takes no more memory."""
     torch.set_num_threads(1)
     kinds = [name for name, config in CONFIGS.items() if getattr(getattr(config, "rule", None), "bounded", True)]
     for number in count():
@@ -53,9 +53,8 @@ def _read(name: str, seed: int, noise: float) -> Trial:
         return Trial(what, str(error))
     if (growth := resident_bytes() - early) > MOST_GROWTH:
         return Trial(what, f"the process grew by {growth:,} bytes")
-    return Trial(
-        what, f"the state's size changed: {sorted(sizes)}" if len(sizes) > 1 or batch_size(state) != BATCH else None
-    )
+    same = len(sizes) <= 1 and batch_size(state) == BATCH
+    return Trial(what, None if same else f"the state's size changed: {sorted(sizes)}")
 
 
 def resident_bytes() -> int:
