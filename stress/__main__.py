@@ -100,19 +100,23 @@ def attempt(name: str, seed: int, seconds: float) -> dict[str, Any]:
             last = (log.read().strip().splitlines() or ["?"])[-1]
             end = f"the trials themselves failed ({process.returncode}): {last[:300]}"
     shutil.rmtree(scratch, ignore_errors=True)
-    losses = [f"trial {i + 1}, {line['what']}: {line['lost']}" for i, line in enumerate(lines) if line.get("lost")]
-    trials = sum("what" in line for line in lines)
-    if end:
-        trials, losses = trials + 1, [*losses, end]
+    return row(name, lines, end) | {"seconds": round(time.monotonic() - began)}
+
+
+def row(name: str, lines: list[dict[str, Any]], end: str | None) -> dict[str, Any]:
+    """A fault's row of the table, from what its process said, and what was wrong with its end."""
+    trials = [line for line in lines if "what" in line]
+    losses = [f"trial {i + 1}, {line['what']}: {line['lost']}" for i, line in enumerate(trials) if line["lost"]]
+    lost = [*losses, *filter(None, [end])]
+    tried = len(trials) + bool(end)
     return {
         "fault": name,
         "what": " ".join(str(load(name).__doc__).split()),
-        "trials": trials,
-        "survived": trials - len(losses),
-        "lost": len(losses),
-        "losses": losses,
+        "trials": tried,
+        "survived": tried - len(lost),
+        "lost": len(lost),
+        "losses": lost,
         "not_run": next((line["not_run"] for line in lines if "not_run" in line), None),
-        "seconds": round(time.monotonic() - began),
     }
 
 

@@ -29,7 +29,19 @@ def names() -> list[str]:
     """A page of every template, and five records."""
     records = sorted(BOOK.glob("records/*.html"))
     some = records[:: max(1, len(records) // 5)][:5]
-    pages = ["intro", "records", "speed", "protocol", "running", "method", "method-armt", "api", "search", "genindex"]
+    pages = [
+        "intro",
+        "records",
+        "speed",
+        "stress",
+        "protocol",
+        "running",
+        "method",
+        "method-armt",
+        "api",
+        "search",
+        "genindex",
+    ]
     pages += [f"artifacts/{path.stem}" for path in sorted(BOOK.glob("artifacts/*.html"))]
     pages += ["api/models", "_generated/tutorial", "_generated/figure-5-notebook"]
     return [name for name in pages if (BOOK / f"{name}.html").exists()] + [f"records/{path.stem}" for path in some]
