@@ -21,10 +21,10 @@ CONTENT = bytes(range(256)) * 4000  # 1 MB
 class Server:
     """A web server on this machine: `files` by path; `cut` of a path closes its next replies after so many bytes.
 
-    What `hostile` has for a path writes the whole answer itself.
+    What `hostile` has for a path writes the whole answer itself. `headers` are sent with every file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **headers: str) -> None:
         self.files: dict[str, bytes] = {}
         self.hostile: dict[str, Callable[[Any], None]] = {}
         self.cut: dict[str, list[int]] = {}
@@ -32,6 +32,20 @@ class Server:
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:  # honest, as the announcement of a hostile file may be
+                content = outer.files.get(self.path)
+                if content is None:
+                    return self.send_error(404)
+                self.announce(200, content, len(content))
+
+            def announce(self, status: int, content: bytes, length: int) -> None:
+                self.send_response(status)
+                self.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+                self.send_header("Content-Length", str(length))
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+
             def do_GET(self) -> None:
                 asked = self.headers.get("Range")
                 outer.requests.append((self.path, asked))
@@ -49,10 +63,7 @@ class Server:
                     start = int(asked.removeprefix("bytes=").rstrip("-"))
                     if start >= len(content):
                         return self.send_error(416)
-                self.send_response(206 if start else 200)
-                self.send_header("ETag", tag)
-                self.send_header("Content-Length", str(len(content) - start))
-                self.end_headers()
+                self.announce(206 if start else 200, content, len(content) - start)
                 cuts = outer.cut.get(self.path)
                 self.wfile.write(content[start : start + cuts.pop(0)] if cuts else content[start:])
 
@@ -71,10 +82,12 @@ def answer(*headers: str, status: str = "200 OK", body: bytes = b"") -> Callable
     return lambda out: out.write(text + body)
 
 
-def endless(*headers: str, pause: float = 0.0, piece: bytes = b"x" * (1 << 16)) -> Callable[[Any], None]:
+def endless(
+    *headers: str, pause: float = 0.0, piece: bytes = b"x" * (1 << 16), pieces: int = 2000
+) -> Callable[[Any], None]:
     def write(out: Any) -> None:
         answer(*headers)(out)
-        for _ in range(2000):
+        for _ in range(pieces):
             out.write(piece)
             out.flush()
             time.sleep(pause)
