@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_budget(command)
     command.add_argument("--devices", metavar="N", type=_whole, help="GPUs, or processes, that train each run together")
+    command.add_argument("--shards", metavar="N", type=_whole, help="processes that share each run's tests")
     command.add_argument("--executor", choices=("ray", "slurm"), help="train them on a cluster; see book/running.md")
     command.add_argument("--address", metavar="HOST:PORT", help="Ray's, or auto (default: a Ray of this machine alone)")
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
@@ -159,7 +160,8 @@ def _run(options: argparse.Namespace) -> int:
         return cli_cluster.write_slurm(artifact, configs, options)
     executor = cli_cluster.executor(artifact, configs, options)
     limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
-    records = run(artifact, configs, **limits, executor=executor, devices=options.devices or 1)
+    together = {"devices": options.devices or 1, "shards": options.shards or 1}
+    records = run(artifact, configs, **limits, **together, executor=executor)
     summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
