@@ -38,7 +38,9 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
     what = f"backbone {name!r}"
     if not options:
         refuse_pickles(what, where)
-        options = {"use_safetensors": True, "most": from_pretrained(what, _weight_bytes, where)}
+        options = {"use_safetensors": True}
+        if not (Path(where).is_dir() or _offline()):
+            options["most"] = from_pretrained(what, _weight_bytes, where)
     model = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
     return model, note | {"revision": _revision(where)}
 
