@@ -18,6 +18,14 @@ def commands(root: Path, page: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+def test_the_command_that_shares_tests_at_smoke(root, tmp_path, monkeypatch):
+    """It is out of time at once; tests/test_shards.py lets it train."""
+    monkeypatch.chdir(tmp_path)
+    (words,) = [words for words in commands(root, "README.md") if "--shards" in words]
+    changed = {"medium": "smoke", "figure-5": "memory-capacity"}
+    assert main([*[changed.get(word, word) for word in words], "--time-budget", "0.01"]) == 75
+
+
 @pytest.mark.parametrize("page", ["README.md", "book/running.md"])
 def test_the_commands_are_commands(root, page):
     found = commands(root, page)
