@@ -41,7 +41,7 @@ FAULTS = {  # name -> where it is, and its share of the time
 }
 SHORT, LONG = 540.0, 3300.0
 """Seconds for all trials; starting and clearing up come on top."""
-PATIENCE = 420.0
+PATIENCE = 600.0
 """Seconds that a fault may take beyond its share: its last trial, and what is trained undisturbed before the first."""
 
 
