@@ -120,7 +120,7 @@ def full_disks(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     records = sorted((ROOT / "results").glob("*/*.json"))
     for number in count():
         with mounted(scratch / "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs") as disk:
-            kind = ("run", "run", "cache", "publish")[number % 4]
+            kind = ("cache", "publish", "run", "run")[number % 4]
             free = 4096 * draw.randint(0, 40 if kind != "publish" else 6)
             ballast = disk / "ballast"
             with open(ballast, "wb") as file:
