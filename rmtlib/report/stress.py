@@ -54,7 +54,7 @@ def fragment(path: Path, extra: Path) -> str:
     record = load(path)
     extra.mkdir(parents=True, exist_ok=True)
     write_json(extra / "stress.json", record)
-    rows = tuple((cells(row)[0], row["what"], *cells(row)[1:]) for row in record["rows"])
+    rows = tuple((cells(row)[0], row["what"].replace("`", ""), *cells(row)[1:]) for row in record["rows"])
     table = Table(
         "Faults, and what became of the runs.", ("fault", "what is done", *HEADER[1:]), rows, prose=("what is done",)
     )
