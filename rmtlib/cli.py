@@ -160,7 +160,7 @@ def _run(options: argparse.Namespace) -> int:
         return cli_cluster.write_slurm(artifact, configs, options)
     executor = cli_cluster.executor(artifact, configs, options)
     limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
-    together = {"devices": options.devices or 1, "shards": options.shards or 1}
+    together: dict[str, Any] = {"devices": options.devices or 1, "shards": options.shards or 1}
     records = run(artifact, configs, **limits, **together, executor=executor)
     summary = artifact.summary(records)
     if options.json:
