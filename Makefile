@@ -25,7 +25,7 @@ RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--t
 PARAMETERS := $(foreach name,SCALE SEEDS TASKS,$(if $($(name)),-p $(name) '$($(name))')) $(if $(CHOSEN),-p ROWS '$(CHOSEN)')
 
 # A misspelt variable would silently be no variable at all: one on the command line that looks like one of ours is said.
-OURS := SCALE SEEDS ROWS LONG TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS PYTHON CONSTRAINTS
+OURS := SCALE SEEDS ROWS LONG TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS STRESS STRESS_ARGS PYTHON CONSTRAINTS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
     plain() { tr -d '_-' <<<"$${1^^}"; }; \
@@ -33,7 +33,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test test-book bench rehearse book report export lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test test-book bench stress rehearse book report export lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -53,6 +53,8 @@ help:
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
 	@echo "  make rehearse two steps, a stop and one test sample of every row's model of the scale gpu, on this CPU; kept in"
 	@echo "                benchmarks/rehearsal.json, the book's table, row by row: the same command goes on"
+	@echo "  make stress   try to break it: kills, power cuts, full disks, hostile mirrors, damaged files; about ten minutes,"
+	@echo "                STRESS=long an hour, into out/stress (STRESS_ARGS='--only kills --seed 7' repeats some)"
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
 	@echo "  make test-book  open the built book in Chromium: errors, overflow, search, filters (needs chromium)"
@@ -86,6 +88,10 @@ rehearse: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+stress: $(VENV)/.ready
+	$(if $(filter-out long,$(STRESS)),$(error STRESS is $(STRESS): leave it out, or say STRESS=long))
+	@OMP_NUM_THREADS=1 $(BIN)/python -m stress $(if $(STRESS),--long) $(STRESS_ARGS)
 
 book: $(VENV)/.ready
 ifneq ($(SCALE),)
@@ -130,7 +136,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial test bench rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) tutorial test bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 

@@ -21,7 +21,7 @@ from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
 from rmtlib.notebooks import execute
-from rmtlib.report import memories, negative, rehearsed, speed
+from rmtlib.report import memories, negative, rehearsed, speed, stress
 from rmtlib.report.interactive import write_plotly
 from rmtlib.report.measurements import slug
 from rmtlib.report.pages import (
@@ -125,11 +125,14 @@ def _check(live: list[dict[str, Any]], runs: Path) -> None:
             raise RmtlibError(f"the record of {slug(record)} in {runs}/ has impossible numbers ({why}): train it anew")
 
 
-def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, scale: str | None = None) -> None:
+def build(
+    out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, tried: Path, scale: str | None = None
+) -> None:
     """Write everything into `out`.
 
     Args:
         bench: the record of `make bench`.
+        tried: the record of `make stress`.
         scale: also show the runs of this scale that `runs` holds; without it only published records.
 
     Raises:
@@ -143,10 +146,10 @@ def build(out: Path, notebooks: Path, runs: Path, results: Path, bench: Path, sc
         views.append(view_of(name, live, find_records(name, where=(results,))))
     lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
     with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]):
-        _write_pages(views, out, notebooks, results, bench)
+        _write_pages(views, out, notebooks, results, bench, tried)
 
 
-def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Path, bench: Path) -> None:
+def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Path, bench: Path, tried: Path) -> None:
     extra = out / "extra"
     write_plotly(extra)
     for view in views:
@@ -175,6 +178,7 @@ def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Pat
     (out / "speed-gains.md").write_text(speed.gains(bench), encoding="utf-8")
     for name, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
         (out / f"{name}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
+    (out / "stress.md").write_text(stress.fragment(tried, extra), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,8 +187,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", choices=SCALES, help="also show this machine's runs of that scale")
     arguments = parser.parse_args(argv)
     try:
-        sources = (Path("notebooks"), Path("runs"), Path("results"), Path("benchmarks/record.json"))
-        build(arguments.out, *sources, arguments.scale)
+        sources = (Path("notebooks"), Path("runs"), Path("results"))
+        records = (Path("benchmarks/record.json"), Path("stress/record.json"))
+        build(arguments.out, *sources, *records, arguments.scale)
     except RmtlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rmtlib import __version__, cli_claims, cli_cluster, cli_evaluate, cli_rehearse, cli_results
 from rmtlib.cli_results import selected
+from rmtlib.data.meter import printable
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.terminal import print_json, print_table
 
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_budget(command)
     command.add_argument("--devices", metavar="N", type=_whole, help="GPUs, or processes, that train each run together")
+    command.add_argument("--shards", metavar="N", type=_whole, help="processes that share each run's tests")
     command.add_argument("--executor", choices=("ray", "slurm"), help="train them on a cluster; see book/running.md")
     command.add_argument("--address", metavar="HOST:PORT", help="Ray's, or auto (default: a Ray of this machine alone)")
     command.add_argument("--fresh", action="store_true", help="delete these runs first and train them anew")
@@ -148,7 +150,8 @@ def _run(options: argparse.Namespace) -> int:
         return cli_cluster.write_slurm(artifact, configs, options)
     executor = cli_cluster.executor(artifact, configs, options)
     limits: dict[str, Any] = {"jobs": options.jobs, "time_budget": options.time_budget, "fresh": options.fresh}
-    records = run(artifact, configs, **limits, executor=executor, devices=options.devices or 1)
+    together: dict[str, Any] = {"devices": options.devices or 1, "shards": options.shards or 1}
+    records = run(artifact, configs, **limits, **together, executor=executor)
     summary = artifact.summary(records)
     if options.json:
         keys = ("run_id", "row", "scale", "seed", "metrics", "tokens", "wall_s", "notes")
@@ -320,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return 75
     except RmtlibError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)  # it may say again what was typed
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues if it can", file=sys.stderr)

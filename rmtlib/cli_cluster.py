@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rmtlib.runs.job import Executor
     from rmtlib.runs.spec import RunConfig
 
-INNER = ("worker", "peer", "slurm-task")
+INNER = ("worker", "peer", "shard", "slurm-task")
 """Commands of the processes that other commands start; not for users, so not in --help."""
 
 
@@ -33,6 +33,10 @@ def inner(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         from rmtlib.runs import worker
 
         return worker.main(given.folder, given.artifact, given.parent, given.devices or 1)
+    if arguments[0] == "shard":
+        from rmtlib.runs import shards
+
+        return shards.help_test(Path(given.folder), given.artifact, given.parent)
     if arguments[0] == "peer":
         from rmtlib.runs import devices
 
@@ -77,6 +81,8 @@ def write_slurm(artifact: Artifact, configs: list[RunConfig], options: argparse.
     from rmtlib.runs.scheduler import claim, prepare
     from rmtlib.runs.storage import Lock
 
+    if options.shards:
+        raise RmtlibError("--executor slurm gives each run one job: leave out --shards")
     todo = []
     with contextlib.ExitStack() as locks:
         for config in dict.fromkeys(configs):

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,9 +61,33 @@ def unwritable(path: Path, error: OSError, remedy: str = "fix that, then the sam
 
 def is_full(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that the disk or the quota is full."""
+    return _is(error, errno.ENOSPC, errno.EDQUOT)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that a file would have grown beyond `largest_file`."""
+    return _is(error, errno.EFBIG)
+
+
+def _is(error: BaseException, *numbers: int) -> bool:
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(seen, OSError) and seen.errno in numbers:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+@contextlib.contextmanager
+def largest_file(most: int) -> Iterator[None]:
+    """No thread of this process can make a file larger than `most` bytes while this is open: writing on is an OSError.
+
+    For what others' code writes, e.g. a client that believes its server.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min([most, *limits]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

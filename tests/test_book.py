@@ -307,14 +307,16 @@ def test_a_record_that_verify_refuses_stops_the_book(tmp_path):
     record = fakes.record(n=None) | {"hardware": {}}
     fakes.publish(tmp_path / "results", [record])
     with pytest.raises(RmtlibError, match="the book shows only what `rmtlib verify` accepts: .*hardware is {}"):
-        build(tmp_path / "out", ROOT / "notebooks", tmp_path / "runs", tmp_path / "results", tmp_path / "none")
+        build(tmp_path / "out", ROOT / "notebooks", tmp_path / "runs", tmp_path / "results", *[tmp_path / "none"] * 2)
     assert not (tmp_path / "out").exists()
     folder = tmp_path / "runs" / "figure-5" / slug(record)
     fakes.publish(tmp_path / "elsewhere", [record])
     folder.mkdir(parents=True)
     shutil.copy(next((tmp_path / "elsewhere").rglob("*.json")), folder / "record.json")
     with pytest.raises(RmtlibError, match="the record of qa1-small-s0-.* has impossible numbers .hardware is"):
-        build(tmp_path / "out", ROOT / "notebooks", tmp_path / "runs", tmp_path / "no", tmp_path / "none", "small")
+        build(
+            tmp_path / "out", ROOT / "notebooks", tmp_path / "runs", tmp_path / "no", *[tmp_path / "none"] * 2, "small"
+        )
 
 
 def test_settings_come_from_the_configs():

@@ -34,6 +34,7 @@ def names() -> list[str]:
         "intro",
         "records",
         "speed",
+        "stress",
         "protocol",
         "running",
         "memories",

@@ -133,3 +133,14 @@ def _ancestor(pid, ancestor):
     while pid > 1 and pid != ancestor:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     return pid == ancestor
+
+
+def test_tasks_of_the_cluster_share_a_runs_tests(cluster, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", "memory-capacity", "--scale", "smoke", "--seeds", "1", "--rows", "rmt-remember"]
+    assert main([*arguments, "--executor", "ray", "--address", cluster.address, "--shards", "2"]) == 0
+    artifact = get_artifact("memory-capacity")
+    (config,) = select(artifact, "smoke", 1, "rmt-remember")
+    record = load_record(run_folder(config) / "record.json")
+    whole = artifact.execute(config, RunFolder(tmp_path / "whole"))
+    assert record["metrics"] == whole.metrics and not (run_folder(config) / "shards").exists()

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.data.meter import Meter, first_line, printable
-from rmtlib.files import is_full, sync
+from rmtlib.files import is_full, is_too_large, largest_file, sync
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next mirror quickly
 READ_SECONDS = 30.0
@@ -181,15 +181,19 @@ class Hub:
             raise MirrorError(complaint)
         from huggingface_hub import hf_hub_download
 
+        most = size or LARGEST
         try:
-            return Path(
-                hf_hub_download(
-                    self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
+            with largest_file(most + CHUNK):  # its notes beside the file are small
+                return Path(
+                    hf_hub_download(
+                        self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
+                    )
                 )
-            )
         except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
             if is_full(error):
                 raise
+            if is_too_large(error):
+                raise MirrorError(f"sends more than the file's {most:,} bytes") from error
             raise MirrorError(first_line(error)) from error
 
 

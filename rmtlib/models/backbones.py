@@ -1,6 +1,7 @@
 """Pretrained backbones by name, and their tokenisers."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import torch
 from safetensors import SafetensorError
 
 from rmtlib.data import sources
-from rmtlib.data.mirrors import first_line, hub_complaint
+from rmtlib.data.mirrors import LARGEST, first_line, hub_complaint
 from rmtlib.data.subwords import load_bpe
 from rmtlib.data.text import ByteTokenizer, GPT2Tokenizer, HFTokenizer
 from rmtlib.errors import RmtlibError
+from rmtlib.files import is_too_large, largest_file
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.hf_weights import decoder_from_hf
 
@@ -37,8 +39,10 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
     if not options:
         refuse_pickles(what, where)
         options = {"use_safetensors": True}
+        if not (Path(where).is_dir() or _offline()):
+            options["most"] = from_pretrained(what, _weight_bytes, where)
     model = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
-    return model, note | {"revision": getattr(model.config, "_commit_hash", None)}
+    return model, note | {"revision": _revision(where)}
 
 
 def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
@@ -69,17 +73,64 @@ def load_hf_tokenizer(name: str) -> tuple[Any, dict[str, Any]]:
     return from_pretrained(f"tokeniser {name!r}", AutoTokenizer.from_pretrained, where, **options), note
 
 
-def from_pretrained(what: str, load: Callable[..., Any], where: str, **options: Any) -> Any:
-    """`load(where, ...)`, with every failure in one line, and at once if the hub cannot be reached."""
+def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int = LARGEST, **options: Any) -> Any:
+    """`load(where, ...)`, with every failure in one line, and at once if the hub cannot be reached.
+
+    `most` bytes of a file are taken from the hub, and no file that would fill the disk of its cache.
+    """
     offline = None if Path(where).is_dir() else _offline()
     options = {"local_files_only": offline is not None, "trust_remote_code": False} | options
+    most = min(most, _room())
     try:
-        return load(where, **options)
+        with largest_file(most):
+            return load(where, **options)
     except (OSError, ImportError, ValueError, SafetensorError) as error:
+        if is_too_large(error):
+            _forget_partial(where)
+            why = f"the hub sends more than the {most:,} bytes that a file of it may have"
+            raise RmtlibError(f"{what} cannot be loaded ({why}); give a local folder, or mend HF_ENDPOINT") from error
         reason = f"it is not in the cache, and the hub cannot be asked: {offline}" if offline else first_line(error)
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"
         raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
+
+
+def _weight_bytes(where: str, **options: Any) -> int:
+    """Bytes that a file of a model's weights may have, by its config: as float32, and a quarter for stored masks."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(where, **options)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return 5 * sum(x.numel() for x in model.state_dict().values()) + (1 << 26)
+
+
+def _revision(where: str) -> str | None:
+    """The commit of a model on the hub whose files were loaded; None of a local folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(where).is_dir():
+        return None
+    path = try_to_load_from_cache(where, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _room() -> int:
+    """Bytes that one file may take of the disk of the hub's cache: nine tenths of what is free."""
+    cache = _hub_cache()
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    return shutil.disk_usage(there).free * 9 // 10
+
+
+def _forget_partial(where: str) -> None:
+    for partial in (_hub_cache() / f"models--{where.replace('/', '--')}").glob("blobs/*.incomplete"):
+        partial.unlink(missing_ok=True)
 
 
 def refuse_pickles(what: str, folder: str) -> None:

@@ -29,6 +29,8 @@ class Artifact(ABC):
     """What has to stand beside the title wherever results are shown."""
     settings_note: ClassVar[str] = ""
     """What is to be known to read the table of settings."""
+    shares_tests: ClassVar[bool] = False
+    """Whether several processes can share a run's tests: those go through `runs.testing.run_tests`."""
     gpu_efficiency: ClassVar[float] = 0.25
     """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
     alone: ClassVar[bool] = False

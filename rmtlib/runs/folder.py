@@ -9,6 +9,7 @@ runs/<artifact>/<slug>/ holds
     worker.log      what the processes printed
     record.json     the result, at the end
     lock            held while some process trains it
+    shards/         while several processes share its tests (see `runs.shards`)
 
 and whatever the artifact keeps there (checkpoints, metrics.jsonl, and what of its tests is done: `KEPT`).
 """
@@ -63,7 +64,8 @@ class RunFolder:
 
     In a worker, `parent` is the process that started it: if that is gone, nobody waits for the run any
     more, and `should_stop` turns true, so that a killed command leaves nothing behind that trains unseen.
-    `peers` are the processes that train the run together (see `runs.devices`).
+    `peers` are the processes that train the run together (see `runs.devices`). `shards` is where those that test it
+    together keep what is done (see `runs.shards`); this one only `helps` them, or is the run's worker.
 
     `preparing` is true until `should_stop` is asked for the first time: there is nothing yet to write a checkpoint of.
     """
@@ -71,6 +73,8 @@ class RunFolder:
     def __init__(self, path: str | Path, *, parent: int | None = None) -> None:
         self.path = Path(path)
         self.peers = ALONE
+        self.shards = self.path / "shards"
+        self.helps = False
         self.path.mkdir(parents=True, exist_ok=True)
         self._parent = parent
         self._stop = False

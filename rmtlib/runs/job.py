@@ -31,26 +31,35 @@ def package_path() -> str:
 
 def start_worker(folder: Path, artifact: str, lock: Lock, devices: int = 1) -> subprocess.Popen[bytes]:
     """Start the process that trains the run in `folder`; it holds the lock as well, and ends with this process."""
+    process = _start("worker", folder, artifact, (lock.fd,), "--devices", str(devices))
+    lock.tell(process.pid)
+    return process
+
+
+def start_helper(folder: Path, artifact: str) -> subprocess.Popen[bytes]:
+    """Start a process that takes shards of the run's tests, and ends with this process."""
+    return _start("shard", folder, artifact, ())
+
+
+def _start(kind: str, folder: Path, artifact: str, shared: tuple[int, ...], *options: str) -> subprocess.Popen[bytes]:
     environment = ENVIRONMENT | os.environ | {"PYTHONPATH": package_path(), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-P", "-m", "rmtlib.cli", "worker", str(folder)]
-    command += ["--artifact", artifact, "--parent", str(os.getpid()), "--devices", str(devices)]
+    command = [sys.executable, "-P", "-m", "rmtlib.cli", kind, str(folder)]
+    command += ["--artifact", artifact, "--parent", str(os.getpid()), *options]
     log = folder / "worker.log"
     try:
         with open(log, "ab") as file:
             # A process group of its own: the terminal's Ctrl-C reaches this process alone, which then asks nicely.
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 env=environment,
-                pass_fds=(lock.fd,),
+                pass_fds=shared,
                 process_group=0,
             )
     except OSError as error:
         raise unwritable(log, error) from error
-    lock.tell(process.pid)
-    return process
 
 
 @dataclass
@@ -63,11 +72,14 @@ class Job:
     cost: Cost
     artifact: str  # "module:class", by which another process finds the artifact's class
     devices: int = 1  # processes that train it together
+    shards: int = 1  # processes that test it together
     process: subprocess.Popen[bytes] | None = None
+    helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     eta: Eta = field(init=False)
     started: float = 0.0
     failure: str | None = None
     finished: bool = False
+    helped: bool = False  # whether those that help to test it have been started
 
     def __post_init__(self) -> None:
         self.eta = Eta(self.cost, time.time())
@@ -91,16 +103,30 @@ class Job:
 
     def status(self) -> int | None:
         """The worker's exit status, None while it runs."""
+        self.call_helpers()
         return None if self.process is None else self.process.poll()
 
+    def call_helpers(self) -> None:
+        """Start those that help to test, once the training is done."""
+        if self.shards > 1 and not self.helped and (self.folder / "shards" / "open").exists():
+            self.helped = True
+            for _ in range(self.shards - 1):
+                self.start_helper()
+
+    def start_helper(self) -> None:
+        """Start one of them, which ends when the tests are done, or with this process."""
+        self.helpers.append(start_helper(self.folder, self.artifact))
+
     def send(self, number: signal.Signals) -> None:
-        """Send the worker a signal; SIGKILL also ends what it has started itself."""
-        if self.process is not None:
+        """Send the worker, and what helps it, a signal; SIGKILL also ends what they have started themselves."""
+        for process in [self.process, *self.helpers]:
+            if process is None:
+                continue
             with contextlib.suppress(ProcessLookupError):
                 if number == signal.SIGKILL:
-                    os.killpg(self.process.pid, number)
+                    os.killpg(process.pid, number)
                 else:
-                    self.process.send_signal(number)
+                    process.send_signal(number)
 
     def wait(self, seconds: float) -> None:
         """Wait for the worker's end; kill it if it takes longer."""
@@ -117,7 +143,9 @@ class Job:
         try:
             with open(log, "rb") as file:
                 file.seek(max(0, log.stat().st_size - 20000))
-                lines = [line.strip() for line in file.read(20000).decode(errors="replace").splitlines() if line.strip()]
+                lines = [
+                    line.strip() for line in file.read(20000).decode(errors="replace").splitlines() if line.strip()
+                ]
             with open(log, "ab") as file:
                 file.write(b"\n")
         except OSError as error:  # what the worker had to say could not be written either

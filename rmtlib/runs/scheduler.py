@@ -53,6 +53,7 @@ def run(
     quiet: bool = False,
     executor: Executor | None = None,
     devices: int = 1,
+    shards: int = 1,
 ) -> list[dict[str, Any]]:
     """Train the runs that are not finished yet; the records of all, in the order of `configs`.
 
@@ -63,6 +64,7 @@ def run(
         quiet: show no progress.
         executor: where to train them (None: in processes of this machine).
         devices: of this machine that train a run together (see `runs.devices`).
+        shards: processes, here or of the executor, that test a run together (see `runs.shards`).
 
     Raises:
         Stopped: by a signal or the time budget; the same call continues.
@@ -71,6 +73,8 @@ def run(
     """
     if jobs is not None and jobs < 1:
         raise RmtlibError(f"jobs is how many runs to train at once, a whole number from 1 up, not {jobs}")
+    if shards > 1 and not artifact.shares_tests:
+        raise RmtlibError(f"the tests of {artifact.name} cannot be shared: leave out --shards {shards}")
     if time_budget is not None and not time_budget > 0:
         raise RmtlibError(f"the time budget is a number of seconds above 0, not {time_budget}")
     deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -87,7 +91,7 @@ def run(
             else:
                 records[config.id] = claimed
         todo = [
-            prepare(config, run_folder(config, runs_dir), lock, fresh, artifact, devices)
+            prepare(config, run_folder(config, runs_dir), lock, fresh, artifact, devices, shards)
             for config, lock in locks.items()
         ]
         if todo:
@@ -127,7 +131,15 @@ def claim(
     return lock
 
 
-def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: Artifact, devices: int = 1) -> Job:
+def prepare(
+    config: RunConfig,
+    folder: Path,
+    lock: Lock,
+    fresh: bool,
+    artifact: Artifact,
+    devices: int = 1,
+    shards: int = 1,
+) -> Job:
     """The folder of a run to train, with its config and without damaged files."""
     if fresh:
         _empty(folder)
@@ -139,7 +151,10 @@ def prepare(config: RunConfig, folder: Path, lock: Lock, fresh: bool, artifact: 
         write_json(folder / "config.json", config.to_json())
     for read in (read_slices, read_notes, check_kept):  # damaged ones are reported before anything starts
         read(folder)
-    return Job(config, folder, lock, artifact.cost(config), reference(artifact), devices)
+    if shards > 1:
+        (folder / "shards").mkdir(exist_ok=True)
+        (folder / "shards" / "open").unlink(missing_ok=True)
+    return Job(config, folder, lock, artifact.cost(config), reference(artifact), devices, shards)
 
 
 def _empty(folder: Path) -> None:

@@ -42,6 +42,7 @@ class BABILong(Artifact):
     """A table or figure of exact match on BABILong's tasks, one row for a task and a model."""
 
     scales = ("smoke", "small", "medium", "gpu", "paper")
+    shares_tests = True
 
     def params(self, row: str, scale: str, seed: int) -> Params:
         """The row's settings; questions "auto" stand for what is on the machine."""

@@ -30,6 +30,7 @@ class MemoryCapacity(Artifact):
     title = "Pairs stored and rewritten: ARMT, RMT, PRMT and Mamba"
     settings_note = "A stage's segments are pairs."
     scales = SCALES
+    shares_tests = True
     gpu_efficiency = 0.01  # models of half a million weights: launches and the traffic of states, not products
     rows = ROWS
 

@@ -12,6 +12,8 @@ from transformers import PretrainedConfig
 from rmtlib.errors import RmtlibError
 from rmtlib.models.backbones import from_pretrained, refuse_pickles
 
+MOST = 1 << 40
+"""Bytes of a saved model's file: no bound but the disk's room."""
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -34,7 +36,7 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
     def read(where: str, **of_hub: Any) -> Any:
         return original(where, *arguments, **(options | strict | of_hub))
 
-    model, info = from_pretrained(what, read, where, **of_hub)
+    model, info = from_pretrained(what, read, where, most=MOST, **of_hub)
     check_tensors(what, info)
     return (model, info) if wants_info else model
 

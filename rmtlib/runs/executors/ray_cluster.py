@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
@@ -26,7 +26,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.executors.node import Ended, train_here
-from rmtlib.runs.job import Job, package_path
+from rmtlib.runs.job import Job, package_path, start_helper
 from rmtlib.runs.plan import plan
 from rmtlib.runs.progress import Eta
 from rmtlib.runs.spec import RunConfig
@@ -59,6 +59,15 @@ def _task(folder: str, artifact: str, package: str, code: str) -> tuple[int, str
     return ended.status, ended.why
 
 
+def _help(folder: str, artifact: str) -> int:
+    """What Ray runs to help with a run's tests; it ends with them."""
+    helper = start_helper(Path(folder), artifact)
+    try:
+        return helper.wait()
+    finally:  # cancelled
+        helper.terminate()
+
+
 @dataclass
 class RayJob(Job):
     """A run whose worker is on some machine of the cluster."""
@@ -66,6 +75,7 @@ class RayJob(Job):
     gpus: int = 0
     code: str = ""
     task: Any = None
+    helping: list[Any] = field(default_factory=list)
     ended: Ended | None = None
     ended_at: float = 0.0
 
@@ -85,12 +95,20 @@ class RayJob(Job):
 
         if self.task is None:
             return None
+        self.call_helpers()
         if self.ended is None:
             if not ray.wait([self.task], timeout=0)[0]:
                 return None
             self.ended, self.ended_at = self._result(), time.monotonic()
         shown = (self.folder / "record.json").exists() if self.ended.status == 0 else not is_locked(self.folder)
         return self.ended.status if shown or time.monotonic() - self.ended_at > SETTLE else None
+
+    def start_helper(self) -> None:
+        """Hand one more task to Ray, for the same kind of machine; if it has no room, the others do the work."""
+        import ray
+
+        needs = {"num_cpus": 1, "num_gpus": self.gpus, "memory": self.cost.memory_bytes}
+        self.helping.append(ray.remote(_help).options(**needs, max_retries=0).remote(str(self.folder), self.artifact))
 
     def _result(self) -> Ended:
         import ray
@@ -112,7 +130,8 @@ class RayJob(Job):
         import ray
 
         if self.task is not None:
-            ray.cancel(self.task, force=number == signal.SIGKILL)
+            for task in (self.task, *self.helping):
+                ray.cancel(task, force=number == signal.SIGKILL)
 
     def wait(self, seconds: float) -> None:
         """Wait for the task's end; end it if it takes longer."""
@@ -190,4 +209,4 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
             job.lock.release()
         cost = replace(job.cost, memory_bytes=self.memory_bytes[job.config.id])
         code = provenance.modules_sha256()
-        return RayJob(job.config, job.folder.resolve(), None, cost, job.artifact, gpus=self.gpus, code=code)
+        return RayJob(job.config, job.folder.resolve(), None, cost, job.artifact, shards=job.shards, gpus=self.gpus, code=code)

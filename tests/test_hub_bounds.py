@@ -1,0 +1,107 @@
+"""A hub that sends more than it may: what its client writes is bounded, and the rest is one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile import CONTENT, Server, endless
+from test_decoder import hf_model
+
+COMMIT = "1" * 40
+LOAD = """
+import json, sys
+from rmtlib.errors import RmtlibError
+from rmtlib.models import backbones
+try:
+    decoder, note = backbones.load_backbone("some/model")
+    print(json.dumps([note["revision"], sum(x.abs().sum().item() for x in decoder.parameters())]))
+except RmtlibError as error:
+    sys.exit(f"error: {error}")
+"""
+FETCH = """
+import sys
+from hashlib import sha256
+from hostile import CONTENT
+from rmtlib.data import sources
+from rmtlib.data.mirrors import Hub
+from rmtlib.errors import RmtlibError
+mirror = Hub("some/data", "thing.bin")
+known = sources.Source("thing", "thing.bin", len(CONTENT), "CC0", (mirror,), sha256=sha256(CONTENT).hexdigest())
+sources.SOURCES["thing"] = known
+try:
+    sources.fetch("thing", progress=False)
+except RmtlibError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture
+def hub():
+    """A hub with a tiny GPT-2 and a file of data."""
+    started = Server(X_Repo_Commit=COMMIT)
+    started.files["/"] = b"a hub"
+    started.files["/some/data/resolve/main/thing.bin"] = CONTENT
+    yield started
+    started.server.shutdown()
+    started.server.server_close()
+
+
+def serve(hub: Server, folder: Path) -> float:
+    """Have the hub offer a tiny model; the sum of its weights."""
+    model = hf_model("gpt2")
+    model.save_pretrained(folder)
+    for path in folder.iterdir():
+        for revision in ("main", COMMIT):
+            hub.files[f"/some/model/resolve/{revision}/{path.name}"] = path.read_bytes()
+    return sum(x.abs().sum().item() for x in model.parameters())
+
+
+def ask(hub: Server, home: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, as the hub's client reads its settings when it is imported."""
+    tests = Path(__file__).parent
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "RMTLIB_"))}
+    environment |= {
+        "HF_ENDPOINT": hub.url("").url,
+        "HF_HOME": str(home / "hf"),
+        "RMTLIB_CACHE": str(home / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
+        "no_proxy": "127.0.0.1",
+    }
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=240)
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def test_a_pretrained_model_comes_from_the_hub_and_an_endless_one_does_not(hub, tmp_path):
+    total = serve(hub, tmp_path / "model")
+    done = ask(hub, tmp_path / "honest", LOAD)
+    assert done.returncode == 0, done.stderr
+    revision, weights = json.loads(done.stdout.splitlines()[-1])
+    assert revision == COMMIT and weights == pytest.approx(total)
+    for revision in ("main", COMMIT):  # the client believes the length that was announced, and reads on
+        hub.hostile[f"/some/model/resolve/{revision}/model.safetensors"] = endless()
+    done = ask(hub, tmp_path / "endless", LOAD)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and "the hub sends more than the 67," in line and "Traceback" not in done.stderr
+    assert bytes_below(tmp_path / "endless") < 1_000_000  # nothing of it is kept
+
+
+def test_an_endless_config_is_bounded_too(hub, tmp_path):
+    serve(hub, tmp_path / "model")
+    for revision in ("main", COMMIT):
+        hub.hostile[f"/some/model/resolve/{revision}/config.json"] = endless(pieces=6000)
+    done = ask(hub, tmp_path / "endless", LOAD)
+    assert done.returncode == 1 and "the hub sends more than the 268,435,456 bytes" in done.stderr
+    assert bytes_below(tmp_path / "endless") < 1_000_000
+
+
+def test_a_data_file_of_the_hub_is_bounded_by_its_size(hub, tmp_path):
+    hub.hostile["/some/data/resolve/main/thing.bin"] = endless()
+    done = ask(hub, tmp_path / "endless", FETCH)
+    assert done.returncode == 1 and "sends more than the file's 1,024,000 bytes" in done.stderr
+    assert bytes_below(tmp_path / "endless") < 1_000_000
