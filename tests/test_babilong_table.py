@@ -100,7 +100,7 @@ def test_full_attention_reads_whole_samples_as_far_as_it_reaches():
     paper = settings("full-attention", "qa1", "paper", 0)
     assert max(stage.segments for stage in paper.train.stages) == max(map(int, paper.test_samples)) == 2  # GPT-2: 1024
     assert all(paper.read_at_once(stage.segments, training=True) <= 1024 for stage in paper.train.stages)
-    gpu = settings("full-attention", "qa1", "gpu", 0)
+    gpu = settings("full-attention", "qa1", "gpu", 0, "smollm2")
     assert max(map(int, gpu.test_samples)) * gpu.train.segment_size == 8192
     assert settings("rmt", "qa1", "gpu", 0).read_at_once(8) == gpu.train.segment_size
 

@@ -19,7 +19,7 @@ def lesson_cells(name: str) -> list:
     """The code between the parameters and the runs."""
     nbformat = pytest.importorskip("nbformat")
     cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells
-    first = next(i for i, cell in enumerate(cells) if "one step of training" in cell.source)
+    first = next(i for i, cell in enumerate(cells) if cell.source.startswith("## What the model reads"))
     last = next(i for i, cell in enumerate(cells) if cell.source.startswith("## Run"))
     return [cell for cell in cells[first:last] if cell.cell_type == "code"]
 
@@ -33,8 +33,12 @@ def test_a_notebook_begins_with_a_lesson(name, tmp_path, monkeypatch, capsys):
     for cell in cells:
         exec(compile(cell.source, f"{name} {cell.id}", "exec"), names)
     said = capsys.readouterr().out
-    before, after = map(float, re.search(r"([\d.]+) nats before the step, ([\d.]+) after", said).groups())
-    assert after < before
+    if name == "babilong-time":  # trains nothing
+        loop, wavefront = re.findall("the answer begins with (.+)", said)
+        assert loop == wavefront
+    else:
+        before, after = map(float, re.search(r"([\d.]+) nats before the step, ([\d.]+) after", said).groups())
+        assert after < before
     assert len(re.findall(r"carried: \w+ \d", said)) >= 2  # every segment's shapes, and what passes on
     assert not any(tmp_path.glob("runs/*"))  # nothing went through the run cache
 

@@ -23,6 +23,11 @@ UNITS = {
     "gain": "bits per byte",
     "perplexity": "perplexity",
     ", tokens": "tokens",
+    "minutes for": "minutes",
+    "seconds a sample": "seconds",
+    "tokens a second": "tokens per second",
+    "peak memory": "MB",
+    "slope": "power of the length",
     "pairs stored": "pairs",
     "training steps": "steps",
 }
