@@ -254,7 +254,7 @@ def test_a_carried_cache_is_the_one_that_the_batch_before_left():
     batches = [source.next_batch(1, index, 8 * index) for index in range(2)]
     losses = [source.backward(model, batch, 8) for batch in batches]
     state, expected = model.initial_state(8), []
-    for samples, size in (batch.content for batch in batches):
+    for samples, size, _ in (batch.content for batch in batches):
         nll = []
         for segment in cut([s.tokens for s in samples], [s.labels for s in samples], size):
             hidden, state = model.step(segment.input_ids_BS, state)

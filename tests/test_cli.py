@@ -312,6 +312,7 @@ def test_plan_takes_the_speed_of_other_runs_on_such_a_machine(rmtlib, monkeypatc
     assert other["runs"][0]["basis"] == "computed"
     cost = type(fake).cost
     monkeypatch.setattr(type(fake), "cost", lambda self, config: replace(cost(self, config), precision="bf16"))
+    monkeypatch.setattr(plan_module, "_costs", {})
     bound = plan_module.plan(fake, configs, others=[fake])
     assert bound["runs"][0]["basis"] == "computed, an upper bound for bf16"
 
