@@ -97,7 +97,7 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records and running the tutorial and explore (about three minutes)"
+	@echo "Writing the pages from the records and running the notebooks (about three minutes)"
 	@rm -rf book/_build book/_generated
 	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"
