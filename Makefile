@@ -47,13 +47,13 @@ help:
 	@echo "    FRESH=1                      delete these runs and start over"
 	@echo "The rest:"
 	@echo "  make tutorial run notebooks/tutorial.ipynb, about a minute, into out/tutorial/"
-	@echo "  make explore  run notebooks/explore.ipynb: the attention of a trained copy or reverse model, into out/explore/"
+	@echo "  make explore  run notebooks/explore.ipynb: attention, memory and answers of a trained model, into out/explore/"
 	@echo "  make test     run the tests (PYTEST_ARGS='-k name' picks some)"
 	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update');"
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table"
 	@echo "  make rehearse two steps, a stop and one test sample of every row's model of the scale gpu, on this CPU; kept in"
 	@echo "                benchmarks/rehearsal.json, the book's table, row by row: the same command goes on"
-	@echo "  make stress   try to break it: kills, power cuts, full disks, hostile mirrors, damaged files; about ten minutes,"
+	@echo "  make stress   try to break it: kills, power cuts, full disks, hostile mirrors, damaged files; ten minutes of trials,"
 	@echo "                STRESS=long an hour, into out/stress (STRESS_ARGS='--only kills --seed 7' repeats some)"
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
@@ -97,7 +97,7 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records and running the tutorial and explore (about three minutes)"
+	@echo "Writing the pages from the records and running the notebooks (about three minutes)"
 	@rm -rf book/_build book/_generated
 	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book (about 20 seconds)"

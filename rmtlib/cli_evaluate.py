@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.terminal import print_table
+from rmtlib.terminal import print_json, print_table
 
 TASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
 TEXT = "ask any language model a benchmark's questions, in its own prompts; or write the samples for other harnesses"
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.write:
         return _write(options, tasks, lengths)
     if not options.model:
-        raise RmtlibError("which model? give --model NAME, or --write DIR for the samples alone")
+        raise RmtlibError("no model is named: give --model NAME, or --write DIR for the samples alone")
     for task in tasks:
         prompt_of(task).write("", "", options.shots)  # refuses too many examples before anything is loaded
     from rmtlib.runs.prompted import Prompting, as_table, evaluate
@@ -89,7 +89,7 @@ def evaluate(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else None
     content, path = evaluate(settings, tasks, lengths, out=out, progress=lambda line: print(line, file=sys.stderr))
     if options.json:
-        print(json.dumps(content, indent=1, ensure_ascii=False))
+        print_json(content)
     else:
         print_table(as_table(content, tasks, lengths))
         print(f"per cent of {settings.samples} samples at most; {path}")
@@ -103,7 +103,7 @@ def _write(options: argparse.Namespace, tasks: list[str], lengths: list[str]) ->
     folder = Path(options.write) / HUB_NAME
     written = write_folder(folder, texts, lengths, options.samples or 100)
     if options.json:
-        print(json.dumps({"folder": str(folder), "samples": written}, indent=1))
+        print_json({"folder": str(folder), "samples": written})
         return 0
     for length, counts in written.items():
         print(f"{length}: " + ", ".join(f"{n} of {task}" for task, n in counts.items()))

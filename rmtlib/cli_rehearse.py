@@ -1,4 +1,4 @@
-"""`rmtlib rehearse`: of one artifact or all, shown, or kept as the book's record."""
+"""The command `rmtlib rehearse`: of one artifact or all; the outcomes are shown, or also kept as the book's record."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def rehearse(options: argparse.Namespace) -> int:
         print("nothing to rehearse: the record has all of these rows (--fresh rehearses them again)")
     else:
         print_table(as_table(lines))
-    if failed := [line["row"] for line in lines if line["outcome"] not in PASSED]:
-        raise RmtlibError(f"{len(failed)} of {len(lines)} rows of {options.artifact} failed: {', '.join(failed)}")
+    if failed := [f"{line['artifact']} {line['row']}" for line in lines if line["outcome"] not in PASSED]:
+        raise RmtlibError(f"{len(failed)} of {len(lines)} rows failed: {', '.join(failed)}")
     return 0
 
 
@@ -58,5 +58,5 @@ def _artifacts(options: argparse.Namespace) -> list[Artifact]:
     if options.artifact != EVERY:
         return [get_artifact(options.artifact)]
     if not options.scale:
-        raise RmtlibError("rehearse all: say of which scale, e.g. --scale gpu")
+        raise RmtlibError("rehearse all needs a scale: give e.g. --scale gpu")
     return [artifact for artifact in all_artifacts().values() if options.scale in artifact.scales]

@@ -25,7 +25,7 @@ def selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Art
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Move finished records to results/, or the weights of one run to results/checkpoints."""
+    """Copy finished records to results/, or the weights of one run to results/checkpoints/."""
     from rmtlib.experiments.registry import get_artifact
     from rmtlib.runs import records
 
@@ -33,7 +33,8 @@ def publish(options: argparse.Namespace) -> int:
         from rmtlib.runs.weights import publish_weights
 
         artifact, configs = selected(options)
-        print(f"published: {publish_weights(artifact, configs[0], options.checkpoint)}")
+        card = str(publish_weights(artifact, configs[0], options.checkpoint))
+        print_json({"published": [card]}) if options.json else print(f"published: {card}")
         return 0
     artifact = get_artifact(options.artifact)
     chosen = options.scale or options.seeds or options.rows or options.tasks
@@ -66,16 +67,19 @@ def verify(options: argparse.Namespace) -> int:
     if not Path(options.folder).is_dir():
         raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
     done = records.verify(all_artifacts(), options.folder)
-    done.problems += verify_weights(options.folder)
+    of_weights = verify_weights(options.folder)
+    done.problems += of_weights
     problems, count = done.problems, len(records.record_files(options.folder))
     if options.json:
         print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
-        if names := weights_names(options.folder):
-            print(f"{len(names)} published checkpoints have their cards' hashes")
         if unread := len(done.not_recomputed):
-            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
+            print(
+                f"{unread} of the records have settings of earlier code: numbers not computed anew (--json names them)"
+            )
+        if (names := weights_names(options.folder)) and not of_weights:
+            print(f"{len(names)} published checkpoints are as their cards say")
     if problems:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"

@@ -14,8 +14,6 @@ from time import sleep
 from stress.trials import ROOT, NotRun, Trial
 
 TEST = "tests/test_ray.py::test_ctrl_c_and_a_lost_machine_lose_no_run_and_none_is_trained_twice"
-
-
 ATTEMPTS = 2
 """Ray's processes have half a minute to start, which a busy machine may not give them."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.runs.records import load_record, verify
-from stress.disks import _cached_texts, read_cache
+from stress.disks import cached_texts, read_cache
 from stress.trials import ROOT, Subject, Trial, forked, subjects
 
 from interrupted import strike_at  # isort: skip
@@ -50,7 +50,7 @@ def damaged_files(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     """Every file of a half-trained run, of a finished run, of the cache and of the published records is changed, cut or
     emptied in turn; that is noticed in one line or mended, and no wrong number comes of it."""
     runs = subjects(scratch)
-    texts = _cached_texts(scratch / "cache")
+    texts = cached_texts(scratch / "cache")
     halves = [(subject, _half_trained(subject, scratch / f"half-{i}")) for i, subject in enumerate(runs)]
     records = sorted((ROOT / "results").glob("*/*.json"))
     for number in count():

@@ -17,7 +17,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.runs.records import load_record, publish, record_path
 from stress.kills import drawn_change
-from stress.trials import ROOT, Ended, NotRun, Subject, Trial, forked, subjects
+from stress.trials import ROOT, NotRun, Subject, Trial, forked, subjects
 
 from interrupted import strike_at  # isort: skip
 
@@ -94,7 +94,7 @@ def _cut_chain(draw: random.Random, subject: Subject, scratch: Path, name: str) 
                     f"cut at change {change}{f' and {wait:.1f} s' if wait else ''}, ext4 {options or 'as it is'}"
                 )
             else:
-                lost = ended.complaint() or _refused(ended) or subject.difference(mount)
+                lost = ended.complaint() or ended.refusal() or subject.difference(mount)
         disk.unlink()
         if not after.exists():
             break
@@ -105,10 +105,6 @@ def _cut_chain(draw: random.Random, subject: Subject, scratch: Path, name: str) 
         yield Trial(subject.config.row, lost)
 
 
-def _refused(ended: Ended) -> str | None:
-    return f"it refused to continue: {ended.last[:300]}" if ended.status == 2 else None
-
-
 def full_disks(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     """A disk in memory has no room left during a run, while texts are kept in the cache, or while records are
     published; then room is made, and the same command continues."""
@@ -116,7 +112,7 @@ def full_disks(draw: random.Random, scratch: Path) -> Iterator[Trial]:
     with mounted(scratch / "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
         pass
     runs = subjects(scratch)
-    cache_ids = _cached_texts(scratch / "mount-none")
+    cache_ids = cached_texts(scratch / "mount-none")
     records = sorted((ROOT / "results").glob("*/*.json"))
     for number in count():
         with mounted(scratch / "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs") as disk:
@@ -137,14 +133,14 @@ def full_disks(draw: random.Random, scratch: Path) -> Iterator[Trial]:
 
 def _full_run(subject: Subject, disk: Path, ballast: Path, log: Path) -> str | None:
     ended = forked(lambda: subject.train(disk), log)
-    if ended.status not in (0, 2) or not (ended.status == 0 or ended.last.startswith("error: ")):
-        return f"on the full disk: {ended.complaint() or ended.last}"
+    if complaint := ended.complaint():
+        return f"on the full disk: {complaint}"
     ballast.unlink()
     ended = forked(lambda: subject.train(disk), log)
-    return ended.complaint() or _refused(ended) or subject.difference(disk)
+    return ended.complaint() or ended.refusal() or subject.difference(disk)
 
 
-def _cached_texts(home: Path) -> list[list[int]]:
+def cached_texts(home: Path) -> list[list[int]]:
     """Ids of a few samples, whose background is kept in the cache."""
     from rmtlib.experiments.babilong.run import open_data
     from rmtlib.experiments.babilong.settings import Params
@@ -160,7 +156,7 @@ def _cached_texts(home: Path) -> list[list[int]]:
 def read_cache(home: Path, expected: list[list[int]]) -> int:
     """As a command does it: the status, 1 if other texts come out than `expected`."""
     try:
-        if _cached_texts(home) != expected:
+        if cached_texts(home) != expected:
             print("other texts came out of the cache")
             return 1
     except RmtlibError as error:
@@ -175,7 +171,7 @@ def _full_cache(disk: Path, ballast: Path, log: Path, expected: list[list[int]])
         return f"on the full disk: {complaint}"
     ballast.unlink()
     ended = forked(lambda: read_cache(disk / "cache", expected), log)
-    return ended.complaint() or _refused(ended)
+    return ended.complaint() or ended.refusal()
 
 
 def publish_one(record: Path, runs: Path, results: Path) -> int:
@@ -205,6 +201,6 @@ def _full_publish(record: Path, runs: Path, disk: Path, ballast: Path, log: Path
         return "a half-written file was left in results/"
     ballast.unlink()
     ended = forked(lambda: publish_one(record, runs, results), log)
-    if complaint := ended.complaint() or _refused(ended):
+    if complaint := ended.complaint() or ended.refusal():
         return complaint
     return None if load_record(target) == known else "another record was published"

@@ -52,8 +52,7 @@ def _chain(draw: random.Random, subject: Subject, home: Path) -> Iterator[Trial]
         lost = ended.complaint(75, -signal.SIGKILL, -signal.SIGTERM)
         if ended.status == 0 or lost:
             break
-        if ended.status == 2:
-            lost = f"it refused to continue: {ended.last[:300]}"
+        if lost := ended.refusal():
             break
         blows.append(f"{number.name} at change {change}" if in_a_file else f"SIGKILL after {seconds:.1f} s")
     lost = lost or subject.difference(home)

@@ -67,6 +67,10 @@ class Ended:
             return None
         return f"it ended with status {self.status}: {self.last[:300]}"
 
+    def refusal(self) -> str | None:
+        """What an undamaged run that should have continued said instead."""
+        return f"it refused to continue: {self.last[:300]}" if self.status == 2 else None
+
 
 def forked(
     call: Callable[[], int],

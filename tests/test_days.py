@@ -61,4 +61,4 @@ def test_the_queue_command_at_smoke(root, tmp_path, monkeypatch, capsys):
 def test_ci_trains_from_the_queue_and_tries_to_break_it(root):
     ci = (root / ".ci/run").read_text()
     assert "rmtlib.cli queue memory-capacity --scale smoke" in ci and "\nmake stress STRESS_ARGS=" in ci
-    assert "\nmake stress " in (root / "README.md").read_text()
+    assert "`make stress`" in (root / "README.md").read_text()

@@ -217,7 +217,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(folders, capsys
     [
         (["--lengths", "4"], "length '4' is no context length"),
         (["--tasks", "qa9"], "unknown bAbI task 'qa9'"),
-        ([], "which model? give --model NAME"),
+        ([], "no model is named: give --model NAME"),
         (["--model", "m", "--write", "d"], "--write asks no model"),
         (["--model", "m", "--shots", "9"], "9 examples: this task's prompt has 2"),
         (["--model", "m", "--shots", "-1"], "a whole number from 0 up"),

@@ -116,4 +116,4 @@ def test_the_command_prints_a_table_and_fails_if_a_row_does(monkeypatch, capsys)
     assert "stopped and continued" in capsys.readouterr().out
     monkeypatch.setenv("FAKE_ORDERS", "error")
     assert main(["rehearse", "fake", "--scale", "small"]) == 2
-    assert "error: 1 of 1 rows of fake failed: qa1" in capsys.readouterr().err
+    assert "error: 1 of 1 rows failed: fake qa1" in capsys.readouterr().err

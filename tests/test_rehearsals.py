@@ -109,4 +109,4 @@ def test_the_command_keeps_a_record_of_real_processes(tmp_path, monkeypatch, cap
     capsys.readouterr()
     assert main(command) == 0 and "nothing to rehearse" in capsys.readouterr().out
     assert main(["rehearse", "all"]) == 2
-    assert "say of which scale" in capsys.readouterr().err
+    assert "rehearse all needs a scale" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rmtlib.experiments.babilong.settings import RWKV_CHUNK
 from rmtlib.models import rwkv
 from rmtlib.models.config import RWKVConfig
 from rmtlib.models.registry import size_of
@@ -186,6 +187,10 @@ def test_sizes_are_those_of_the_arithmetic(shape):
     assert rwkv_weights(config) == size_of(config)["parameters"]
     state = RWKV(config).initial_state(1)
     assert RWKV(config).state_size() == sum(x.numel() for x in state)
+
+
+def test_plans_count_the_chunks_that_are_read():
+    assert RWKV_CHUNK == rwkv.CHUNK
 
 
 def test_a_width_without_whole_heads_is_refused():

@@ -35,7 +35,8 @@ class Prompt:
             RmtlibError: more examples than there are.
         """
         if shots is not None and not 0 <= shots <= len(self.examples):
-            raise RmtlibError(f"{shots} examples: this task's prompt has {len(self.examples)}; give at most so many")
+            most = len(self.examples)
+            raise RmtlibError(f"{shots} examples: this task's prompt has {most}; give a number from 0 to {most}")
         before = ""
         if shots != 0:
             examples = self.between.join(f"<example>\n{text}\n</example>" for text in self.examples[:shots])
@@ -145,6 +146,6 @@ def nominal_tokens(length: str) -> int:
     """
     number, unit = length[:-1], length[-1:]
     if unit not in ("k", "M") or not (number.isascii() and number.isdigit()):
-        raise RmtlibError(f"length {length!r} is no context length; give such as 0k, 4k, 128k or 1M")
+        raise RmtlibError(f"length {length!r} is no context length; give one like 0k, 4k, 128k or 1M")
     tokens = int(number) * (1000 if unit == "k" else 1_000_000)
     return max(tokens - PROMPT_ROOM, 0)

@@ -1,8 +1,8 @@
 """Retrieval instead of memory: the sentences of a context that look most like the question, for a model with a window.
 
 Two rankings of the sentences of one context, with the question as the query: BM25 (Robertson and Zaragoza 2009) by
-bm25s, and the cosine between mean-pooled states of a backbone (no encoder that was trained for retrieval can be had
-here). What is kept stays in its order. The papers' retrieval baseline is a large language model with its own retriever
+bm25s, and the cosine between mean-pooled states of a backbone (not of an encoder that was trained for retrieval).
+What is kept stays in its order. The papers' retrieval baseline is a large language model with its own retriever
 (BABILong, section 3.2); this one shows what finding words alone can do for a small reader.
 """
 

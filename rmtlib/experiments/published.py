@@ -46,7 +46,7 @@ class Published:
     def __str__(self) -> str:
         """What it is, and what it can do: the run's own numbers, and those of the rounded weights."""
         config = RunConfig.from_json(dict(self.card["config"]))
-        summary = get_artifact(config.artifact).report().measure
+        measure = get_artifact(config.artifact).report().measure
         about = {"artifact": config.artifact, "row": config.row, "scale": config.scale, "seed": config.seed}
         lines = [
             f"{self.card['name']}: {config.title}, {self.card['parameters']:,} weights in {self.card['dtype']}",
@@ -55,12 +55,12 @@ class Published:
         ]
         for whose, key in (("the run's own weights", "metrics_of_run"), ("as published", "metrics")):
             record = {**about, "config": config.to_json(), "metrics": self.card[key], "run_id": config.id}
-            main, *others = list(summary(record))
-            last = [m for m in (main, *others) if m.metric == main.metric and (m.x or 0) <= (m.x_trained or 0)] or [
-                main
-            ]
-            at = "" if last[-1].x is None else f" at {last[-1].x:g}"
-            lines.append(f"{whose}: {main.metric}{at} {last[-1].value:.4g}")
+            measured = list(measure(record))
+            main = measured[0]
+            trained = [m for m in measured if m.metric == main.metric and (m.x or 0) <= (m.x_trained or 0)]
+            last = trained[-1] if trained else main
+            at = "" if last.x is None else f" at {last.x:g}"
+            lines.append(f"{whose}: {last.metric}{at} {last.value:.4g}")
         return "\n".join(lines)
 
 

@@ -88,7 +88,9 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
         if is_too_large(error):
             _forget_partial(where)
             why = f"the hub sends more than the {most:,} bytes that a file of it may have"
-            raise RmtlibError(f"{what} cannot be loaded ({why}); give a local folder, or mend HF_ENDPOINT") from error
+            raise RmtlibError(
+                f"{what} cannot be loaded ({why}); give a local folder, or set HF_ENDPOINT to another hub"
+            ) from error
         reason = f"it is not in the cache, and the hub cannot be asked: {offline}" if offline else first_line(error)
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"

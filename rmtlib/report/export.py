@@ -81,7 +81,8 @@ EFFECT_COLUMNS = {
     "limit": "what is subtracted: the margin",
     "share": "size of a difference of two arms relative to the second arm's mean",
 }
-OF_EFFECTS = ("contrast", "effect", "low", "high", "n", "limit", "share")  # of the CSV
+OF_CLAIMS = tuple(name for name in CLAIM_COLUMNS if name not in ("power", "effects"))  # of the CSV
+OF_EFFECTS = ("contrast", "effect", "low", "high", "n", "limit", "share")  # beside them
 
 
 def unit_of(metric: str) -> str:
@@ -145,11 +146,10 @@ def _schema(hint: Any) -> dict[str, Any]:
 
 def _by_effect(claims: Iterable[ClaimData]) -> Iterator[list[Any]]:
     """The lines of claims.csv: a claim without a measured contrast has one as well."""
-    plain = [name for name in CLAIM_COLUMNS if name not in ("power", "effects")]
     for claim in claims:
         about: Mapping[str, Any] = claim
         for effect in claim["effects"] or [dict.fromkeys(OF_EFFECTS)]:
-            yield [*(about[name] for name in plain), *(effect[name] for name in OF_EFFECTS)]
+            yield [*(about[name] for name in OF_CLAIMS), *(effect[name] for name in OF_EFFECTS)]
 
 
 def export(views: Iterable[View], folder: Path) -> list[Path]:
@@ -160,11 +160,10 @@ def export(views: Iterable[View], folder: Path) -> list[Path]:
     views = list(views)
     lines, claims = measurements(views), [claim for view in views for claim in as_data(view)]
     folder.mkdir(parents=True, exist_ok=True)
-    header = [name for name in CLAIM_COLUMNS if name not in ("power", "effects")]
     texts = {
         "measurements.csv": csv_text(COLUMNS, (line.values() for line in lines)),
         "measurements.json": _json(lines),
-        "claims.csv": csv_text([*header, *OF_EFFECTS], _by_effect(claims)),
+        "claims.csv": csv_text([*OF_CLAIMS, *OF_EFFECTS], _by_effect(claims)),
         "claims.json": _json(claims),
     } | {f"{name}.schema.json": _json(schema) for name, schema in schemas().items()}
     for name, text in texts.items():

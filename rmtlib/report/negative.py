@@ -43,12 +43,16 @@ def _key(entry: Entry) -> str:
     return f"{entry.view.artifact.name}-{entry.claim.name}"
 
 
+def _link(view: View, claim: Claim) -> str:
+    """To the claim on its artifact's page."""
+    name = escape(view.artifact.name)
+    return f'<a href="artifacts/{name}.html#claim-{escape(claim.name)}">{name}</a>'
+
+
 def _card(view: View, claim: Claim, verdict: Verdict) -> str:
     """A claim's verdict, ours, the paper's, and what to know of it."""
-    name = view.artifact.name
-    link = f'<a href="artifacts/{name}.html#claim-{escape(claim.name)}">{escape(name)}</a>'
     said, printed = ours(view, verdict), theirs(view, claim, verdict)
-    lines = [f"{tag(verdict)} {escape(claim.text)} <small>{escape(claim.source)} · {link}</small>"]
+    lines = [f"{tag(verdict)} {escape(claim.text)} <small>{escape(claim.source)} · {_link(view, claim)}</small>"]
     lines.append(f"<b>Here:</b> {escape('; '.join(said) or lacking(view, verdict) or 'nothing was run')}.")
     if printed:
         lines.append(f"<b>Paper:</b> {escape('; '.join(printed))}.")
@@ -85,18 +89,13 @@ def _against(views: Iterable[View]) -> str:
     for view in views:
         for claim, verdicts in by_claim(view):
             verdict = most_telling(verdicts)
-            opposite = [
-                said
-                for effect, said in zip(verdict.effects, ours(view, verdict), strict=True)
-                if effect.low > 0 and not claim.primary
-            ]
-            for said in opposite:
-                name = view.artifact.name
-                link = f'<a href="artifacts/{name}.html#claim-{escape(claim.name)}">{escape(name)}</a>'
+            for effect, said in zip(verdict.effects, ours(view, verdict), strict=True):
+                if claim.primary or effect.low <= 0:
+                    continue
                 notes = "".join(f' <span class="caution">{escape(note)}</span>' for note in warnings(view, verdict))
                 items.append(
-                    f"<li>{escape(claim.text)} <small>{escape(claim.source)} · {link}, {escape(verdict.scale)} scale"
-                    f"</small><br><b>Here:</b> {escape(said)}.{notes}</li>"
+                    f"<li>{escape(claim.text)} <small>{escape(claim.source)} · {_link(view, claim)}, "
+                    f"{escape(verdict.scale)} scale</small><br><b>Here:</b> {escape(said)}.{notes}</li>"
                 )
     return f"<ul>{''.join(items)}</ul>" if items else "<p>There is none.</p>"
 

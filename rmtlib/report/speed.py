@@ -8,7 +8,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError
 from rmtlib.report.escape import escape
 from rmtlib.report.tables import Table
-from rmtlib.runs.storage import json_sha256, read_json, write_json
+from rmtlib.runs.storage import check_seal, read_json, write_json
 
 HEADER = ("case", "what", "ours", "peer", "ratio", "target", "met", "arithmetic")
 REACHED = {None: "not measured", True: "yes", False: "no"}
@@ -41,8 +41,7 @@ def load(path: Path) -> dict[str, Any]:
     record = read_json(path, dict, REMEDY)
     if set(record) != _KEYS:
         raise RmtlibError(f"{path} is not a record of make bench: {REMEDY}")
-    if json_sha256({key: value for key, value in record.items() if key != "sha256"}) != record["sha256"]:
-        raise RmtlibError(f"{path} was changed after it was written: {REMEDY}")
+    check_seal(path, record, REMEDY)
     return record
 
 

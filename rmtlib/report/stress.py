@@ -9,7 +9,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.report.escape import escape
 from rmtlib.report.tables import Table
 from rmtlib.runs.progress import duration
-from rmtlib.runs.storage import json_sha256, read_json, write_json
+from rmtlib.runs.storage import check_seal, read_json, write_json
 
 HEADER = ("fault", "trials", "survived", "lost")
 REMEDY = "write it anew with make stress STRESS_ARGS=--record"
@@ -42,8 +42,7 @@ def load(path: Path) -> dict[str, Any]:
     record: dict[str, Any] = read_json(path, dict, REMEDY)
     if set(record) != _KEYS:
         raise RmtlibError(f"{path} is not a record of make stress: {REMEDY}")
-    if json_sha256({key: value for key, value in record.items() if key != "sha256"}) != record["sha256"]:
-        raise RmtlibError(f"{path} was changed after it was written: {REMEDY}")
+    check_seal(path, record, REMEDY)
     return record
 
 

@@ -185,7 +185,7 @@ def select(
                 if elsewhere:
                     raise RmtlibError(
                         f"{artifact.name} has {elsewhere[0].name} at scale {' and '.join(elsewhere[0].scales)} alone, "
-                        f"not at {scale}"
+                        f"not at {scale}: give --scale {elsewhere[0].scales[0]}"
                     )
                 raise RmtlibError(f"no row of {artifact.name} matches {pattern!r}: {_hint(pattern, names)}")
         chosen = [row for row in chosen if any(fnmatchcase(row.name, pattern) for pattern in patterns)]

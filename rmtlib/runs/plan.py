@@ -8,8 +8,9 @@ The time of a run is, in this order of preference,
    settings were chosen;
 3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP;
 4. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a float32 matrix product, measured
-   now, times `CPU_EFFICIENCY`: of bf16 an upper bound, as some CPUs multiply it faster. For the scales `gpu` and `paper` it is `GPU_FLOPS` times the artifact's
-   `gpu_efficiency`, in float32 at most `GPU_FLOAT32`: assumptions that `plan` prints, whatever GPU is there.
+   now, times `CPU_EFFICIENCY`; for bf16 the time is an upper bound, as some CPUs multiply it faster. For the scales
+   `gpu` and `paper` it is `GPU_FLOPS` times the artifact's `gpu_efficiency`, in float32 at most `GPU_FLOAT32`:
+   assumptions that `plan` prints, whatever GPU is there.
 
 Its memory is the peak that a finished record of the same config has on that kind of device, else computed.
 """

@@ -18,7 +18,7 @@ from rmtlib.runs.checks import check_record
 from rmtlib.runs.folder import changed_inputs
 from rmtlib.runs.schema import KEYS, LINE, SCHEMA, misshapen
 from rmtlib.runs.spec import PILOT, Result, RunConfig
-from rmtlib.runs.storage import finite, json_sha256, read_json, to_jsonable, write_json
+from rmtlib.runs.storage import check_seal, finite, json_sha256, read_json, to_jsonable, write_json
 
 __all__ = ["KEYS", "find_records", "load_record", "make_record", "publish", "record_path", "verify", "write_record"]
 
@@ -128,12 +128,7 @@ _verified: set[bytes] = set()
 def _verify_record(path: Path, record: dict[str, Any], remedy: str) -> None:
     if wrong := misshapen(record):
         raise RmtlibError(f"{path} {wrong}: {remedy}")
-    try:
-        seal = json_sha256({key: value for key, value in record.items() if key != "sha256"})
-    except ValueError:
-        seal = "no checksum: a number is not finite"
-    if record["sha256"] != seal:
-        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
+    check_seal(path, record, remedy)
     try:
         config = RunConfig.from_json(record["config"])
     except RmtlibError as error:

@@ -92,6 +92,16 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, value | {"sha256": json_sha256(value)})
 
 
+def check_seal(path: Path, value: Mapping[str, Any], remedy: str) -> None:
+    """Raises RmtlibError if "sha256" is not the checksum of the rest of what `path` holds."""
+    try:
+        whole = value.get("sha256") == json_sha256({name: part for name, part in value.items() if name != "sha256"})
+    except ValueError:  # a number is not finite
+        whole = False
+    if not whole:
+        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
+
+
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """What `write_sealed` wrote; nothing if there is no file, or one of earlier code, which had no checksum.
 
@@ -101,14 +111,10 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     value: dict[str, Any] = read_json(path, dict, remedy)
-    if (seal := value.pop("sha256", None)) is None:
+    if value.get("sha256") is None:
         return {}
-    try:
-        whole = seal == json_sha256(value)
-    except ValueError:
-        whole = False
-    if not whole:
-        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {remedy}")
+    check_seal(path, value, remedy)
+    del value["sha256"]
     return value
 
 

@@ -10,7 +10,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.outcomes import pack_outcomes
 from rmtlib.runs.folder import KEPT
 from rmtlib.runs.progress import share
-from rmtlib.runs.shards import Shard, work_through
+from rmtlib.runs.shards import work_through
 from rmtlib.runs.storage import read_sealed, write_sealed
 from rmtlib.training.checkpoint import fingerprint
 from rmtlib.training.peers import PeerDone
@@ -114,8 +114,7 @@ def _share(
     if not folder.helps:
         folder.note("its tests were shared by several processes, in the batches that one would take")
         (folder.shards / "open").touch()
-    shards: list[Shard] = list(left)
-    outcomes = work_through(folder.shards, weights, shards, folder.should_stop, say)
+    outcomes = work_through(folder.shards, weights, left, folder.should_stop, say)
     if folder.helps:
         raise PeerDone
     for batch in left:

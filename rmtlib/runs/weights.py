@@ -22,7 +22,7 @@ from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.folder import RunFolder, run_folder
 from rmtlib.runs.records import load_record, record_path
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.storage import json_sha256, read_json, to_jsonable, write_json
+from rmtlib.runs.storage import check_seal, read_json, to_jsonable, write_sealed
 from rmtlib.training import checkpoint
 
 FOLDER = "checkpoints"
@@ -82,8 +82,7 @@ def publish_weights(
     place = Path(results_dir) / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / str(card["file"]), content)
-    sealed = to_jsonable(card)
-    write_json(place / f"{name}.json", sealed | {"sha256": json_sha256(sealed)})
+    write_sealed(place / f"{name}.json", card)
     return place / f"{name}.json"
 
 
@@ -132,8 +131,7 @@ def load_published_weights(
         known = ", ".join(weights_names(results_dir)) or f"none in {place}"
         raise RmtlibError(f"no published checkpoint is called {name!r}: there are {known}")
     card: dict[str, Any] = read_json(path, dict, AGAIN)
-    if card.get("sha256") != json_sha256({key: value for key, value in card.items() if key != "sha256"}):
-        raise RmtlibError(f"{path} was changed after it was written (its checksum does not match): {AGAIN}")
+    check_seal(path, card, AGAIN)
     try:
         content = (place / str(card["file"])).read_bytes()
     except OSError as error:

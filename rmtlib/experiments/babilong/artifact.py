@@ -98,8 +98,8 @@ class BABILong(Artifact):
         rows = self.in_place_of(self.default_rows(scale), there or SMOLLM2)
         others = next(row for row in rows if stand_in_of(row))
         return [
-            "GPT-2's weights are not here: a run asks the hub for them, and without it other rows run by default "
-            f"({others} and the like), whose results stand beside GPT-2's"
+            "GPT-2's weights are not here: a run asks the hub for them; if they cannot be had, other rows run by "
+            f"default ({others} and the like)"
         ]
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:

@@ -45,7 +45,7 @@ def label(arm: str, results: Results, scale: str) -> str:
     """The model and the task of an arm, and at which length."""
     row, _, number = arm.partition(": ")
     model, _, task = row.rpartition("-")
-    return f"{MODELS[model]} on {task}{PLACES.get(number, '')}"
+    return f"{LABELS[model]} on {task}{PLACES.get(number, '')}"
 
 
 def paper_arms() -> dict[str, float]:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from rmtlib.data import babi, books
-from rmtlib.data.babilong import JOINS, Sample, SampleBuilder
+from rmtlib.data.babilong import JOINS, TEST_SEED, Sample, SampleBuilder
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.errors import RmtlibError, Stopped
-from rmtlib.experiments.babilong.run import TEST_SEED
 from rmtlib.experiments.babilong_time.machine import Machine
 from rmtlib.experiments.babilong_time.settings import Params, flops_per_token
 from rmtlib.models.armt import ARMT

@@ -71,7 +71,7 @@ class LoRAWikiText2(Artifact):
         if scale != "gpu" or (there := at_hand()) == GPT2:
             return []
         tuned = "SmolLM2, which is here, is tuned" if there else "SmolLM2 is tuned"
-        return [f"GPT-2's weights are not here: a run asks the hub for them, and without it {tuned}, as other runs"]
+        return [f"GPT-2's weights are not here: a run asks the hub; if they cannot be had, {tuned}, as other runs"]
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:
         params = settings(row, scale, seed)
