@@ -1,6 +1,5 @@
 """The record of rehearsals: kept row by row, not repeated, refused if changed, shown with what is missing."""
 
-import json
 
 import pytest
 from fake_artifact import Fake
@@ -11,7 +10,7 @@ from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.report.rehearsed import fragment
 from rmtlib.runs import provenance, rehearsals
 from rmtlib.runs.rehearsals import load, rehearse_and_keep, still_holds
-from rmtlib.runs.storage import json_sha256
+from rmtlib.runs.storage import write_sealed
 
 CLEAN = {"commit": "c" * 40, "dirty": False}
 
@@ -63,7 +62,7 @@ def test_a_row_that_failed_is_rehearsed_again(tmp_path, quick):
     list(rehearse_and_keep(Fake(), configs(), path))
     rows = load(path)
     rows[0]["outcome"] = "ValueError: no"
-    path.write_text(json.dumps({"rows": rows, "sha256": json_sha256(rows)}))
+    write_sealed(path, {"rows": rows})
     quick.clear()
     list(rehearse_and_keep(Fake(), configs(), path))
     assert quick == [rows[0]["row"]]
@@ -73,7 +72,7 @@ def test_uncommitted_code_and_a_changed_record_are_refused(tmp_path, quick, monk
     path = tmp_path / "rehearsal.json"
     list(rehearse_and_keep(Fake(), configs(), path))
     path.write_text(path.read_text().replace("stopped and continued", "finished"))
-    with pytest.raises(RmtlibError, match="changed after it was written: restore it from git"):
+    with pytest.raises(RmtlibError, match="changed after it was written .*: restore it from git"):
         load(path)
     monkeypatch.setattr(provenance, "git_state", lambda: CLEAN | {"dirty": True})
     with pytest.raises(RmtlibError, match="commit the changes in rmtlib"):
@@ -90,10 +89,10 @@ def test_the_book_shows_what_was_rehearsed_what_failed_and_what_was_not(tmp_path
     assert shown.count("not rehearsed<") == 1 + len(Fake.rows) - 1  # the column's head, and the other rows
     rows = load(path)
     rows[0]["outcome"] = "backbone <cannot> be loaded"
-    path.write_text(json.dumps({"rows": rows, "sha256": json_sha256(rows)}))
+    write_sealed(path, {"rows": rows})
     assert "backbone &lt;cannot&gt; be loaded" in fragment(path, [Fake()])
     rows[0] |= {"run_id": "0" * 12, "outcome": "finished"}
-    path.write_text(json.dumps({"rows": rows, "sha256": json_sha256(rows)}))
+    write_sealed(path, {"rows": rows})
     assert "not rehearsed with these settings" in fragment(path, [Fake()]) and first in shown
 
 

@@ -17,7 +17,7 @@ from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.plan import CPU_EFFICIENCY, core_flops
 from rmtlib.runs.rehearsal import PASSED, rehearse
 from rmtlib.runs.spec import RunConfig
-from rmtlib.runs.storage import json_sha256, read_json, write_json
+from rmtlib.runs.storage import check_seal, read_json, write_sealed
 
 RECORD = Path("benchmarks/rehearsal.json")
 REMEDY = "restore it from git, or delete it and rehearse again"
@@ -32,8 +32,9 @@ def load(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     record = read_json(path, dict, REMEDY)
-    if set(record) != {"rows", "sha256"} or json_sha256(record["rows"]) != record["sha256"]:
-        raise RmtlibError(f"{path} is no record of rehearsals, or was changed after it was written: {REMEDY}")
+    check_seal(path, record, REMEDY)
+    if set(record) != {"rows", "sha256"}:
+        raise RmtlibError(f"{path} is no record of rehearsals: {REMEDY}")
     rows: list[dict[str, Any]] = record["rows"]
     return rows
 
@@ -75,8 +76,7 @@ def rehearse_and_keep(
         }
         entry = line | about
         kept[_key(entry)] = entry
-        rows = [kept[key] for key in sorted(kept)]
-        write_json(path, {"rows": rows, "sha256": json_sha256(rows)})
+        write_sealed(path, {"rows": [kept[key] for key in sorted(kept)]})
         yield entry
 
 

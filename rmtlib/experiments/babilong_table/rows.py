@@ -17,7 +17,7 @@ MODELS = {
     "full-attention": "backbone on the whole context",
     "window": "backbone on its window",
     "rag": "backbone on retrieved sentences",
-    "rag-dense": "backbone on sentences of near mean-pooled states",
+    "rag-dense": "backbone on sentences found by mean-pooled states",
 }
 STAND_IN = "smollm2"
 ON_SMOLLM2 = {model: f"{label} on SmolLM2" for model, label in MODELS.items() if model not in ("mamba", "rwkv")}
