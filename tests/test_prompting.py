@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
@@ -210,6 +211,40 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(folders, capsys
     Path("file.json").write_text("{}")
     assert command("--model", "llama", "--out", "file.json") == 2
     assert "is no result file of this command" in capsys.readouterr().err
+
+
+def test_answers_of_other_weights_in_the_same_folder_are_not_taken_over(folders, capsys):
+    assert command("--model", "rmt") == 0
+    model = RMTForCausalLM.from_pretrained("rmt")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1.0)
+    model.save_pretrained("rmt")
+    capsys.readouterr()
+    assert command("--model", "rmt") == 2
+    assert "has results of other weights than rmt has now; give another --out" in capsys.readouterr().err
+    assert command("--model", "rmt", "--out", "new.json") == 0
+
+
+def test_a_model_without_a_tokeniser_is_told_how_to_get_one(capsys):
+    RMTForCausalLM.from_backbone(tiny_llama(), memory_tokens=2, segment_size=256).save_pretrained("rmt")
+    capsys.readouterr()
+    assert command("--model", "rmt") == 2
+    assert "'rmt' comes without a tokeniser that can be read; give --tokenizer NAME" in capsys.readouterr().err
+
+
+def test_offline_a_name_that_is_unknown_asks_no_network(monkeypatch):
+    asked = []
+
+    def no_network(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(RmtlibError, match="RMTLIB_OFFLINE is set"):
+        load_answerer("nowhere-at-all")
+    assert asked == [] and not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

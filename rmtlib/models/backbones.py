@@ -1,8 +1,9 @@
 """Pretrained backbones by name, and their tokenisers."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
     options = {"local_files_only": offline is not None, "trust_remote_code": False} | options
     most = min(most, _room())
     try:
-        with largest_file(most):
+        with largest_file(most), _asking_no_hub() if offline else contextlib.nullcontext():
             return load(where, **options)
     except (OSError, ImportError, ValueError, SafetensorError) as error:
         if is_too_large(error):
@@ -93,6 +94,18 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"
         raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
+
+
+@contextlib.contextmanager
+def _asking_no_hub() -> Iterator[None]:
+    """The hub's client asks nothing: `local_files_only` does not reach what it and transformers ask for besides."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _weight_bytes(where: str, **options: Any) -> int:
