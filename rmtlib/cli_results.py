@@ -66,16 +66,17 @@ def verify(options: argparse.Namespace) -> int:
     if not Path(options.folder).is_dir():
         raise RmtlibError(f"no folder {options.folder}: call this in the project's folder, or name another")
     done = records.verify(all_artifacts(), options.folder)
-    done.problems += verify_weights(options.folder)
+    of_weights = verify_weights(options.folder)
+    done.problems += of_weights
     problems, count = done.problems, len(records.record_files(options.folder))
     if options.json:
         print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
-        if names := weights_names(options.folder):
-            print(f"{len(names)} published checkpoints have their cards' hashes")
         if unread := len(done.not_recomputed):
-            print(f"{unread} of them have settings of earlier code: numbers not computed anew (--json names them)")
+            print(f"{unread} records have settings of earlier code: numbers not computed anew (--json names them)")
+        if (names := weights_names(options.folder)) and not of_weights:
+            print(f"{len(names)} published checkpoints have their cards' hashes")
     if problems:
         raise RmtlibError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in {options.folder}/, first: {problems[0]}"
