@@ -7,6 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
 from rmtlib.cli import main
@@ -230,6 +231,21 @@ def test_a_model_without_a_tokeniser_is_told_how_to_get_one(capsys):
     capsys.readouterr()
     assert command("--model", "rmt") == 2
     assert "'rmt' comes without a tokeniser that can be read; give --tokenizer NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda name, x: {}, "missing tensor model.layers.0.self_attn.q_proj.weight"),
+        (lambda name, x: {name: x[:8].clone()}, r"q_proj.weight has shape \(8, 16\), not \(16, 16\)"),
+    ],
+)
+def test_a_plain_model_with_a_damaged_file_is_not_filled_up_with_drawn_weights(folders, spoil, said):
+    tensors = load_file("llama/model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | spoil(name, tensors.pop(name)), "llama/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RmtlibError, match=said):
+        load_answerer("llama")
 
 
 def test_offline_a_name_that_is_unknown_asks_no_network(monkeypatch):

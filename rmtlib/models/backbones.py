@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
             a local folder. Only safetensors and GGUF files are read, and no code that comes with a model is run.
 
     Raises:
-        RmtlibError: it cannot be had.
+        RmtlibError: it cannot be had, or a tensor is missing or of another shape.
     """
     from transformers import AutoModelForCausalLM
 
@@ -42,8 +42,27 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
         options = {"use_safetensors": True}
         if not (Path(where).is_dir() or _offline()):
             options["most"] = from_pretrained(what, _weight_bytes, where)
-    model = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # else a missing tensor is drawn anew
+    model, info = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
+    check_tensors(what, info, ("missing", "mismatched"))  # published files have unexpected ones, e.g. stored masks
     return model, note | {"revision": _revision(where)}
+
+
+def check_tensors(
+    what: str, info: dict[str, Any], troubles: Sequence[str] = ("missing", "unexpected", "mismatched")
+) -> None:
+    """Raises RmtlibError if the file did not give each tensor of the model once, in its shape."""
+    for trouble in troubles:
+        found = sorted(info[f"{trouble}_keys"])
+        if not found:
+            continue
+        name, others = found[0], f" and {len(found) - 1} more" * (len(found) > 1)
+        if trouble == "mismatched":
+            name, saved, wanted = name
+            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: is it damaged?")
+        raise RmtlibError(f"{what}: {trouble} tensor {name}{others}: the file is of another model, or damaged")
+    if info["error_msgs"]:
+        raise RmtlibError(f"{what}: {str(info['error_msgs'][0]).splitlines()[0]}")
 
 
 def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
