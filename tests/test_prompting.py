@@ -209,9 +209,10 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(folders, capsys
     capsys.readouterr()
     assert command("--model", "llama", "--out", "file.json", "--shots", "0") == 2
     assert capsys.readouterr().err == "error: file.json has results with shots None, not 0; give another --out\n"
-    Path("file.json").write_text("{}")
-    assert command("--model", "llama", "--out", "file.json") == 2
-    assert "is no result file of this command" in capsys.readouterr().err
+    for damaged in ({}, content | {"results": [{"task": "qa4", "length": "0k"}]}, {"config": content["config"]}):
+        Path("file.json").write_text(json.dumps(damaged))
+        assert command("--model", "llama", "--out", "file.json") == 2
+        assert "is no result file of this command" in capsys.readouterr().err
 
 
 def test_answers_of_other_weights_in_the_same_folder_are_not_taken_over(folders, capsys):

@@ -92,6 +92,7 @@ def _opened(path: Path, settings: Prompting) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         other = [name for name in config if content["config"].get(name, None) != config[name]]
+        _ = [*content["data"], *((line["task"], line["length"], in_words(line)) for line in content["results"])]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RmtlibError(f"{path} is no result file of this command; delete it or give another --out") from error
     if other:
