@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmtlib.errors import RmtlibError
 from rmtlib.terminal import print_json
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def export(options: argparse.Namespace) -> int:
     """Write all published numbers and claims into a folder."""
     from rmtlib.report.export import export
 
+    if not Path("results").is_dir():
+        raise RmtlibError("no folder results: call this in the project's folder, which has the published records")
     paths = [str(path) for path in export(_views(options.artifacts), Path(options.to))]
     if options.json:
         print_json(paths)

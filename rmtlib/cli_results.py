@@ -75,9 +75,7 @@ def verify(options: argparse.Namespace) -> int:
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
         if unread := len(done.not_recomputed):
-            print(
-                f"{unread} of the records have settings of earlier code: numbers not computed anew (--json names them)"
-            )
+            print(f"{unread} records have settings of earlier code: numbers not computed anew (--json names them)")
         if (names := weights_names(options.folder)) and not of_weights:
             print(f"{len(names)} published checkpoints are as their cards say")
     if problems:

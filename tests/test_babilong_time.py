@@ -244,6 +244,7 @@ def test_figure_tables_and_words_have_the_numbers_of_the_records(tmp_path):
     lengths = view.artifact.report().by_scale[0](view.results, "medium").to_html()
     assert "100,000" in lengths and "fastest round" in lengths  # tokens a second
     assert any("grows as the length to the power of 1.00" in line for line in TIME.summary([record("rmt")]))
+    assert any(" tokens in 0.1 s, " in line for line in TIME.summary([record("rmt", seconds=1e-7)]))
 
 
 def test_the_papers_minutes_have_a_unit_of_their_own():

@@ -7,6 +7,7 @@ import fakes
 import pytest
 
 from rmtlib.cli import main
+from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
 from rmtlib.report.export import CLAIM_COLUMNS, COLUMNS, EFFECT_COLUMNS, SHARE, export, measurements, schemas, unit_of
@@ -100,3 +101,26 @@ def test_the_command_writes_the_named_artifacts_and_says_where(tmp_path, capsys,
     assert {line["artifact"] for line in read(tmp_path / "there", "measurements")} == {"figure-5"}
     assert {line["source"] for line in read(tmp_path / "there", "measurements")} == {"published", "paper"}
     assert main(["export", "figure-9"]) == 2 and "unknown artifact" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_and_one_without_records_are_told_in_a_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "quadratic"]) == 2
+    assert "no folder results: call this in the project's folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "file").write_text("mine")
+    assert main(["export", "quadratic", "--to", "file"]) == 2
+    assert "error: cannot write file/measurements.csv (File exists); fix that" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_interrupted_export_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    view = view_of("quadratic")
+    export([view], tmp_path)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("rmtlib.report.export.SHARE", "of another kind, " * 1000)
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(RmtlibError, match="the disk is full"):
+        export([view], tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
 from rmtlib.cli import main
@@ -207,9 +209,59 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(folders, capsys
     capsys.readouterr()
     assert command("--model", "llama", "--out", "file.json", "--shots", "0") == 2
     assert capsys.readouterr().err == "error: file.json has results with shots None, not 0; give another --out\n"
-    Path("file.json").write_text("{}")
-    assert command("--model", "llama", "--out", "file.json") == 2
-    assert "is no result file of this command" in capsys.readouterr().err
+    for damaged in ({}, content | {"results": [{"task": "qa4", "length": "0k"}]}, {"config": content["config"]}):
+        Path("file.json").write_text(json.dumps(damaged))
+        assert command("--model", "llama", "--out", "file.json") == 2
+        assert "is no result file of this command" in capsys.readouterr().err
+
+
+def test_answers_of_other_weights_in_the_same_folder_are_not_taken_over(folders, capsys):
+    assert command("--model", "rmt") == 0
+    model = RMTForCausalLM.from_pretrained("rmt")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1.0)
+    model.save_pretrained("rmt")
+    capsys.readouterr()
+    assert command("--model", "rmt") == 2
+    assert "has results of other weights than rmt has now; give another --out" in capsys.readouterr().err
+    assert command("--model", "rmt", "--out", "new.json") == 0
+
+
+def test_a_model_without_a_tokeniser_is_told_how_to_get_one(capsys):
+    RMTForCausalLM.from_backbone(tiny_llama(), memory_tokens=2, segment_size=256).save_pretrained("rmt")
+    capsys.readouterr()
+    assert command("--model", "rmt") == 2
+    assert "'rmt' comes without a tokeniser that can be read; give --tokenizer NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda name, x: {}, "missing tensor model.layers.0.self_attn.q_proj.weight"),
+        (lambda name, x: {name: x[:8].clone()}, r"q_proj.weight has shape \(8, 16\), not \(16, 16\)"),
+    ],
+)
+def test_a_plain_model_with_a_damaged_file_is_not_filled_up_with_drawn_weights(folders, spoil, said):
+    tensors = load_file("llama/model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(tensors | spoil(name, tensors.pop(name)), "llama/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RmtlibError, match=said):
+        load_answerer("llama")
+
+
+def test_offline_a_name_that_is_unknown_asks_no_network(monkeypatch):
+    asked = []
+
+    def no_network(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(RmtlibError, match="RMTLIB_OFFLINE is set"):
+        load_answerer("nowhere-at-all")
+    assert asked == [] and not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize(

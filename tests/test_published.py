@@ -103,7 +103,9 @@ def test_verify_finds_what_is_wrong(project, spoil, said, capsys, monkeypatch):
     (problem,) = verify_weights(project / "results")
     assert said in problem and "\n" not in problem
     monkeypatch.chdir(project)
-    assert main(["verify"]) == 2 and said in capsys.readouterr().out
+    assert main(["verify"]) == 2
+    out = capsys.readouterr().out
+    assert said in out and "published checkpoints have" not in out
 
 
 def _edit(path, **changed):
@@ -122,6 +124,12 @@ def test_only_a_published_and_clean_run_is_taken(project):
     path = run_folder(CONFIG, project / "runs") / "record.json"
     write_record(path, load_record(path) | {"git": {"commit": "0" * 40, "dirty": True}})
     with pytest.raises(RmtlibError, match="uncommitted code"):
+        publish(project)
+    for name in ("../mine", "a/b", "..", ""):
+        with pytest.raises(RmtlibError, match="give a name without folders"):
+            publish(project, name)
+    path.unlink()
+    with pytest.raises(RmtlibError, match=r"has no record: train this run first \(rmtlib run algorithmic\)"):
         publish(project)
 
 
@@ -178,6 +186,9 @@ def test_pairs_of_ones_own_are_laid_out_as_in_the_data():
     assert targets[-1][0].tolist() == [-100, 4, 102, -100]
     with pytest.raises(RmtlibError, match="no pair has the key 7"):
         own_pairs(trained, [(3, 4)], asked=7)
+    for wrong in ((16, 4), (3, 16), (-1, 4)):
+        with pytest.raises(RmtlibError, match="keys from 0 to 15 and values from 0 to 15, not "):
+            own_pairs(trained, [(3, 4), wrong], asked=3)
 
 
 def test_tables_show_what_is_carried_and_that_it_stays_as_large():

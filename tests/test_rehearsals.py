@@ -1,6 +1,5 @@
 """The record of rehearsals: kept row by row, not repeated, refused if changed, shown with what is missing."""
 
-
 import pytest
 from fake_artifact import Fake
 

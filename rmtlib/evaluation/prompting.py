@@ -91,10 +91,12 @@ def load_answerer(name: str, tokenizer: str | None = None, *, chat: bool = False
         model = model.to("cuda", torch.bfloat16)
     try:
         loaded, more = load_hf_tokenizer(tokenizer or name)
-    except RmtlibError:
+    except RmtlibError as error:
         backbone = getattr(model.config, "backbone_name", None)
-        if tokenizer or not backbone:
+        if tokenizer:
             raise
+        if not backbone:
+            raise RmtlibError(f"{name!r} comes without a tokeniser that can be read; give --tokenizer NAME") from error
         loaded, more = load_hf_tokenizer(backbone)
     if chat and not loaded.chat_template:
         raise RmtlibError(f"the tokeniser of {name!r} has no chat template; leave out --chat")

@@ -117,7 +117,7 @@ def own_pairs(trained: Any, pairs: Sequence[tuple[int, int]], asked: int) -> tup
     """Own pairs of a key and a value, 0 to 15 each, and the key that is asked for: as `own_symbols`, a segment a pair.
 
     Raises:
-        RmtlibError: the model answers symbols, or the key is none of the pairs'.
+        RmtlibError: the model answers symbols, a key or value is too large, or the key is none of the pairs'.
     """
     params, values = trained.params, dict(pairs)
     if not isinstance(params, CapacityParams):
@@ -125,6 +125,9 @@ def own_pairs(trained: Any, pairs: Sequence[tuple[int, int]], asked: int) -> tup
     if asked not in values:
         raise RmtlibError(f"no pair has the key {asked}: ask for one of {', '.join(map(str, values))}")
     task = PairTask(params.task, params.key_sizes[-1], params.value_size)  # type: ignore[arg-type]
+    keys, many = 16**task.key_size, 16**task.value_size
+    if wrong := [pair for pair in pairs if not (0 <= pair[0] < keys and 0 <= pair[1] < many)]:
+        raise RmtlibError(f"this model reads keys from 0 to {keys - 1} and values from 0 to {many - 1}, not {wrong[0]}")
     size, rng = task.segment_size, generator(0, "explore")
 
     def row(key: int, value: int) -> list[int]:

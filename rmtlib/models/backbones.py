@@ -1,8 +1,9 @@
 """Pretrained backbones by name, and their tokenisers."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
             a local folder. Only safetensors and GGUF files are read, and no code that comes with a model is run.
 
     Raises:
-        RmtlibError: it cannot be had.
+        RmtlibError: it cannot be had, or a tensor is missing or of another shape.
     """
     from transformers import AutoModelForCausalLM
 
@@ -41,8 +42,27 @@ def load_hf(name: str) -> tuple[Any, dict[str, Any]]:
         options = {"use_safetensors": True}
         if not (Path(where).is_dir() or _offline()):
             options["most"] = from_pretrained(what, _weight_bytes, where)
-    model = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # else a missing tensor is drawn anew
+    model, info = from_pretrained(what, AutoModelForCausalLM.from_pretrained, where, dtype=torch.float32, **options)
+    check_tensors(what, info, ("missing", "mismatched"))  # published files have unexpected ones, e.g. stored masks
     return model, note | {"revision": _revision(where)}
+
+
+def check_tensors(
+    what: str, info: dict[str, Any], troubles: Sequence[str] = ("missing", "unexpected", "mismatched")
+) -> None:
+    """Raises RmtlibError if the file did not give each tensor of the model once, in its shape."""
+    for trouble in troubles:
+        found = sorted(info[f"{trouble}_keys"])
+        if not found:
+            continue
+        name, others = found[0], f" and {len(found) - 1} more" * (len(found) > 1)
+        if trouble == "mismatched":
+            name, saved, wanted = name
+            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: is it damaged?")
+        raise RmtlibError(f"{what}: {trouble} tensor {name}{others}: the file is of another model, or damaged")
+    if info["error_msgs"]:
+        raise RmtlibError(f"{what}: {str(info['error_msgs'][0]).splitlines()[0]}")
 
 
 def load_backbone(name: str) -> tuple[Decoder, dict[str, Any]]:
@@ -82,7 +102,7 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
     options = {"local_files_only": offline is not None, "trust_remote_code": False} | options
     most = min(most, _room())
     try:
-        with largest_file(most):
+        with largest_file(most), _asking_no_hub() if offline else contextlib.nullcontext():
             return load(where, **options)
     except (OSError, ImportError, ValueError, SafetensorError) as error:
         if is_too_large(error):
@@ -95,6 +115,18 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"
         raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
+
+
+@contextlib.contextmanager
+def _asking_no_hub() -> Iterator[None]:
+    """The hub's client asks nothing: `local_files_only` does not reach what it and transformers ask for besides."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _weight_bytes(where: str, **options: Any) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rmtlib.files import write_atomically
 from rmtlib.report.claims import Effect
 from rmtlib.report.measurements import Measurement, csv_text
 from rmtlib.report.verdicts import ClaimData, as_data
@@ -156,10 +157,12 @@ def export(views: Iterable[View], folder: Path) -> list[Path]:
     """Write measurements and claims as CSV and JSON, and the schema of each JSON; returns the paths.
 
     An interval or effect of no size, as of equal numbers, is written as it is; what JSON has no word for is null.
+
+    Raises:
+        RmtlibError: the folder cannot be written.
     """
     views = list(views)
     lines, claims = measurements(views), [claim for view in views for claim in as_data(view)]
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "measurements.csv": csv_text(COLUMNS, (line.values() for line in lines)),
         "measurements.json": _json(lines),
@@ -167,7 +170,7 @@ def export(views: Iterable[View], folder: Path) -> list[Path]:
         "claims.json": _json(claims),
     } | {f"{name}.schema.json": _json(schema) for name, schema in schemas().items()}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_atomically(folder / name, text.encode())
     return [folder / name for name in texts]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rmtlib.data.babilong_prompts import NEW_TOKENS, SOURCE
 from rmtlib.data.babilong_texts import open_texts
+from rmtlib.data.sources import file_hash
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation.prompting import SCORERS, Answerer, load_answerer, score
 from rmtlib.files import write_atomically
@@ -85,19 +86,28 @@ def evaluate(
 
 
 def _opened(path: Path, settings: Prompting) -> dict[str, Any]:
-    config = asdict(settings) | {"prompts": SOURCE, "new_tokens": NEW_TOKENS}
+    config = asdict(settings) | {"prompts": SOURCE, "new_tokens": NEW_TOKENS, "weights": _weights(settings.model)}
     if not path.exists():
         return {"schema": 1, "config": config, "results": [], "data": []}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         other = [name for name in config if content["config"].get(name, None) != config[name]]
+        _ = [*content["data"], *((line["task"], line["length"], in_words(line)) for line in content["results"])]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise RmtlibError(f"{path} is no result file of this command; delete it or give another --out") from error
     if other:
         name = other[0]
+        if name == "weights":
+            raise RmtlibError(f"{path} has results of other weights than {settings.model} has now; give another --out")
         there, here = content["config"].get(name), config[name]
         raise RmtlibError(f"{path} has results with {name} {there!r}, not {here!r}; give another --out")
     return content
+
+
+def _weights(model: str) -> dict[str, str] | None:
+    """sha256 of the weight files of a folder, whose content may change under its name; None of a name."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    return {path.name: file_hash(path) for path in files} or None
 
 
 def in_words(line: dict[str, Any]) -> str:

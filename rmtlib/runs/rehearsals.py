@@ -20,7 +20,7 @@ from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import check_seal, read_json, write_sealed
 
 RECORD = Path("benchmarks/rehearsal.json")
-REMEDY = "restore it from git, or delete it and rehearse again"
+REMEDY = "restore it from git, or name another file with --record"
 
 
 def load(path: Path) -> list[dict[str, Any]]:

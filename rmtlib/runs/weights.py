@@ -47,7 +47,11 @@ def publish_weights(
     Raises:
         RmtlibError: the run is not finished, there is no published record of it, or its weights are too large.
     """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise RmtlibError(f"a checkpoint cannot be called {name!r}: give a name without folders")
     folder = run_folder(config, runs_dir)
+    if not (folder / "record.json").exists():
+        raise RmtlibError(f"{folder} has no record: train this run first (rmtlib run {artifact.name})")
     record = load_record(folder / "record.json")
     published = record_path(record, results_dir)
     if not published.exists():

@@ -98,7 +98,7 @@ class BABILongTime(Artifact):
             if runs:
                 last = [contexts(run)[-1] for run in runs]
                 lines.append(
-                    f"{row.label}: {last[0].tokens:,} tokens in {duration(fmean(x.seconds for x in last))}, "
+                    f"{row.label}: {last[0].tokens:,} tokens in {_took(fmean(x.seconds for x in last))}, "
                     f"{size(max(x.peak_bytes for x in last))} of memory; time grows as the length to the power of "
                     f"{fmean(map(time_slope, runs)):.2f}, memory by {100 * fmean(map(memory_growth, runs)):.1f} % over "
                     f"the last step ({len(runs)} run{'s' * (len(runs) > 1)})"
@@ -109,6 +109,10 @@ class BABILongTime(Artifact):
         from rmtlib.experiments.babilong_time.report import report
 
         return report()
+
+
+def _took(seconds: float) -> str:
+    return duration(seconds) if seconds >= 9.5 else f"{seconds:.2g} s"
 
 
 def _check_context(context: Mapping[str, Any], params: Params, product_flops: float) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from rmtlib.errors import RmtlibError
-from rmtlib.models.backbones import from_pretrained, refuse_pickles
+from rmtlib.models.backbones import check_tensors, from_pretrained, refuse_pickles
 
 MOST = 1 << 40
 """Bytes of a saved model's file: no bound but the disk's room."""
@@ -52,18 +52,3 @@ def check_kind(cls: Any, what: str, where: str, config: dict[str, Any]) -> None:
     if kind.startswith("rmtlib-"):
         remedy = "use AutoModelForCausalLM"
     raise RmtlibError(f"{what} is a {kind!r}, not a saved {wanted!r}; {remedy}")
-
-
-def check_tensors(what: str, info: dict[str, Any]) -> None:
-    """Raises RmtlibError if the file did not give each tensor of the model once, in its shape."""
-    for trouble in ("missing", "unexpected", "mismatched"):
-        found = sorted(info[f"{trouble}_keys"])
-        if not found:
-            continue
-        name, others = found[0], f" and {len(found) - 1} more" * (len(found) > 1)
-        if trouble == "mismatched":
-            name, saved, wanted = name
-            raise RmtlibError(f"{what}: {name} has shape {tuple(saved)}, not {tuple(wanted)}{others}: is it damaged?")
-        raise RmtlibError(f"{what}: {trouble} tensor {name}{others}: the file is of another model, or damaged")
-    if info["error_msgs"]:
-        raise RmtlibError(f"{what}: {str(info['error_msgs'][0]).splitlines()[0]}")
