@@ -69,7 +69,7 @@ def test_the_record_becomes_the_books_table(recorded, tmp_path):
     text = report.fragment(recorded, tmp_path / "extra")
     assert (
         "another &lt;blow&gt;: the record differs" in text
-        and "must be superuser" in text
+        and "Not run: must be superuser</td><td>not run</td>" in text
         and "seed 7" in text
         and "`" not in text
     )

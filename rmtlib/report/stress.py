@@ -24,6 +24,13 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["fault"], f"{row['trials']}{partly}", str(row["survived"]), str(row["lost"]))
 
 
+def _in_the_book(row: dict[str, Any]) -> tuple[str, ...]:
+    """`cells` with what is done; why a fault was not run stands there too, as the columns of numbers are narrow."""
+    fault, *counts = cells(row | {"not_run": None}) if row["trials"] else (row["fault"], "not run", "", "")
+    why = f" Not run: {row['not_run']}" if row["not_run"] else ""
+    return fault, row["what"].replace("`", "") + why, *counts
+
+
 def about(record: dict[str, Any]) -> str:
     """Where the numbers come from, in a line."""
     hardware, changed = record["hardware"], " with changes" if record["dirty"] else ""
@@ -53,9 +60,11 @@ def fragment(path: Path, extra: Path) -> str:
     record = load(path)
     extra.mkdir(parents=True, exist_ok=True)
     write_json(extra / "stress.json", record)
-    rows = tuple((cells(row)[0], row["what"].replace("`", ""), *cells(row)[1:]) for row in record["rows"])
     table = Table(
-        "Faults, and what became of the runs.", ("fault", "what is done", *HEADER[1:]), rows, prose=("what is done",)
+        "Faults, and what became of the runs.",
+        ("fault", "what is done", *HEADER[1:]),
+        tuple(map(_in_the_book, record["rows"])),
+        prose=("what is done",),
     )
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     losses = "".join(
