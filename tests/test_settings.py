@@ -155,6 +155,10 @@ def test_bounds_hold_in_the_other_families(checker):
     params = ARTIFACTS["figure-5"].config("qa1", "smoke", 0).to_json()["params"]
     with pytest.raises(RmtlibError, match="stages is empty"):
         from_dict(babilong.Params, params | {"train": params["train"] | {"stages": []}})
+    with pytest.raises(RmtlibError, match="backbone is 'x'; it must be gpt2, "):
+        from_dict(babilong.Params, params | {"backbone": "x"})
+    with pytest.raises(RmtlibError, match="test_samples has 'far'; its names must be numbers of segments"):
+        from_dict(babilong.Params, params | {"test_samples": {"far": 4}})
 
 
 def test_wrong_values_are_found_at_any_depth():

@@ -58,6 +58,11 @@ class Params:
         at_least(self, 0, "memory_tokens", "d_memory", "tracked_questions")
         if self.enough and len(self.enough) != len(self.train.stages):
             raise ValueError(f"enough is {self.enough}; it must be empty or have one number a stage")
+        if isinstance(self.backbone, str) and self.backbone not in PRETRAINED:
+            known = ", ".join(PRETRAINED)
+            raise ValueError(f"backbone is {self.backbone!r}; it must be {known}, or a model's settings")
+        if wrong := [key for key in self.test_samples if not (key.isascii() and key.isdecimal())]:
+            raise ValueError(f"test_samples has {wrong[0]!r}; its names must be numbers of segments")
 
     @property
     def shape(self) -> Shape:
