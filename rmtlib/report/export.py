@@ -29,6 +29,8 @@ UNITS = {
     "tokens a second": "tokens per second",
     "peak memory": "MB",
     "slope": "power of the length",
+    "symbols a ": "symbols a key",
+    "excess": "of what chance leaves",
     "pairs stored": "pairs",
     "training steps": "steps",
 }
