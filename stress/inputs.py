@@ -21,23 +21,16 @@ JUNK = (
     "~nosuchuser", "a" * 5000, "ä", "\u202e", "\x1b[31m", "qa1,", ",", "qa1,,qa2", "none", "null", "{}", "--", "-",
     "%s", "$(id)", "a\nb", "smoke", "paper", "qa99", "figure5", "figure_5",
 )  # fmt: skip
-COMMANDS = (
-    "run",
-    "queue",
-    "plan",
-    "rehearse",
-    "status",
-    "publish",
-    "verify",
-    "claims",
-    "data",
-    "notebook",
-    "worker",
-    "peer",
-)
+SELECTING = ("--scale", "--seeds")
+REFUSING = {  # command -> options that refuse every word of `BAD`
+    "run": (*SELECTING, "--shards", "--devices"), "queue": SELECTING, "plan": SELECTING, "rehearse": SELECTING,
+    "publish": SELECTING, "evaluate": ("--lengths", "--tasks", "--shots", "--samples", "--background"),
+}  # fmt: skip
+COMMANDS = (*REFUSING, "status", "verify", "claims", "export", "data", "notebook", "worker", "peer")
 OPTIONS = (
-    "--scale", "--seeds", "--rows", "--tasks", "--jobs", "--time-budget", "--devices", "--executor", "--address",
-    "--json", "--fresh", "--out", "-p", "--parent", "--artifact", "--nonsense",
+    "--scale", "--seeds", "--rows", "--tasks", "--jobs", "--time-budget", "--devices", "--shards", "--executor",
+    "--address", "--json", "--fresh", "--out", "--to", "--model", "--write", "-p", "--parent", "--artifact",
+    "--checkpoint", "--nonsense",
 )  # fmt: skip
 BAD = ("qa99", "-1", "9" * 40, "nan", "\u202e", "[", "a\nb", "../..")
 """One of these is the value of an option in every command line, so that none of them trains anything."""
@@ -62,8 +55,9 @@ def _command_line(draw: random.Random) -> list[str]:
     words += draw.choices([*ARTIFACTS, *JUNK], k=draw.randint(0, 2))
     for _ in range(draw.randint(0, 3)):
         words += [draw.choice(OPTIONS), draw.choice(JUNK)]
-    selecting = command in ("run", "queue", "plan", "rehearse", "publish")
-    return [*words, draw.choice(("--scale", "--seeds") if selecting else ("--nonsense",)), draw.choice(BAD)]
+    if command == "evaluate" and draw.random() < 0.8:
+        words[1:2] = ["babilong", *draw.choice((["--model", "smollm2"], ["--write", "samples"]))]
+    return [*words, draw.choice(REFUSING.get(command, ("--nonsense",))), draw.choice(BAD)]
 
 
 def _judged(status: int | None, said: str) -> str | None:
