@@ -235,8 +235,8 @@ def test_figure_tables_and_words_have_the_numbers_of_the_records(tmp_path):
     view.save(tmp_path)
     assert (tmp_path / "babilong-time.svg").exists()
     said = view.artifact.report().caption(view.results)
-    assert "rmt 0.041 s at 4k and 10.5 s at 1M" in said and "a processor, 1 thread(s)" in said
-    assert "rmt-batch" not in said
+    assert "RMT 0.041 s at 4k and 10.5 s at 1M" in said and "a processor, 1 thread(s)" in said
+    assert "in batches" not in said
     alt = view.artifact.report().alt(view.results)
     assert "10.5 s and 450 MB at 1M" in alt and "315 minutes at 1M" in alt
     table = view.artifact.report().compare(view.results).to_html()

@@ -10,7 +10,7 @@ import numpy as np
 
 from rmtlib.evaluation.operations import OPERATIONS, unpack_weights
 from rmtlib.experiments.attention.drawing import draw_heads, draw_map
-from rmtlib.experiments.attention.rules import ablated, excess, first_answer, numbers, title_of
+from rmtlib.experiments.attention.rules import ablated, excess, first_answer, numbers, short_title, title_of
 from rmtlib.report.figures import BLUE, GREY, RED, Style, new_figure, style_of
 from rmtlib.report.measurements import Record, Results, latest
 from rmtlib.report.tables import plural
@@ -80,7 +80,7 @@ def strips(record: Record) -> list[tuple[str, np.ndarray]]:
             if (s < first_answer(record)) == before and (name != "carry" or s > 1)
         ]
         if parts:
-            found.append((name if found else f"{record['row']}: {name}", np.mean(parts, axis=0).flatten()))
+            found.append((name if found else f"{short_title(record)}: {name}", np.mean(parts, axis=0).flatten()))
     return found
 
 
@@ -129,9 +129,9 @@ def _draw_all_heads(part: SubFigure, heads: Sequence[tuple[str, np.ndarray]], re
 
 def _draw_ablation(ax: Axes, records: Sequence[Record]) -> None:
     """A group of bars for each place at which the memory is lost; a bar for each segment that answers."""
-    row, metrics = records[0]["row"], records[0]["metrics"]
+    metrics = records[0]["metrics"]
     answering, segments = first_answer(records[0]), metrics["segments"]
-    colour, width = style_of(STYLES, model_of(row)).colour, 0.8 / (segments - answering + 1)
+    colour, width = style_of(STYLES, model_of(records[0]["row"])).colour, 0.8 / (segments - answering + 1)
     for t in range(answering, segments + 1):
         runs = [
             [of[t - 1] / _answers(record, t) for of in record["metrics"]["ablation"]["correct"]] for record in records
@@ -146,7 +146,7 @@ def _draw_ablation(ax: Axes, records: Sequence[Record]) -> None:
     ax.set_xticks(range(segments), ["never", *(f"{s}" for s in range(1, segments))])
     ax.set_ylim(0, 1.5)
     ax.set_yticks([0, 0.5, 1])
-    ax.set_title(row, fontsize=8)
+    ax.set_title(short_title(records[0]), fontsize=8)
     ax.tick_params(labelsize=7)
     if segments > answering:
         few: dict[str, Any] = {"columnspacing": 0.8, "handlelength": 1.0, "handletextpad": 0.4, "title_fontsize": 6}

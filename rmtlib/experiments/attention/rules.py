@@ -139,11 +139,16 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 def title_of(record: Mapping[str, Any]) -> str:
     """The run in words, with the sizes of its scale: RMT, reverse of 12 symbols in 2 segments, memory 12."""
-    training = record["config"]["params"]["training"]
-    model = training["model"]
+    model = record["config"]["params"]["training"]["model"]
     passes = f"memory {model['memory_tokens']}" if model["memory_tokens"] else f"cache {model['cache']}"
-    name, segments = LABELS[record["row"].split("-")[2]], record["metrics"]["segments"]
-    return f"{name}, {training['task']} of {training['sizes'][-1]} symbols in {segments} segments, {passes}"
+    return f"{short_title(record, sized=True)}, {passes}"
+
+
+def short_title(record: Mapping[str, Any], *, sized: bool = False) -> str:
+    """The run in a few words: RMT, reverse in 2 segments."""
+    training = record["config"]["params"]["training"]
+    task = training["task"] + (f" of {training['sizes'][-1]} symbols" if sized else "")
+    return f"{LABELS[record['row'].split('-')[2]]}, {task} in {record['metrics']['segments']} segments"
 
 
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:

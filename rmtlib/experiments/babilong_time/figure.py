@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, ROWS
+from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, ROWS, name_of
 from rmtlib.report.figures import (
     BLUE,
     GREEN,
@@ -55,9 +55,9 @@ def figure(results: Results) -> Figure:
             memory.set_ylim(bottom=0)
             _draw_paper(paper)
         drawn = {row: None for panel in times for row in panel.rows}
-        labels = {row.name: row.name for row in ROWS if row.name in drawn}
+        labels = {row.name: name_of(row.name) for row in ROWS if row.name in drawn}
         handles = [*legend_handles(labels, STYLES, times), grey_line("proportional to the length", DOTTED)]
-        draw_legend(figure, handles, 4)
+        draw_legend(figure, handles, 3)
     return figure
 
 
@@ -106,7 +106,7 @@ def alt(results: Results) -> str:
                     f"{point.mean:.3g} s and {memory[point.x]:.0f} MB at {short_count(int(point.x))}"
                     for point in series.points
                 )
-                parts.append(f"{row} ({plural(series.n_runs, 'run')}) {steps}")
+                parts.append(f"{name_of(row)} ({plural(series.n_runs, 'run')}) {steps}")
             text.append(f"{panel.scale} scale, {whose}: {'. '.join(parts)}.")
     minutes = ", ".join(f"{value:g} minutes at {length}" for length, value in MINUTES.items())
     return " ".join([*text, f"The paper, RMT, 1,000 samples on an A100: {minutes}."])

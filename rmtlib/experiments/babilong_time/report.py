@@ -18,7 +18,7 @@ from rmtlib.experiments.babilong_time.figure import (
     figure,
 )
 from rmtlib.experiments.babilong_time.numbers import contexts, floor_share, memory_growth, time_slope
-from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, MODELS, PAPER_SAMPLES, split
+from rmtlib.experiments.babilong_time.rows import LENGTHS, MINUTES, PAPER_SAMPLES, name_of
 from rmtlib.experiments.babilong_time.rules import PAPER_SLOPE, arms
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, short_count
 from rmtlib.report.report import Report
@@ -89,7 +89,7 @@ def at_lengths(results: Results, scale: str) -> Table | None:
                 f"{100 * floor.mean:.0f} %",
                 f"{memory.mean:,.0f}",
             )
-            body.append((row, short_count(int(point.x)), _cell(point, "s"), *cells))
+            body.append((name_of(row), short_count(int(point.x)), _cell(point, "s"), *cells))
     return Table(
         f"Time and memory of reading, {scale} scale, on {_machines(results, scale)}. Seconds are for one sample, the "
         "building of it included: the median of a process's rounds, mean ± standard deviation over processes. The "
@@ -114,7 +114,7 @@ def compare(results: Results) -> Table:
             growth = growths[scale][row].first
             body.append(
                 (
-                    f"{row}, {scale}",
+                    f"{name_of(row)}, {scale}",
                     _machines(results, scale),
                     ", ".join(short_count(int(point.x)) for point in lengths),
                     _cell(series.first, "as the power of the length"),
@@ -145,8 +145,8 @@ def caption(results: Results) -> str:
     """Of each row that reads one sample at a time, at the largest scale, the shortest and the longest context."""
     for scale, rows in [*results.series(SECONDS).items()][-1:]:
         said = ", ".join(
-            f"{row} {series.first.mean:.3g} s at {short_count(int(series.first.x))} and {series.last.mean:.3g} s at "
-            f"{short_count(int(series.last.x))}"
+            f"{name_of(row)} {series.first.mean:.3g} s at {short_count(int(series.first.x))} and "
+            f"{series.last.mean:.3g} s at {short_count(int(series.last.x))}"
             for row, series in rows.items()
             if not row.endswith("-batch")
         )
@@ -156,8 +156,7 @@ def caption(results: Results) -> str:
 
 def label(arm: str, results: Results, scale: str) -> str:
     """The model, and how it reads if not one sample at a time."""
-    model, way = split(arm.partition(": ")[0])
-    return MODELS[model] + {"-batch": " in batches", "-long": " up to its longest context"}.get(way, "")
+    return name_of(arm.partition(": ")[0])
 
 
 def report() -> Report:

@@ -27,6 +27,12 @@ def split(row: str) -> tuple[str, str]:
     return row.removesuffix(way), way
 
 
+def name_of(row: str) -> str:
+    """A row in words: RMT in batches."""
+    model, way = split(row)
+    return MODELS[model] + {"-batch": " in batches", "-long": " up to its longest context"}.get(way, "")
+
+
 def _row(model: str, way: str) -> Row:
     told = model == "rmt" and not way
     source = "BABILong (Kuratov et al. 2024), Table 3: minutes for 1,000 samples" if told else "not in the paper"
