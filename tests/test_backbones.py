@@ -170,7 +170,7 @@ def test_a_mask_of_memory_blocks_is_used_or_refused(kind):
     causal, both = (around(RMT, backbone_from_hf(other(kind)), memory_mask=m) for m in ("causal", "bidirectional"))
     x, state = ids(2, 3), causal.initial_state(2)
     if kind in NO_MASK:
-        with pytest.raises(RmtlibError, match="takes no mask of one's own; use memory_mask='causal'"):
+        with pytest.raises(RmtlibError, match="takes no mask of the caller's; use memory_mask='causal'"):
             both.step(x, state)
         return
     (a, _), (b, _) = causal.step(x, state), both.step(x, state)

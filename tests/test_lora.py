@@ -183,9 +183,9 @@ def test_labels_on_the_last_segment_are_those_of_windows_with_history():
 
 
 def test_settings_whose_windows_do_not_fill_chunks_and_short_texts_are_one_line():
-    with pytest.raises(ValueError, match="windows of 3 do not fill it"):
+    with pytest.raises(ValueError, match="must be a multiple of segments, 3"):
         tuning(3)
-    with pytest.raises(ValueError, match="do not fill chunks of 8"):
+    with pytest.raises(ValueError, match="must be whole chunks of 8"):
         tuning(2, batch=6)
     with pytest.raises(RmtlibError, match="the training text has 30 tokens, fewer than 40"):
         TuningSource(tuning(), text(30), BACKBONE)

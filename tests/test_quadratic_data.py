@@ -195,7 +195,7 @@ def test_fixed_sets(tmp_path, monkeypatch):
 def test_bad_settings_are_one_line_errors():
     with pytest.raises(RmtlibError, match="roots 1, multiplier 10 and width 30 must be"):
         QuadraticTask(roots=1)
-    with pytest.raises(RmtlibError, match="fill no 4 segments of equal size"):
+    with pytest.raises(RmtlibError, match="cannot be split into 4 equal segments"):
         TASK.segment_size(4)
     assert [TASK.segment_size(n) for n in (1, 2, 6)] == [180, 90, 30] and TASK.answer_size == 150
 

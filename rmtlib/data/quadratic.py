@@ -87,7 +87,7 @@ class QuadraticTask:
         """Tokens of a segment. RmtlibError unless segments end where steps end."""
         if len(STEPS) % segments:
             raise RmtlibError(
-                f"the six steps of an equation fill no {segments} segments of equal size: use 1, 2, 3 or 6"
+                f"the six steps of an equation cannot be split into {segments} equal segments: use 1, 2, 3 or 6"
             )
         return self.length // segments
 

@@ -150,7 +150,7 @@ class HFDecoder(nn.Module):
         """Layers and final norm; arguments and results as `Decoder.run`.
 
         Raises:
-            RmtlibError: the backbone takes no mask of one's own, or its layers cannot be found for `before`.
+            RmtlibError: the backbone takes no mask of the caller's, or its layers cannot be found for `before`.
         """
         if not x_BTD.shape[1]:
             return x_BTD, cache or KeyValues((x_BTD[:, None],), (x_BTD[:, None],))
@@ -214,7 +214,7 @@ class HFDecoder(nn.Module):
         """All positions so far; what is kept of them is their embeddings."""
         if cache is not None and (mask is not None or layered):
             raise RmtlibError(
-                f"backbone type {self.kind!r} keeps no keys and values, so that token by token there is only RMT with "
+                f"backbone type {self.kind!r} keeps no keys and values: token by token it can only be read as RMT with "
                 "memory_mask='causal'"
             )
         seen_BTD = x_BTD if cache is None else torch.cat([cache.keys[0][:, 0], x_BTD], dim=1)
@@ -247,14 +247,16 @@ class HFDecoder(nn.Module):
             fits = False
         if not fits:
             self.takes_masks = False
-            raise RmtlibError(f"backbone type {self.kind!r} takes no mask of one's own; use memory_mask='causal'")
+            raise RmtlibError(f"backbone type {self.kind!r} takes no mask of the caller's; use memory_mask='causal'")
 
     def layers(self) -> nn.ModuleList:
         """The backbone's layers. RmtlibError if it has no one list of them."""
         count = self.config.n_layers
         lists = [x for x in self.base.modules() if isinstance(x, nn.ModuleList) and len(x) == count]
         if not lists:
-            raise RmtlibError(f"backbone type {self.kind!r} has no list of {count} layers for a memory in each")
+            raise RmtlibError(
+                f"backbone type {self.kind!r} has no list of its {count} layers, so that none can be given a memory"
+            )
         return lists[0]  # the outermost; that these are run in order is seen when they run
 
     @contextmanager
@@ -270,7 +272,9 @@ class HFDecoder(nn.Module):
             return
         layers, handles, seen = self.layers(), [], []
         if self.training and any(getattr(x, "gradient_checkpointing", False) for x in self.model.modules()):
-            raise RmtlibError("memory in each layer does not go with the backbone's own gradient checkpointing")
+            raise RmtlibError(
+                "a memory in each layer cannot be trained with the backbone's gradient checkpointing: turn that off"
+            )
 
         def enter(i: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             seen.append(i)

@@ -26,7 +26,8 @@ class Params:
         length = self.training.tasks[-1].length
         if length % self.training.segments:
             raise ValueError(
-                f"sizes end with a task of {length} tokens, which {self.training.segments} segments do not divide"
+                f"sizes end with a task of {length} tokens, which cannot be split into {self.training.segments} equal "
+                "segments"
             )
 
 

@@ -75,9 +75,12 @@ class Tuning:
     def __post_init__(self) -> None:
         at_least(self, 1, "segments", "chunk", "validation_tokens")
         if self.labels == "all" and self.chunk % self.segments:
-            raise ValueError(f"chunk is {self.chunk} segments; windows of {self.segments} do not fill it")
+            raise ValueError(f"chunk is {self.chunk} segments; it must be a multiple of segments, {self.segments}")
         if self.labels == "all" and self.train.batch_size * self.segments % self.chunk:
-            raise ValueError(f"batch_size is {self.train.batch_size}; its windows do not fill chunks of {self.chunk}")
+            raise ValueError(
+                f"batch_size is {self.train.batch_size}; its {self.train.batch_size * self.segments} segments must be "
+                f"whole chunks of {self.chunk}"
+            )
 
     @property
     def steps(self) -> int:

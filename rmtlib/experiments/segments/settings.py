@@ -108,8 +108,8 @@ class Params:
             raise ValueError("stages has one of 0 segments; a stage needs 1 or more")
         if not 2 <= self.train_segments <= self.histories:
             raise ValueError(
-                f"histories is {self.histories}, training has {self.train_segments} segments; it must have 2 or more, "
-                "and the test no fewer"
+                f"histories is {self.histories} and training has {self.train_segments} segments; training must have "
+                "2 or more, and histories at least as many"
             )
 
     @property
