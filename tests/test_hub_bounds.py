@@ -100,8 +100,17 @@ def test_an_endless_config_is_bounded_too(hub, tmp_path):
     assert bytes_below(tmp_path / "endless") < 1_000_000
 
 
-def test_a_data_file_of_the_hub_is_bounded_by_its_size(hub, tmp_path):
+def test_a_data_file_comes_from_the_hub_and_is_bounded_by_its_size(hub, tmp_path):
+    done = ask(hub, tmp_path / "honest", FETCH)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "honest" / "cache" / "thing.bin").read_bytes() == CONTENT
     hub.hostile["/some/data/resolve/main/thing.bin"] = endless()
     done = ask(hub, tmp_path / "endless", FETCH)
-    assert done.returncode == 1 and "sends more than the file's 1,024,000 bytes" in done.stderr
+    assert done.returncode == 1 and "hub some/data/thing.bin: brings more than 1," in done.stderr
     assert bytes_below(tmp_path / "endless") < 1_000_000
+
+
+def test_a_hub_that_sends_a_byte_at_a_time_is_given_up(hub, tmp_path):
+    hub.hostile["/some/data/resolve/main/thing.bin"] = endless(pause=0.1, piece=b"x")
+    done = ask(hub, tmp_path / "slow", "from rmtlib.data import mirrors\nmirrors.CLIENT_SECONDS = 5\n" + FETCH)
+    assert done.returncode == 1 and "hub some/data/thing.bin: not done after 5 seconds" in done.stderr

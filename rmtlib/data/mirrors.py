@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from rmtlib.data.meter import Meter, first_line, printable
-from rmtlib.files import is_full, is_too_large, largest_file, sync
+from rmtlib.files import is_full, sync
 
 CONNECT_SECONDS = 5.0  # a machine without the internet must get to the next mirror quickly
 READ_SECONDS = 30.0
@@ -165,9 +165,20 @@ def _length(text: str | None, had: int) -> int | None:
     return had + int(text)
 
 
+_HUB = """
+import sys
+from huggingface_hub import hf_hub_download
+repo, file, kind, folder, seconds = sys.argv[1:]
+hf_hub_download(repo, file, repo_type=kind, local_dir=folder, etag_timeout=float(seconds))
+"""
+
+
 @dataclass(frozen=True)
 class Hub:
-    """A file of a repository on the Hugging Face hub (its client's settings and HF_* variables apply)."""
+    """A file of a repository on the Hugging Face hub (its client's settings and HF_* variables apply).
+
+    Its client runs in a process of its own: what it writes and how long it takes are bounded there.
+    """
 
     repo: str
     file: str
@@ -179,22 +190,10 @@ class Hub:
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         if complaint := hub_complaint():
             raise MirrorError(complaint)
-        from huggingface_hub import hf_hub_download
-
-        most = size or LARGEST
-        try:
-            with largest_file(most + CHUNK):  # its notes beside the file are small
-                return Path(
-                    hf_hub_download(
-                        self.repo, self.file, repo_type=self.kind, local_dir=folder, etag_timeout=CONNECT_SECONDS
-                    )
-                )
-        except Exception as error:  # the client's HTTP library, and so its exceptions, differ between versions
-            if is_full(error):
-                raise
-            if is_too_large(error):
-                raise MirrorError(f"sends more than the file's {most:,} bytes") from error
-            raise MirrorError(first_line(error)) from error
+        command = [sys.executable, "-c", _HUB, self.repo, self.file, self.kind, str(folder), str(CONNECT_SECONDS)]
+        meter = Meter("hub download", size, progress)
+        _ended("hub", *_run(command, folder, meter, (size or LARGEST) + CHUNK))  # its notes beside the file are small
+        return folder / self.file
 
 
 @dataclass(frozen=True)
@@ -276,10 +275,18 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
         raise MirrorError(_unreachable[name])
     scratch = folder / "scratch"  # the client's temporary files: on the cache's disk, and countable while it runs
     scratch.mkdir()
-    code, output = _run(command, scratch, Meter(f"{name} download", size, progress))
+    most = 4 * (size or LARGEST) + CLIENT_OVERHEAD  # it may unpack what it brings, and keeps a log
+    _ended(name, *_run(command, scratch, Meter(f"{name} download", size, progress), most))
     files = [path for path in folder.iterdir() if path.is_file()]
-    if code == 0 and len(files) == 1:
-        return files[0]
+    if len(files) != 1:
+        raise MirrorError(f"{name} brought {len(files)} files")
+    return files[0]
+
+
+def _ended(name: str, code: int, output: str) -> None:
+    """Raise what a client's exit status and output say, if it failed."""
+    if code == 0:
+        return
     if "No space left" in output or "ENOSPC" in output:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "No module named pip" in output:
@@ -289,14 +296,13 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
     if name in _unreachable:
         raise MirrorError(_unreachable[name])
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("error", "npm err"))] or lines
-    raise MirrorError(errors[0][:200] if errors else f"{name} ended with status {code}")
+    errors = [line for line in lines if line.lower().startswith(("error", "npm err"))] or lines[::-1]  # the last one
+    raise MirrorError(printable(errors[0])[:200] if errors else f"{name} ended with status {code}")
 
 
-def _run(command: list[str], scratch: Path, meter: Meter) -> tuple[int, str]:
-    """Exit status and output of a command; the bytes it has below `scratch` are its progress."""
+def _run(command: list[str], scratch: Path, meter: Meter, most: int) -> tuple[int, str]:
+    """Exit status and output of a command; the bytes it has below `scratch`, `most` at most, are its progress."""
     deadline = time.monotonic() + CLIENT_SECONDS
-    most = 4 * (meter.total or LARGEST) + CLIENT_OVERHEAD  # it may unpack what it brings, and keeps a log
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
