@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rmtlib.data.algorithmic import TASKS, Copy, Retrieval, Reverse, chunks, split_of
+from rmtlib.data.algorithmic import TASKS, Copy, Retrieval, RetrievalDrill, Reverse, chunks, split_of
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers, counts, forced_answers, generated_answers
 from rmtlib.evaluation.counted import check_counts, token_accuracy, token_interval, whole_answers
@@ -78,6 +78,18 @@ def test_pairs_of_retrieval_do_not_repeat():
         assert tokens[8] in tokens[0:8:2] and tokens[9] == 10
 
 
+def test_a_drill_asks_all_pairs_once_more_and_at_each_digit_the_letter_before():
+    orders = set()
+    for index in range(20):
+        tokens, labels = (x.tolist() for x in vars(RetrievalDrill(3).sample("train", index, 0)).values())
+        pairs, again = [[*zip(part[::2], part[1::2], strict=True)] for part in (tokens[:6], tokens[6:])]
+        assert sorted(pairs) == sorted(again) and labels[:6] == [IGNORE] * 6
+        assert [*zip(labels[7::2], labels[6::2], strict=True)] == again
+        orders.add(tuple(map(pairs.index, again)))
+    assert len(orders) > 3
+    assert len(labels) == RetrievalDrill(3).length and len(labels[6:]) == RetrievalDrill(3).answer_size
+
+
 def test_splits_share_no_content_however_short():
     task, found = Copy(2), {}
     for split in ("train", "validation", "test"):
@@ -105,7 +117,9 @@ def test_chunks_are_those_of_torch():
     assert chunks(10, 4)[0] == 2 and chunks(10, 3)[0] == 3  # published as 3 and 4 segments
 
 
-@pytest.mark.parametrize("make", [lambda: Copy(0), lambda: Retrieval(11), lambda: Copy(4, 1)])
+@pytest.mark.parametrize(
+    "make", [lambda: Copy(0), lambda: Retrieval(11), lambda: RetrievalDrill(11), lambda: Copy(4, 1)]
+)
 def test_impossible_tasks_are_refused(make):
     with pytest.raises(RmtlibError):
         make()

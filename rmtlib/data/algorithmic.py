@@ -85,8 +85,8 @@ class Task(ABC):
         """The content of a sample, which decides its split: token ids of its input."""
 
     @abstractmethod
-    def answer(self, content: np.ndarray) -> tuple[int, np.ndarray]:
-        """The token that starts the answer, and the answer (`answer_size`)."""
+    def lay_out(self, content: np.ndarray) -> AnswerSample:
+        """The sample that has this content."""
 
     def sample(self, split: Split, index: int, seed: int) -> AnswerSample:
         """Sample `index` of a split."""
@@ -96,22 +96,35 @@ class Task(ABC):
             content = self.draw(rng)
         return self.lay_out(content)
 
-    def lay_out(self, content: np.ndarray) -> AnswerSample:
-        """Content, start token and answer, as source and targets that are one position ahead."""
-        start, answer = self.answer(content)
-        whole = np.concatenate([content, [start], answer]).astype(np.int64)
-        from rmtlib.segments import IGNORE  # which needs torch; sizes of tasks are known without
-
-        labels = np.full(len(whole) - 1, IGNORE, dtype=np.int64)
-        labels[-len(answer) :] = answer
-        return AnswerSample(whole[:-1], labels)
-
     def segment_size(self, segments: int) -> int:
         """Tokens of a segment if a sample is cut into so many; the last one may be shorter."""
         return -(-self.length // segments)
 
 
-class _Symbols(Task):
+class _Generated(Task):
+    """A task whose answer is generated, token by token, after a token that starts it."""
+
+    @abstractmethod
+    def answer(self, content: np.ndarray) -> tuple[int, np.ndarray]:
+        """The token that starts the answer, and the answer (`answer_size`)."""
+
+    def lay_out(self, content: np.ndarray) -> AnswerSample:
+        """Content, start token and answer, as source and targets that are one position ahead."""
+        start, answer = self.answer(content)
+        whole = np.concatenate([content, [start], answer])
+        return _labelled(whole[:-1], answer)
+
+
+def _labelled(tokens: np.ndarray, last: np.ndarray) -> AnswerSample:
+    """Tokens, of which the last ones have these targets."""
+    from rmtlib.segments import IGNORE  # which needs torch; sizes of tasks are known without
+
+    labels = np.full(len(tokens), IGNORE, dtype=np.int64)
+    labels[-len(last) :] = last
+    return AnswerSample(tokens.astype(np.int64), labels)
+
+
+class _Symbols(_Generated):
     """Copy and reverse: uniform symbols, with replacement."""
 
     @property
@@ -156,15 +169,29 @@ class Reverse(_Symbols):
         return START, content[::-1]
 
 
-class Retrieval(Task):
-    """Pairs of a letter and a digit, then one of the letters, whose digit is the answer (after Ba et al. 2016)."""
-
-    name = "retrieval"
+class _Pairs(Task):
+    """Letters and digits, different ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size > DIGITS:
-            raise RmtlibError(f"retrieval: {self.size} pairs need as many different digits, there are {DIGITS}")
+            raise RmtlibError(f"{self.name}: {self.size} pairs need as many different digits, there are {DIGITS}")
+
+    @property
+    def vocabulary(self) -> int:
+        return DIGITS + 1 + LETTERS
+
+    def pairs(self, rng: np.random.Generator) -> np.ndarray:
+        """A pair a row (size, 2)."""
+        letters = rng.choice(LETTERS, self.size, replace=False) + ASK + 1
+        digits = rng.choice(DIGITS, self.size, replace=False)
+        return np.stack([letters, digits], axis=1)
+
+
+class Retrieval(_Pairs, _Generated):
+    """Pairs of a letter and a digit, then one of the letters, whose digit is the answer (after Ba et al. 2016)."""
+
+    name = "retrieval"
 
     @property
     def length(self) -> int:
@@ -175,22 +202,48 @@ class Retrieval(Task):
         return 1
 
     @property
-    def vocabulary(self) -> int:
-        return DIGITS + 1 + LETTERS
-
-    @property
     def chance(self) -> float:
         return 1 / DIGITS
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        letters = rng.choice(LETTERS, self.size, replace=False) + ASK + 1
-        digits = rng.choice(DIGITS, self.size, replace=False)
-        pairs = np.stack([letters, digits], axis=1).flatten()
-        return np.append(pairs, letters[rng.integers(self.size)])
+        pairs = self.pairs(rng)
+        return np.append(pairs.flatten(), pairs[rng.integers(self.size), 0])
 
     def answer(self, content: np.ndarray) -> tuple[int, np.ndarray]:
         asked = int(np.flatnonzero(content[:-1:2] == content[-1])[0])
         return ASK, content[2 * asked + 1 : 2 * asked + 2]
+
+
+class RetrievalDrill(_Pairs):
+    """An exercise for `Retrieval`, no task of the paper: all pairs once more, in another order.
+
+        c 3 a 9 k 5 a 9 k 5 c 3        answer 9 a 5 k 3 c   (2n)
+
+    The answer at a letter is its digit; at a digit it is the letter before it, which is how a model can tell later
+    whose digit it is.
+    """
+
+    name = "retrieval drill"
+
+    @property
+    def length(self) -> int:
+        return 4 * self.size
+
+    @property
+    def answer_size(self) -> int:
+        return 2 * self.size
+
+    @property
+    def chance(self) -> float:
+        return (1 / DIGITS + 1 / LETTERS) / 2
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        pairs = self.pairs(rng)
+        return np.concatenate([pairs, rng.permutation(pairs)]).flatten()
+
+    def lay_out(self, content: np.ndarray) -> AnswerSample:
+        """The pairs twice; of the second ones digit and letter are asked."""
+        return _labelled(content, content[2 * self.size :].reshape(-1, 2)[:, ::-1].flatten())
 
 
 TASKS: Mapping[str, type[Task]] = MappingProxyType({task.name: task for task in (Copy, Reverse, Retrieval)})

@@ -37,6 +37,8 @@ class Recipe:
         steps: the most of each stage.
         enough: of each stage.
         train: fields of `TrainConfig`.
+        whole: so many stages at the beginning have samples of one segment.
+        drills: see `Params`.
     """
 
     lengths: tuple[float, ...]
@@ -45,6 +47,8 @@ class Recipe:
     lr: float
     model: Mapping[str, Any]
     train: Mapping[str, Any]
+    whole: int = 0
+    drills: int = 0
 
 
 def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, **samples: Any) -> Params:
@@ -53,7 +57,9 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     memory = max(round(row.memory / shrink), 1) if row.memory else 0
     alphabet = 8 if row.size >= 120 else 10  # symbols of the released data
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
-    stages = tuple(Stage(row.segments, steps, recipe.lr) for steps in recipe.steps)
+    stages = tuple(
+        Stage(1 if stage < recipe.whole else row.segments, steps, recipe.lr) for stage, steps in enumerate(recipe.steps)
+    )
     task = TASKS[row.task](size, alphabet)
     return Params(
         task=row.task,
@@ -69,6 +75,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
         ),
         enough=recipe.enough,
         carry_cache=row.variant == "carried",
+        drills=recipe.drills,
         **samples,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rmtlib.data.algorithmic import TASKS, AnswerSample, Split, Task
+from rmtlib.data.algorithmic import TASKS, AnswerSample, RetrievalDrill, Split, Task
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
@@ -101,21 +101,28 @@ class Params(AnswerParams):
     Attributes:
         task: a name of `data.algorithmic.TASKS`.
         sizes: of the task in each stage, see `data.algorithmic.Task`.
+        drills: so many stages at the beginning have `RetrievalDrill` in the place of retrieval.
     """
 
     task: str
     alphabet: int
     sizes: tuple[int, ...]
+    drills: int = field(default=0, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.task not in TASKS:
             raise ValueError(f"task is {self.task!r}; it must be one of {', '.join(TASKS)}")
         self.one_a_stage("sizes")
+        if not 0 <= self.drills < len(self.sizes) or (self.drills and self.task != "retrieval"):
+            raise ValueError(f"drills is {self.drills}; only retrieval has drills, and its last stage is none")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return tuple(TASKS[self.task](size, self.alphabet) for size in self.sizes)
+        return tuple(
+            RetrievalDrill(size) if stage < self.drills else TASKS[self.task](size, self.alphabet)
+            for stage, size in enumerate(self.sizes)
+        )
 
 
 def weights(params: AnswerParams) -> int:
