@@ -112,13 +112,25 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
         horizon=CONSTANT, patience=10_000, log_every=50, warmup=0.3, precision="bf16",
     ),
 )  # fmt: skip
-PAIRS = replace(
+PAIRS = replace(  # found by the trials: drills of two and of all pairs in one segment, then of two in the row's
     SYMBOLS,
-    lengths=(0.25, 0.5, 0.75, 1.0),
-    steps=(1000, 1000, 1000, 3000),
-    enough=(0.99, 0.99, 0.99, SOLVED),
+    lengths=(0.5, 1.0, 0.5, 0.75, 1.0),
+    steps=(1000, 400, 1000, 1000, 3000),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    lr=2e-3,
     train={**SYMBOLS.train, "batch_size": 128},
+    whole=2,
+    drills=3,
 )
+SMALL_PAIRS = replace(
+    SMALL,
+    lengths=PAIRS.lengths,
+    steps=(700, 200, 300, 300, 600),
+    enough=PAIRS.enough,
+    whole=PAIRS.whole,
+    drills=PAIRS.drills,
+)
+SMOKE_PAIRS = replace(SMOKE, whole=1, drills=1)
 
 
 def published_shape(row: TaskRow) -> Mapping[str, Any]:
@@ -136,13 +148,14 @@ def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
 
 def _smoke(row: TaskRow, seed: int) -> Params:
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16)
-    shrink = 1.0 if row.task == "retrieval" else row.size / 6
-    return params_of(row, SMOKE, seed, shrink=shrink, **samples)
+    recipe, shrink = (SMOKE_PAIRS, 1.0) if row.task == "retrieval" else (SMOKE, row.size / 6)
+    return params_of(row, recipe, seed, shrink=shrink, **samples)
 
 
 def _small(row: TaskRow, seed: int) -> Params:
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250)
-    return params_of(row, SMALL, seed, shrink=1.0 if row.task == "retrieval" else 2.0, **samples)
+    recipe, shrink = (SMALL_PAIRS, 1.0) if row.task == "retrieval" else (SMALL, 2.0)
+    return params_of(row, recipe, seed, shrink=shrink, **samples)
 
 
 def _gpu(row: TaskRow, seed: int) -> Params:

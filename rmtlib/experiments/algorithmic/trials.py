@@ -29,16 +29,18 @@ def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
 
 LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
 EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
+DRILLED = "drills of 2 and 4 pairs in one segment and of 2 in all, then 3 and 4 pairs"
 
 TRIALS = (
     _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),
     _trial("paced", "copy-3-rmt-24", EVEN, SYMBOLS),
     _trial("paced", "reverse-2-rmt-24", EVEN, SYMBOLS),
-    _trial("pairs", "retrieval-2-rmt-5", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
+    _trial("drilled", "retrieval-2-rmt-5", DRILLED, PAIRS),
+    _trial("drilled", "retrieval-2-trxl-5", DRILLED, PAIRS),
+    _trial("drilled", "retrieval-3-rmt-3", DRILLED, PAIRS),
+    _trial("drilled", "retrieval-3-trxl-3", DRILLED, PAIRS),
     _trial("paced", "reverse-2-trxl-24", EVEN, SYMBOLS),
     _trial("paced", "copy-3-trxl-24", EVEN, SYMBOLS),
-    _trial("pairs", "retrieval-3-rmt-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
-    _trial("pairs", "retrieval-3-trxl-3", "curriculum of 1, 2, 3, 4 pairs", PAIRS),
     _trial("paced", "copy-6-rmt-12", EVEN, SYMBOLS),
     _trial("paced", "reverse-4-rmt-12", EVEN, SYMBOLS),
 )
