@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,11 @@ PARAMETERS = re.compile(
 ARTICLE = re.compile(r"<article\b.*?</article>", re.S)
 NO_TEXT = re.compile(r"<(script|style|template)\b.*?</\1>|<!--.*?-->|<[^>]*>", re.S)
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
+
+
+def write_on_all_cores(app, env):
+    """Write pages in as many processes as there are cores. (Not all extensions let pages be read so.)"""
+    app.parallel = 1 + len(os.sched_getaffinity(0))  # Sphinx counts its own process, which writes none
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -141,6 +147,7 @@ def search_texts_on_the_search_page(app, pagename, templatename, context, doctre
 
 
 def setup(app):
+    app.connect("env-updated", write_on_all_cores)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("build-finished", mend_pages)
