@@ -7,11 +7,13 @@ value that a paper prints is marked as such.
 """
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
@@ -44,44 +46,56 @@ NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)|\d(?:\.\d+)?\s?(?:%|\bper ?
 
 
 def check_html(root: Path) -> Iterator[Problem]:
-    """Problems of the built pages below `root`."""
+    """Problems of the built pages below `root`. Pages are read in as many processes as there are cores."""
     root = root.resolve()
-
-    @cache
-    def soup(path: Path) -> BeautifulSoup:
-        return BeautifulSoup(COLOURED.sub(r"\1", path.read_text(encoding="utf-8")), "html.parser")
-
-    @cache
-    def anchors(path: Path) -> set[str]:
-        return {str(element["id"]) for element in soup(path).find_all(id=True)}
-
     pages = [path for path in sorted(root.rglob("*.html")) if "_static" not in path.relative_to(root).parts]
     if not pages:
         yield str(root), "no pages", "build the book first: make book"
-    for path in pages:
-        name, page = str(path.relative_to(root)), soup(path)
-        for tag, attribute, url in _loaded(page):
-            if urlsplit(url).scheme or url.startswith("//"):
-                yield name, "external load", url
-            elif not (path.parent / unquote(urlsplit(url).path)).exists():
-                yield name, f"missing file of {tag} {attribute}", url
-        for link in page.find_all("a", href=True):
-            yield from _link(name, path, str(link["href"]), anchors)
-        for image in page.select("main img, article img"):
-            alt = str(image.get("alt") or "").strip()
-            if not alt or alt.startswith(("_images/", "../_images/")):
-                yield name, "image without description", str(image.get("src"))[:80]
-        for drawing in page.select("main svg, article svg"):
-            labelled = drawing.get("aria-label") or drawing.find("title") or drawing.get("aria-hidden")
-            if not labelled and not drawing.find_parent("mjx-container"):
-                yield name, "drawing without title", str(drawing)[:80]
-        headings = len(page.select("article h1"))
-        redirect = page.find("meta", attrs={"http-equiv": re.compile("refresh", re.I)})
-        if headings != 1 and not redirect and path.name not in ("genindex.html", "search.html", "py-modindex.html"):
-            yield name, "top headings", str(headings)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        read = dict(zip(pages, pool.map(read_page, pages, [root] * len(pages), chunksize=8), strict=True))
+    for path, page in read.items():
+        yield from page.problems
+        for href in page.links:
+            yield from _link(str(path.relative_to(root)), path, href, read)
     for path in sorted(root.rglob("*.css")):
         for found in IMPORT.finditer(path.read_text(encoding="utf-8", errors="replace")):
             yield str(path.relative_to(root)), "external load", found.group(0)
+
+
+class Page(NamedTuple):
+    """What of a page its check needs: problems of its own, where its links lead, and its anchors."""
+
+    problems: list[Problem]
+    links: list[str]
+    anchors: set[str]
+
+
+def read_page(path: Path, root: Path) -> Page:
+    """The page at `path` of the book at `root`."""
+    page = BeautifulSoup(COLOURED.sub(r"\1", path.read_text(encoding="utf-8")), "html.parser")
+    links = [str(link["href"]) for link in page.find_all("a", href=True)]
+    anchors = {str(element["id"]) for element in page.find_all(id=True)}
+    return Page([(str(path.relative_to(root)), *found) for found in _problems(page, path)], links, anchors)
+
+
+def _problems(page: BeautifulSoup, path: Path) -> Iterator[tuple[str, str]]:
+    for tag, attribute, url in _loaded(page):
+        if urlsplit(url).scheme or url.startswith("//"):
+            yield "external load", url
+        elif not (path.parent / unquote(urlsplit(url).path)).exists():
+            yield f"missing file of {tag} {attribute}", url
+    for image in page.select("main img, article img"):
+        alt = str(image.get("alt") or "").strip()
+        if not alt or alt.startswith(("_images/", "../_images/")):
+            yield "image without description", str(image.get("src"))[:80]
+    for drawing in page.select("main svg, article svg"):
+        labelled = drawing.get("aria-label") or drawing.find("title") or drawing.get("aria-hidden")
+        if not labelled and not drawing.find_parent("mjx-container"):
+            yield "drawing without title", str(drawing)[:80]
+    headings = len(page.select("article h1"))
+    redirect = page.find("meta", attrs={"http-equiv": re.compile("refresh", re.I)})
+    if headings != 1 and not redirect and path.name not in ("genindex.html", "search.html", "py-modindex.html"):
+        yield "top headings", str(headings)
 
 
 def _loaded(page: BeautifulSoup) -> Iterator[tuple[str, str, str]]:
@@ -94,14 +108,14 @@ def _loaded(page: BeautifulSoup) -> Iterator[tuple[str, str, str]]:
                 yield tag, attribute, url
 
 
-def _link(name: str, path: Path, href: str, anchors: Callable[[Path], set[str]]) -> Iterator[Problem]:
+def _link(name: str, path: Path, href: str, pages: Mapping[Path, Page]) -> Iterator[Problem]:
     url = urlsplit(href)
     if url.scheme or url.netloc:
         return
     target = (path.parent / unquote(url.path)).resolve() if url.path else path
     if not target.exists():
         yield name, "dead link", href
-    elif url.fragment and target.suffix == ".html" and unquote(url.fragment) not in anchors(target):
+    elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].anchors:
         yield name, "dead anchor", href
 
 

@@ -20,6 +20,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
+from rmtlib.kernels import fork_kernels
 from rmtlib.notebooks import execute
 from rmtlib.report import memories, negative, rehearsed, speed, stress
 from rmtlib.report.interactive import write_plotly
@@ -103,7 +104,8 @@ def executing(jobs: Sequence[Job]) -> Iterator[None]:
         RmtlibError: the first that failed; those that have not begun are left.
     """
     cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # each only waits for its kernel
+    # Each process only waits for its kernel.
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork"), initializer=fork_kernels) as pool:
         begun = [pool.submit(execute, *job, quiet=True) for job in jobs]
         try:
             yield

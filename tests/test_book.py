@@ -29,7 +29,7 @@ from rmtlib.report.values import values
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")
-check = importlib.util.module_from_spec(spec)
+check = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # by name, as its processes look for it
 spec.loader.exec_module(check)
 
 

@@ -17,6 +17,7 @@ ABOVE = {
     "rmtlib.cli_evaluate",
     "rmtlib.cli_results",
     "rmtlib.book",
+    "rmtlib.kernels",
     "rmtlib.notebooks",
     "rmtlib",
 }  # commands, and the list of public names

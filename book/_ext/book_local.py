@@ -1,11 +1,12 @@
 """What the book adds to Sphinx and its themes: no network, plain docstrings, roles for numbers, search."""
 
+import html
 import json
+import os
 import re
 from functools import cache
 from pathlib import Path
 
-from bs4 import BeautifulSoup
 from docutils import nodes
 
 BULLET = re.compile(r"([-*] |\d+\. )")
@@ -14,7 +15,13 @@ PARAMETERS = re.compile(
     r"<dl>\s*((?:<dd>(?:(?!</?d[ldt]>).)*</dd>\s*)+)</dl>", re.S
 )  # of a signature over several lines
 ARTICLE = re.compile(r"<article\b.*?</article>", re.S)
+NO_TEXT = re.compile(r"<(script|style|template)\b.*?</\1>|<!--.*?-->|<[^>]*>", re.S)
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
+
+
+def write_on_all_cores(app, env):
+    """Write pages in as many processes as there are cores. (Not all extensions let pages be read so.)"""
+    app.parallel = 1 + len(os.sched_getaffinity(0))  # Sphinx counts its own process, which writes none
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -127,7 +134,7 @@ def write_search_texts(app, error):
         for docname in app.env.found_docs:
             path = Path(app.outdir) / f"{docname}.html"
             if path.exists() and (found := ARTICLE.search(path.read_text(encoding="utf-8"))):
-                text = BeautifulSoup(found.group(), "html.parser").get_text(" ")
+                text = html.unescape(NO_TEXT.sub(" ", found.group()))
                 texts[docname] = " ".join(text.replace("¶", "").replace("#", "").split())
         script = f"const bookTexts = {json.dumps(texts, ensure_ascii=False, sort_keys=True)};\n"
         (Path(app.outdir) / "_static" / "search-texts.js").write_text(script, encoding="utf-8")
@@ -140,6 +147,7 @@ def search_texts_on_the_search_page(app, pagename, templatename, context, doctre
 
 
 def setup(app):
+    app.connect("env-updated", write_on_all_cores)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("build-finished", mend_pages)
