@@ -18,6 +18,7 @@ from rmtlib.book import build, executing
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
+from rmtlib.kept import Job
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
@@ -439,6 +440,6 @@ def test_a_notebook_that_fails_stops_the_pages_in_one_line(tmp_path):
         tagged = nbformat.v4.new_code_cell("A: int = 1", metadata={"tags": ["parameters"]})
         nbformat.write(nbformat.v4.new_notebook(cells=[tagged, nbformat.v4.new_code_cell(source)]), path)
     with pytest.raises(RmtlibError, match=r"bad.ipynb, cell 2: ZeroDivisionError"):
-        with executing([(path, tmp_path / "out" / path.name, ()) for path in (good, bad)]):
+        with executing([Job(path, tmp_path / "out" / path.name) for path in (good, bad)]):
             pass
     assert nbformat.read(tmp_path / "out" / "good.ipynb", 4).cells[1].outputs
