@@ -1,33 +1,36 @@
 """Executed notebooks that are kept: used again byte for byte, and only if nothing that they depend on has changed."""
 
 import os
+import time
+from contextlib import nullcontext
 
 import nbformat
 import pytest
 
 from rmtlib import kept
 from rmtlib.book import executing
-from rmtlib.errors import RmtlibError
 from rmtlib.kept import Job
+from rmtlib.notebooks import execute
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project's folder with a package, records, and a notebook that writes down that it was executed."""
+    """A folder with a package, records, and a notebook, here just Python, that writes that it was executed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kept, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(kept, "execute", execute_text)
     for path, text in (("package/data/a.py", "1"), ("package/b.json", "{}"), ("results/toy/a.json", "1")):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    write(tmp_path / "toy.ipynb", "print(open('executed', 'a').write('x'))")
+    (tmp_path / "toy.ipynb").write_text("open('executed', 'a').write('x')")
     return tmp_path
 
 
-def write(path, *cells):
-    tagged = nbformat.v4.new_code_cell("A: int = 1", metadata={"tags": ["parameters"]}, id="a")
-    code = [nbformat.v4.new_code_cell(cell, id=f"b{number}") for number, cell in enumerate(cells)]
-    nbformat.write(nbformat.v4.new_notebook(cells=[tagged, *code]), path)
+def execute_text(source, target, pairs, *, quiet):
+    exec(source.read_text())
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(f"executed: {time.time_ns()}")
 
 
 def job(project, pairs=(("A", "2"),), reads=("results/toy/*.json",)):
@@ -50,17 +53,22 @@ def kept_files(project):
 def test_a_notebook_is_executed_once_and_then_the_same_to_the_byte(project):
     first = build(project)
     assert build(project) == first and first[1] == 1
-    assert nbformat.reads(first[0].decode(), 4).cells[-1].outputs[0].text == "1\n"
-    for damage in (
-        lambda content: content[:-1],
-        lambda content: content.replace(b"outputs", b"outputz"),
-        lambda _: b"",
-    ):
-        (path,) = kept_files(project)
-        path.write_bytes(damage(path.read_bytes()))
-        again, executed = build(project)
-        assert b'"outputs"' in again and build(project) == (again, executed)
-    assert executed == 4
+    (path,) = kept_files(project)
+    for damaged in (path.read_bytes()[:-1], path.read_bytes().replace(b"executed", b"executes"), b""):
+        path.write_bytes(damaged)
+        again = build(project)
+        assert again != first and build(project) == again
+    assert again[1] == 4
+
+
+def test_what_a_kernel_has_shown_is_kept(project, monkeypatch):
+    monkeypatch.setattr(kept, "execute", execute)
+    tagged = nbformat.v4.new_code_cell("A: int = 1", metadata={"tags": ["parameters"]})
+    cell = nbformat.v4.new_code_cell("print(open('executed', 'a').write('x'))")
+    nbformat.write(nbformat.v4.new_notebook(cells=[tagged, cell]), project / "toy.ipynb")
+    first = build(project, pairs=())
+    assert nbformat.reads(first[0].decode(), 4).cells[1].outputs[0].text == "1\n"
+    assert build(project, pairs=()) == first and first[1] == 1
 
 
 def test_a_notebook_that_reads_who_knows_what_is_executed_each_time(project):
@@ -81,7 +89,7 @@ CHANGES = {
     "module": changed("package/data/a.py", "2"),
     "new module": changed("package/data/c.py", ""),
     "other file of the package": changed("package/b.json", "[]"),
-    "notebook": lambda project, _: write(project / "toy.ipynb", "1"),
+    "notebook": changed("toy.ipynb", "1"),
     "threads": lambda _, monkeypatch: monkeypatch.setenv("OMP_NUM_THREADS", "7"),
     "data": lambda _, monkeypatch: monkeypatch.setenv("RMTLIB_DATA", "/elsewhere"),
     "package": lambda _, monkeypatch: monkeypatch.setattr("importlib.metadata.distributions", lambda: ()),
@@ -117,13 +125,13 @@ def test_a_changed_record_executes_again_and_the_old_one_brings_the_old_pages_ba
     assert build(project) == (first[0], 2)
 
 
-def test_nothing_is_kept_of_a_notebook_that_failed_or_whose_files_changed_meanwhile(project):
-    write(project / "toy.ipynb", "1 / 0")
-    with pytest.raises(RmtlibError, match="ZeroDivisionError"):
+@pytest.mark.parametrize("more", ["1 / 0", "open('results/toy/a.json', 'a').write('1')"])
+def test_nothing_is_kept_of_a_notebook_that_failed_or_whose_files_changed_meanwhile(project, more):
+    with (project / "toy.ipynb").open("a") as file:
+        file.write(f"\n{more}\n")
+    with pytest.raises(ZeroDivisionError) if more == "1 / 0" else nullcontext():
         build(project)
-    write(project / "toy.ipynb", "open('executed', 'a').write('x')", "open('results/toy/a.json', 'a').write('1')")
-    assert build(project)[1] == 1
-    assert kept_files(project) == []
+    assert (project / "executed").read_text() == "x" and kept_files(project) == []
 
 
 def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(project):
