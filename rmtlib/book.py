@@ -49,6 +49,7 @@ from rmtlib.report.verdicts import rules_table
 from rmtlib.report.view import View
 from rmtlib.runs import rehearsals
 from rmtlib.runs.checks import check_record
+from rmtlib.runs.plan import core_flops
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
@@ -112,8 +113,8 @@ def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Jo
 def executing(jobs: Sequence[Job]) -> Iterator[Callable[..., None]]:
     """Execute notebooks during the `with`, as many at once as there are cores; its end waits for them.
 
-    A kept one (see `kept`) is not executed again. `with executing(jobs) as also`: `also(f, *arguments)` has `f` called in
-    one of the processes, after the notebooks have begun.
+    A kept one (see `kept`) is not executed again. `with executing(jobs) as also`: `also(f, *arguments)` has `f`
+    called in one of the processes, after the notebooks have begun.
 
     Raises:
         RmtlibError: the first that failed; those that have not begun are left.
@@ -165,6 +166,7 @@ def build(
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
         _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
+    core_flops()  # for all pages, and before every core has work
     lessons = [Job(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", (), reads) for name, reads in LESSONS.items()]
     with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]) as also:
         for name, view in zip(ARTIFACTS, views, strict=True):

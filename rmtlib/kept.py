@@ -1,10 +1,9 @@
 """Executed notebooks, kept in the cache and used again if nothing that they depend on has changed.
 
-`cache_folder()`/notebooks/ holds a file for each, named by the sha256 of all that the result depends on: the notebook's
-source and parameters, the project's folder, the package's files, the files that the notebook reads, matplotlib's
-settings, the versions of Python and of every installed package, the processor, and the environment variables that say
-where data is and how to compute. Data needs no place in it: each file has its sha256 in the package, and another one
-is an error. The first line of a file is the sha256 of the rest, so a damaged one is no kept one.
+`cache_folder()`/notebooks/ has a file for each, named by the sha256 of all that the result depends on: source,
+parameters, folder, the package's files, files that the notebook reads, matplotlib's settings, Python and all installed
+packages, processor, environment variables. Data has no place in it: the package knows each file's sha256, and another
+one is an error. The first line of a file is the sha256 of the rest: a damaged one is none.
 """
 
 from __future__ import annotations
@@ -29,28 +28,13 @@ from rmtlib.runs.storage import json_sha256
 
 MOST = 60  # notebooks that are kept: four builds of the book
 PACKAGE = provenance.PACKAGE
-VARIABLES = (
-    "RMTLIB_",
-    "OMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "KMP_",
-    "TORCH",
-    "CUDA_",
-    "HF_",
-    "MPL",
-    "LANG",
-    "LC_",
-    "PYTHONHASH",
-)
+VARIABLES = tuple("RMTLIB_ HF_ OMP_ MKL_ KMP_ OPENBLAS_ TORCH CUDA_ MPL LANG LC_".split())
 
 
 class Job(NamedTuple):
-    """A notebook to execute.
+    """A notebook to execute with the parameters `pairs`; `reads` are patterns of all files that it may read.
 
-    Args:
-        pairs: its parameters.
-        reads: patterns of all files that it may read, from the project's folder. None: it is not kept.
+    `reads` None: nobody knows, so it is not kept.
     """
 
     source: Path
@@ -61,13 +45,11 @@ class Job(NamedTuple):
 
 def surroundings() -> dict[str, Any]:
     """What every notebook depends on and no build of the book changes."""
-    hardware = provenance.hardware()
+    machine = provenance.hardware()
     return {
-        "python": sys.version,
-        "prefix": sys.prefix,
-        "folder": os.getcwd(),
+        "python": (sys.version, sys.path, os.getcwd()),
         "packages": sorted(f"{package.name} {package.version}" for package in metadata.distributions()),
-        "machine": [hardware[name] for name in ("cpu", "gpu", "threads")],
+        "machine": [machine[name] for name in ("cpu", "gpu", "threads")],
         "environment": {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)},
     }
 
@@ -97,11 +79,7 @@ def restore(job: Job, key: str) -> bool:
 
 
 def execute_and_keep(job: Job, before: str, around: dict[str, Any]) -> None:
-    """Execute the notebook, and keep it unless a file that it depends on was changed since its key was `before`.
-
-    Raises:
-        RmtlibError: see `notebooks.execute`; nothing is kept.
-    """
+    """Execute the notebook, and keep it unless a file that it depends on was changed since its key was `before`."""
     execute(job.source, job.target, job.pairs, quiet=True)
     if job.reads is not None and key(job, around) == before:
         notebook = job.target.read_bytes()
@@ -111,7 +89,7 @@ def execute_and_keep(job: Job, before: str, around: dict[str, Any]) -> None:
 
 def forget() -> None:
     """Delete all but the newest `MOST`."""
-    with suppress(OSError):  # another build deletes them, too
+    with suppress(OSError):  # there is no folder yet, or another build deletes them, too
         newest = sorted(_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in newest[MOST:]:
             path.unlink()
