@@ -97,10 +97,10 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records and running the notebooks (about 75 seconds)"
+	@echo "Writing the pages from the records and running the notebooks (about 100 seconds the first time, then 25)"
 	@rm -rf book/_build book/_generated
 	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
-	@echo "Building the book (about 40 seconds)"
+	@echo "Building the book and checking it (about a minute)"
 	@mkdir -p book/_build
 	@if ! $(JUPYTER_BOOK) build book -W --keep-going -q >book/_build/build.log 2>&1 </dev/null; then \
 	    grep -E 'WARNING|ERROR|Error' book/_build/build.log || tail -n 20 book/_build/build.log; \

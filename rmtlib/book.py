@@ -9,22 +9,24 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rmtlib import kept
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.attention.explore import ARTIFACTS as EXPLORED
 from rmtlib.experiments.headline import headline_fragment
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts, get_artifact
 from rmtlib.experiments.view import view_of
+from rmtlib.kept import Job
 from rmtlib.kernels import fork_kernels
-from rmtlib.notebooks import execute
 from rmtlib.report import memories, negative, rehearsed, speed, stress
 from rmtlib.report.interactive import write_plotly
-from rmtlib.report.measurements import slug
+from rmtlib.report.measurements import Record, slug
 from rmtlib.report.pages import (
     DETAILS,
     RESULTS,
@@ -47,10 +49,12 @@ from rmtlib.report.verdicts import rules_table
 from rmtlib.report.view import View
 from rmtlib.runs import rehearsals
 from rmtlib.runs.checks import check_record
+from rmtlib.runs.plan import core_flops
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
 from rmtlib.runs.weights import verify_weights
+from rmtlib.training.checkpoint import MANIFEST
 
 FRONT = """<p class="lead">This book says which results of the papers on recurrent memory reproduce with an \
 independent implementation, rmtlib, by how much, and at which scale. {sentence}</p>
@@ -65,8 +69,12 @@ independent implementation, rmtlib, by how much, and at which scale. {sentence}<
 """
 
 
-Job = tuple[Path, Path, Sequence[tuple[str, str]]]
-"""Of a notebook to execute: source, target, parameters."""
+CHECKPOINTS = "results/checkpoints/*"
+LESSONS = {
+    "explore": (CHECKPOINTS, *(f"runs/{name}/*/{file}" for name in EXPLORED for file in ("record.json", MANIFEST))),
+    "tutorial": (),
+}
+"""Notebooks of no artifact, and what they read."""
 
 
 def write_artifact(view: View, out: Path, notebook: Path, results: Path) -> None:
@@ -90,27 +98,38 @@ def write_artifact(view: View, out: Path, notebook: Path, results: Path) -> None
     (folder / "details.md").write_text(DETAILS.format(**fragments), encoding="utf-8")
 
 
+def _write_artifact(name: str, live: list[Record], published: list[Record], *where: Path) -> None:
+    write_artifact(view_of(name, live, published), *where)
+
+
 def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
     """An artifact's notebook, which trains nothing here, as the book shows it."""
     shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(out / name))]
-    return notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown
+    reads = None if scale else (f"results/{name}/*.json", CHECKPOINTS)
+    return Job(notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown, reads)
 
 
 @contextmanager
-def executing(jobs: Sequence[Job]) -> Iterator[None]:
+def executing(jobs: Sequence[Job]) -> Iterator[Callable[..., None]]:
     """Execute notebooks during the `with`, as many at once as there are cores; its end waits for them.
+
+    A kept one (see `kept`) is not executed again. `with executing(jobs) as also`: `also(f, *arguments)` has `f`
+    called in one of the processes, after the notebooks have begun.
 
     Raises:
         RmtlibError: the first that failed; those that have not begun are left.
     """
     cores = len(os.sched_getaffinity(0))
-    # Each process only waits for its kernel.
+    around = kept.surroundings()
+    keys = [kept.key(job, around) for job in jobs]  # before a kernel imports anything
+    left = [(job, key) for job, key in zip(jobs, keys, strict=True) if not kept.restore(job, key)]
+    # A process with a notebook only waits for its kernel.
     with ProcessPoolExecutor(cores, mp_context=get_context("fork"), initializer=fork_kernels) as pool:
-        begun = [pool.submit(execute, *job, quiet=True) for job in jobs]
+        begun = [pool.submit(kept.execute_and_keep, job, key, around) for job, key in left]
         try:
-            yield
-            for job in begun:
-                job.result()
+            yield lambda *call: begun.append(pool.submit(*call))
+            for each in as_completed(begun):
+                each.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -121,7 +140,7 @@ def _verify(results: Path) -> None:
         raise RmtlibError(f"the book shows only what `rmtlib verify` accepts: {problems[0]}{more}")
 
 
-def _check(live: list[dict[str, Any]], runs: Path) -> None:
+def _check(live: Sequence[dict[str, Any]], runs: Path) -> None:
     for record in live:
         if why := check_record(record, get_artifact(record["artifact"]))[0]:
             raise RmtlibError(f"the record of {slug(record)} in {runs}/ has impossible numbers ({why}): train it anew")
@@ -135,7 +154,8 @@ def build(
     Args:
         bench: the record of `make bench`.
         tried: the record of `make stress`.
-        scale: also show the runs of this scale that `runs` holds; without it only published records.
+        scale: also show the runs of this scale that `runs` holds; without it only published records, whose executed
+            notebooks are kept and used again.
 
     Raises:
         RmtlibError: `rmtlib verify` refuses a record; nothing is written.
@@ -146,16 +166,19 @@ def build(
         live = find_records(name, scale=scale, where=(runs,)) if scale else []
         _check(live, runs)
         views.append(view_of(name, live, find_records(name, where=(results,))))
-    lessons: list[Job] = [(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", ()) for name in ("explore", "tutorial")]
-    with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]):
+    core_flops()  # for all pages, and before every core has work
+    lessons = [Job(notebooks / f"{name}.ipynb", out / f"{name}.ipynb", (), reads) for name, reads in LESSONS.items()]
+    with executing([*lessons, *(notebook_job(name, out, notebooks, scale) for name in ARTIFACTS)]) as also:
+        for name, view in zip(ARTIFACTS, views, strict=True):
+            records = view.results.live, view.results.published  # no view can be sent to another process
+            also(_write_artifact, name, *records, out, notebooks / f"{name}.ipynb", results)
         _write_pages(views, out, notebooks, results, bench, tried)
+    kept.forget()
 
 
 def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Path, bench: Path, tried: Path) -> None:
     extra = out / "extra"
     write_plotly(extra)
-    for view in views:
-        write_artifact(view, out, notebooks / f"{view.artifact.name}.ipynb", results)
     page = notebooks.parent / "book" / "negative-results.md"
     trials = {name: find_records(name, scale=PILOT, where=(results,)) for name in ARTIFACTS}
     parts = {

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,9 +16,11 @@ from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
 from rmtlib.book import build, executing
+from rmtlib.data.sources import cache_folder, local_folders
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
+from rmtlib.kept import Job
 from rmtlib.notebooks import read_parameters
 from rmtlib.report import pages
 from rmtlib.report.costs import cost_of
@@ -380,8 +383,13 @@ def book(tmp_path_factory):
     seeds = [*fakes.seeds("qa1", (0.02, 0.10, 0.18), **right), *fakes.seeds("qa2", (0.3,), **right)]
     fakes.publish(project / "results", seeds)
 
+    data = os.pathsep.join(map(str, [*local_folders(), cache_folder()]))
+    folders = {"RMTLIB_CACHE": str(project / "cache"), "RMTLIB_DATA": data}
+
     def call(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(arguments, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            arguments, cwd=project, env=os.environ | folders, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
 
     written = call(sys.executable, "-m", "rmtlib.book")
     assert written.returncode == 0, written.stderr
@@ -439,6 +447,6 @@ def test_a_notebook_that_fails_stops_the_pages_in_one_line(tmp_path):
         tagged = nbformat.v4.new_code_cell("A: int = 1", metadata={"tags": ["parameters"]})
         nbformat.write(nbformat.v4.new_notebook(cells=[tagged, nbformat.v4.new_code_cell(source)]), path)
     with pytest.raises(RmtlibError, match=r"bad.ipynb, cell 2: ZeroDivisionError"):
-        with executing([(path, tmp_path / "out" / path.name, ()) for path in (good, bad)]):
+        with executing([Job(path, tmp_path / "out" / path.name) for path in (good, bad)]):
             pass
     assert nbformat.read(tmp_path / "out" / "good.ipynb", 4).cells[1].outputs

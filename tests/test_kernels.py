@@ -5,6 +5,7 @@ import pytest
 
 from rmtlib.book import executing
 from rmtlib.errors import RmtlibError
+from rmtlib.kept import Job
 from rmtlib.notebooks import execute
 
 CELLS = (
@@ -31,7 +32,7 @@ def test_a_forked_kernel_shows_what_a_started_one_shows(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     source = notebook(tmp_path / "a.ipynb", *CELLS)
     execute(source, tmp_path / "started.ipynb", quiet=True)
-    with executing([(source, tmp_path / "forked.ipynb", ())]):
+    with executing([Job(source, tmp_path / "forked.ipynb")]):
         pass
     shown = outputs(tmp_path / "forked.ipynb")
     assert shown == outputs(tmp_path / "started.ipynb")
@@ -42,7 +43,7 @@ def test_two_notebooks_of_one_process_share_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # one process, so one fork server, for both
     first = notebook(tmp_path / "first.ipynb", "import torch\ntorch.mine = kept = 1")
     second = notebook(tmp_path / "second.ipynb", "import torch\nprint(hasattr(torch, 'mine'), 'kept' in globals())")
-    with executing([(path, tmp_path / "out" / path.name, ()) for path in (first, second)]):
+    with executing([Job(path, tmp_path / "out" / path.name) for path in (first, second)]):
         pass
     assert outputs(tmp_path / "out" / "second.ipynb")[1][0].text == "False False\n"
 
@@ -50,5 +51,5 @@ def test_two_notebooks_of_one_process_share_nothing(tmp_path, monkeypatch):
 def test_a_forked_kernel_that_dies_is_said_to_have_died(tmp_path):
     source = notebook(tmp_path / "a.ipynb", "import os\nos._exit(1)")
     with pytest.raises(RmtlibError, match="its kernel died"):
-        with executing([(source, tmp_path / "out.ipynb", ())]):
+        with executing([Job(source, tmp_path / "out.ipynb")]):
             pass

@@ -17,6 +17,7 @@ ABOVE = {
     "rmtlib.cli_evaluate",
     "rmtlib.cli_results",
     "rmtlib.book",
+    "rmtlib.kept",
     "rmtlib.kernels",
     "rmtlib.notebooks",
     "rmtlib",

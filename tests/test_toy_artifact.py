@@ -28,6 +28,7 @@ def project(tmp_path_factory):
         folder = tmp_path_factory.mktemp("project")
         patch.chdir(folder)
         patch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
+        patch.setenv("RMTLIB_CACHE", str(folder / "cache"))
         for name in list(ARTIFACTS):
             patch.delitem(ARTIFACTS, name)
         patch.setitem(ARTIFACTS, "toy", "toy_artifact.artifact:Toy")

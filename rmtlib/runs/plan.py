@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,8 +58,9 @@ print(2 * 512**3 / best)
 """
 
 
+@cache
 def core_flops() -> float:
-    """float32 FLOP/s of one core in a matrix product, measured in another process in under half a second."""
+    """float32 FLOP/s of one core in a matrix product, measured once, in another process in under half a second."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-c", _MATMUL],

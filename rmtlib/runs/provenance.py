@@ -16,7 +16,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "tiktoken")
 NOT_RESULTS = (  # parts of the package that no result depends on
-    *("report", "book.py", "kernels.py", "notebooks.py", "terminal.py", "cli.py", "cli_claims.py"),
+    *("report", "book.py", "kept.py", "kernels.py", "notebooks.py", "terminal.py", "cli.py", "cli_claims.py"),
     *("cli_cluster.py", "cli_evaluate.py", "cli_rehearse.py", "cli_results.py", "evaluation/decisions.py"),
     *("data/babilong_prompts.py", "data/babilong_texts.py", "evaluation/prompting.py", "evaluation/harness.py"),
     *("runs/prompted.py", "experiments/view.py", "experiments/declare.py", "experiments/declared.json"),

@@ -34,6 +34,7 @@ from rmtlib.segments import IGNORE
 from rmtlib.settings import from_dict, to_params
 from rmtlib.training.checkpoint import MANIFEST
 
+ARTIFACTS = ("attention-maps", "algorithmic")  # whose runs are looked into
 TINY = Recipe(
     lengths=(1.0,),
     steps=(600,),
@@ -75,7 +76,7 @@ def open_model(task: str, segments: int, model: str, scale: str | None = None, *
     row, runs = _row(task, segments, model), Path("runs")
     found = [
         (config, folder)
-        for artifact in ("attention-maps", "algorithmic")
+        for artifact in ARTIFACTS
         for record in find_records(artifact, scale=scale, where=(runs,))
         if record["row"] == row.name and record["scale"] in SCALES and record["scale"] != "smoke"
         for config in [RunConfig.from_json(record["config"])]
