@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STYLES: Mapping[str, Style] = {"rmt": RED, "trxl": BLUE}
 COLUMNS = 4  # maps side by side; rows with more segments are shown by their heads alone
 LINES = 2  # rows whose maps are drawn, the first ones; the heads of all stand below
-PANELS = 3  # of answers without memory, side by side
+PANELS = 4  # of answers without memory, side by side
 
 
 def model_of(row: str) -> str:
