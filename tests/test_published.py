@@ -148,7 +148,14 @@ def test_the_projects_own_checkpoints_are_whole_small_and_of_several_families():
     assert verify_weights(ROOT / "results") == []
     assert all(path.stat().st_size <= MOST_BYTES for path in (ROOT / "results" / "checkpoints").iterdir())
     kinds = {type(load_checkpoint(name, ROOT / "results").model).__name__ for name in published_names(ROOT / "results")}
-    assert kinds >= {"TransformerXL", "PRMT", "ARMT"}
+    assert kinds >= {"TransformerXL", "PRMT", "ARMT", "Mamba"}
+
+
+@pytest.mark.parametrize("name", ["remember-armt", "remember-mamba"])
+def test_every_model_of_pairs_answers_pairs_of_ones_own(name):
+    trained = load_checkpoint(name, ROOT / "results")
+    said = answer_own(trained, *own_pairs(trained, [(3, 4)], asked=3))
+    assert "to answer 4 102   answered 4 102" in str(said) and len(said.maps) == (0 if "mamba" in name else 2)
 
 
 def test_the_published_rmt_answers_a_sample_of_ones_own(monkeypatch):

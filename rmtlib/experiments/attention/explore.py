@@ -23,6 +23,7 @@ from rmtlib.experiments.algorithmic.settings import Params
 from rmtlib.experiments.attention.drawing import draw_heads, draw_map
 from rmtlib.experiments.attention.run import held_out, trained_model
 from rmtlib.experiments.published import load_checkpoint, published_names
+from rmtlib.models.mamba import Mamba
 from rmtlib.report.figures import new_figure
 from rmtlib.report.tables import Html
 from rmtlib.report.view import image
@@ -186,14 +187,16 @@ def answer(trained: Trained, index: int) -> Answered:
 
 @torch.no_grad()
 def answer_own(trained: Any, segments: Sequence[Tensor], targets: Sequence[Tensor]) -> Answered:
-    """A sample of one's own in segments (1, S), e.g. of `published.own_symbols`, read in the same way."""
+    """A sample of one's own in segments (1, S), e.g. of `published.own_symbols`, read in the same way.
+
+    Of a Mamba, which has no attention, there are no maps.
+    """
     state, predicted = trained.model.initial_state(1), []
     for input_ids_BS in segments:
         hidden_BSD, state = trained.model.step(input_ids_BS, state)
         predicted.append(trained.model.logits(hidden_BSD[0]).argmax(-1))
-    return Answered(
-        [x[0] for x in segments], [x[0] for x in targets], predicted, read_attention(trained.model, segments)
-    )
+    maps = [] if isinstance(trained.model, Mamba) else read_attention(trained.model, segments)
+    return Answered([x[0] for x in segments], [x[0] for x in targets], predicted, maps)
 
 
 def _symbols(ids: Tensor) -> str:
