@@ -149,7 +149,10 @@ def test_the_client_has_the_modules_and_the_folder_of_the_process_that_asks(hub,
 
 
 def test_a_client_that_nobody_watches_is_bounded_too(hub, tmp_path):
-    asked = 'from rmtlib.data.hub_client import bring\nbring("some/data", "folder/thing.bin", "model", "got", 1000, 5.0, {})'
+    asked = (
+        "from rmtlib.data.hub_client import bring\n"
+        "bring('some/data', 'folder/thing.bin', 'model', 'got', most=1000, connect=5.0, seconds={})"
+    )
     hub.hostile["/some/data/resolve/main/folder/thing.bin"] = endless()
     done = ask(hub, tmp_path, asked.format(60))
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == "brings more than 1,000 bytes"
