@@ -151,6 +151,11 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(project)
     assert [build(project)[1] for _ in range(2)] == [1, 2]
 
 
+def test_a_system_without_affinities_builds_too(project, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS
+    assert build(project)[1] == 1
+
+
 def test_the_newest_are_left(project, monkeypatch):
     monkeypatch.setattr(kept, "MOST", 2)
     kept.forget()  # there is no folder
