@@ -7,7 +7,6 @@ value that a paper prints is marked as such.
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
+
+from rmtlib.runs.provenance import cores
 
 Problem = tuple[str, str, str]  # file, what, where
 
@@ -51,7 +52,7 @@ def check_html(root: Path) -> Iterator[Problem]:
     pages = [path for path in sorted(root.rglob("*.html")) if "_static" not in path.relative_to(root).parts]
     if not pages:
         yield str(root), "no pages", "build the book first: make book"
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(cores()) as pool:
         read = dict(zip(pages, pool.map(read_page, pages, [root] * len(pages), chunksize=8), strict=True))
     for path, page in read.items():
         yield from page.problems
@@ -63,7 +64,7 @@ def check_html(root: Path) -> Iterator[Problem]:
 
 
 class Page(NamedTuple):
-    """What of a page its check needs: problems of its own, where its links lead, and its anchors."""
+    """What the check needs of a page: its own problems, where its links lead, and its anchors."""
 
     problems: list[Problem]
     links: list[str]

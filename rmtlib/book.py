@@ -7,7 +7,6 @@ Everything goes to book/_generated/: fragments that hand-written pages include, 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -50,6 +49,7 @@ from rmtlib.report.view import View
 from rmtlib.runs import rehearsals
 from rmtlib.runs.checks import check_record
 from rmtlib.runs.plan import core_flops
+from rmtlib.runs.provenance import cores
 from rmtlib.runs.records import find_records, verify
 from rmtlib.runs.spec import PILOT, SCALES
 from rmtlib.runs.storage import write_json
@@ -105,7 +105,7 @@ def _write_artifact(name: str, live: list[Record], published: list[Record], *whe
 def notebook_job(name: str, out: Path, notebooks: Path, scale: str | None) -> Job:
     """An artifact's notebook, which trains nothing here, as the book shows it."""
     shown = [("SCALE", scale or ""), ("TRAIN", "false"), ("PUBLISHED_ONLY", str(not scale)), ("OUT", str(out / name))]
-    reads = None if scale else (f"results/{name}/*.json", CHECKPOINTS)
+    reads = None if scale else (f"results/{name}/**/*.json", CHECKPOINTS)
     return Job(notebooks / f"{name}.ipynb", out / f"{name}-notebook.ipynb", shown, reads)
 
 
@@ -119,12 +119,11 @@ def executing(jobs: Sequence[Job]) -> Iterator[Callable[..., None]]:
     Raises:
         RmtlibError: the first that failed; those that have not begun are left.
     """
-    cores = len(os.sched_getaffinity(0))
     around = kept.surroundings()
     keys = [kept.key(job, around) for job in jobs]  # before a kernel imports anything
     left = [(job, key) for job, key in zip(jobs, keys, strict=True) if not kept.restore(job, key)]
     # A process with a notebook only waits for its kernel.
-    with ProcessPoolExecutor(cores, mp_context=get_context("fork"), initializer=fork_kernels) as pool:
+    with ProcessPoolExecutor(cores(), mp_context=get_context("fork"), initializer=fork_kernels) as pool:
         begun = [pool.submit(kept.execute_and_keep, job, key, around) for job, key in left]
         try:
             yield lambda *call: begun.append(pool.submit(*call))

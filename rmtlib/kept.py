@@ -80,9 +80,11 @@ def restore(job: Job, key: str) -> bool:
 
 def execute_and_keep(job: Job, before: str, around: dict[str, Any]) -> None:
     """Execute the notebook, and keep it unless a file that it depends on was changed since its key was `before`."""
-    execute(job.source, job.target, job.pairs, quiet=True)
+    mine = job.target.with_name(f"{job.target.stem}.{os.getpid()}.ipynb")  # another build may write the same target
+    execute(job.source, mine, job.pairs, quiet=True)
+    notebook = mine.read_bytes()
+    os.replace(mine, job.target)
     if job.reads is not None and key(job, around) == before:
-        notebook = job.target.read_bytes()
         with suppress(RmtlibError):  # a full disk, or a folder of others: it is executed again
             write_atomically(_folder() / before, _digest(notebook) + b"\n" + notebook, durable=False)
 

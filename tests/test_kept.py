@@ -134,9 +134,26 @@ def test_nothing_is_kept_of_a_notebook_that_failed_or_whose_files_changed_meanwh
     assert (project / "executed").read_text() == "x" and kept_files(project) == []
 
 
+def test_what_another_build_writes_to_the_same_target_is_not_kept(project, monkeypatch):
+    def execute_beside_another(source, target, pairs, *, quiet):
+        execute_text(source, target, pairs, quiet=quiet)
+        for name in ("toy.ipynb", "toy.partial.ipynb"):
+            (target.parent / name).write_text("another's")
+
+    monkeypatch.setattr(kept, "execute", execute_beside_another)
+    first = build(project)
+    assert first[0].startswith(b"executed") and build(project) == first
+    assert {path.name for path in (project / "out").iterdir()} == {"toy.ipynb", "toy.partial.ipynb"}
+
+
 def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(project):
     (project / "cache").write_text("no folder")
     assert [build(project)[1] for _ in range(2)] == [1, 2]
+
+
+def test_a_system_without_affinities_builds_too(project, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS
+    assert build(project)[1] == 1
 
 
 def test_the_newest_are_left(project, monkeypatch):

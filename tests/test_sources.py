@@ -394,11 +394,10 @@ def test_an_archive_of_unknown_size_is_bounded_too(monkeypatch, server):
         sources.fetch("thing", progress=False)
 
 
-def test_a_package_client_that_brings_too_much_is_ended(monkeypatch, tmp_path):
-    monkeypatch.setattr(mirrors, "CLIENT_OVERHEAD", 1000)
+def test_a_client_that_brings_too_much_is_ended(tmp_path):
     write = "import time; open('x', 'wb').write(bytes(10**6)); time.sleep(60)"
     with pytest.raises(mirrors.MirrorError, match="brings more than 1,400 bytes"):
-        mirrors._run([sys.executable, "-c", write], tmp_path, mirrors.Meter("x", 100, False))
+        mirrors._run([sys.executable, "-c", write], tmp_path, mirrors.Meter("x", 100, False), 1400, tmp_path)
 
 
 def test_what_comes_over_plain_http_has_a_checksum_of_its_own():
@@ -449,7 +448,7 @@ def test_pip_brings_a_member_of_a_wheel(monkeypatch, tmp_path, clean):
 
 
 def run_as(output: str, code: int = 1):
-    def run(command, scratch, meter):
+    def run(command, *_, **__):
         run.commands.append(command)
         return code, output
 
@@ -460,10 +459,10 @@ def run_as(output: str, code: int = 1):
 @pytest.mark.parametrize(
     ("mirror", "output", "reason"),
     [
-        (Pip("a==1"), "WARNING: ... NewConnectionError(...)\nERROR: No matching", "pip reaches no package registry"),
+        (Pip("a==1"), "WARNING: ... NewConnectionError(...)\nERROR: No matching", "pip has no connection"),
         (Pip("a==1"), "/usr/bin/python: No module named pip", "pip is not installed in this Python"),
         (Pip("a==1"), "Looking\nERROR: No matching distribution found for a==1\n", "ERROR: No matching distribution"),
-        (Npm("a@1"), "npm error code ECONNREFUSED\nnpm error syscall", "npm reaches no package registry"),
+        (Npm("a@1"), "npm error code ECONNREFUSED\nnpm error syscall", "npm has no connection"),
         (Npm("a@1"), "", "npm ended with status 1"),
     ],
 )
@@ -477,7 +476,7 @@ def test_why_a_package_client_failed(monkeypatch, mirror, output, reason):
     assert reason in one_line(error)
     with pytest.raises(RmtlibError):
         sources.fetch("thing", progress=False)
-    assert len(run.commands) == (1 if "registry" in reason or "installed" in reason else 2)
+    assert len(run.commands) == (1 if "connection" in reason or "installed" in reason else 2)
 
 
 def test_without_npm_its_mirrors_fail_with_that_reason(monkeypatch):
@@ -496,7 +495,7 @@ def test_a_package_client_is_ended_when_we_are_interrupted(monkeypatch, tmp_path
     popen = mirrors.subprocess.Popen
     monkeypatch.setattr(mirrors.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
     with pytest.raises(KeyboardInterrupt):
-        mirrors._run(["sleep", "60"], tmp_path, mirrors.Meter("x", None, False))
+        mirrors._run(["sleep", "60"], tmp_path, mirrors.Meter("x", None, False), 1000, tmp_path)
     assert started[0].poll() is not None
 
 

@@ -2,12 +2,13 @@
 
 import html
 import json
-import os
 import re
 from functools import cache
 from pathlib import Path
 
 from docutils import nodes
+
+from rmtlib.runs.provenance import cores
 
 BULLET = re.compile(r"([-*] |\d+\. )")
 TOGGLE = '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"'
@@ -21,7 +22,7 @@ CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 def write_on_all_cores(app, env):
     """Write pages in as many processes as there are cores. (Not all extensions let pages be read so.)"""
-    app.parallel = 1 + len(os.sched_getaffinity(0))  # Sphinx counts its own process, which writes none
+    app.parallel = 1 + cores()  # Sphinx counts its own process, which writes none
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):

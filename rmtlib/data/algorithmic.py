@@ -170,7 +170,7 @@ class Reverse(_Symbols):
 
 
 class _Pairs(Task):
-    """Letters and digits, different ones."""
+    """Pairs of a letter and a digit; no letter and no digit is in two of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

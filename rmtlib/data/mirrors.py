@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import json
 import os
 import shlex
 import shutil
@@ -166,10 +167,10 @@ def _length(text: str | None, had: int) -> int | None:
 
 
 _HUB = """
-import sys
-from huggingface_hub import hf_hub_download
-repo, file, kind, folder, seconds = sys.argv[1:]
-hf_hub_download(repo, file, repo_type=kind, local_dir=folder, etag_timeout=float(seconds))
+import json, sys
+sys.path[:], asked = json.loads(sys.argv[1])
+from rmtlib.data.hub_client import bring
+bring(*asked)
 """
 
 
@@ -177,7 +178,8 @@ hf_hub_download(repo, file, repo_type=kind, local_dir=folder, etag_timeout=float
 class Hub:
     """A file of a repository on the Hugging Face hub (its client's settings and HF_* variables apply).
 
-    Its client runs in a process of its own: what it writes and how long it takes are bounded there.
+    Its client runs in a process of its own, with this one's modules, folder and variables: what it writes and how long
+    it takes are bounded there.
     """
 
     repo: str
@@ -190,9 +192,10 @@ class Hub:
     def bring(self, folder: Path, progress: bool, size: int | None = None) -> Path:
         if complaint := hub_complaint():
             raise MirrorError(complaint)
-        command = [sys.executable, "-c", _HUB, self.repo, self.file, self.kind, str(folder), str(CONNECT_SECONDS)]
-        meter = Meter("hub download", size, progress)
-        _ended("hub", *_run(command, folder, meter, (size or LARGEST) + CHUNK))  # its notes beside the file are small
+        most = (size or LARGEST) + CHUNK  # its notes beside the file are small
+        asked = [self.repo, self.file, self.kind, str(folder), most, CONNECT_SECONDS, CLIENT_SECONDS + 10]
+        command = [sys.executable, "-c", _HUB, json.dumps([[*map(str, sys.path)], asked])]
+        _ended("hub", *_run(command, folder, Meter("hub download", size, progress), most, cwd=None))
         return folder / self.file
 
 
@@ -276,7 +279,7 @@ def _client(name: str, command: list[str], folder: Path, progress: bool, size: i
     scratch = folder / "scratch"  # the client's temporary files: on the cache's disk, and countable while it runs
     scratch.mkdir()
     most = 4 * (size or LARGEST) + CLIENT_OVERHEAD  # it may unpack what it brings, and keeps a log
-    _ended(name, *_run(command, scratch, Meter(f"{name} download", size, progress), most))
+    _ended(name, *_run(command, scratch, Meter(f"{name} download", size, progress), most, cwd=scratch))
     files = [path for path in folder.iterdir() if path.is_file()]
     if len(files) != 1:
         raise MirrorError(f"{name} brought {len(files)} files")
@@ -292,7 +295,7 @@ def _ended(name: str, code: int, output: str) -> None:
     if "No module named pip" in output:
         _unreachable[name] = "pip is not installed in this Python"
     elif any(sign in output for sign in _NO_CONNECTION):
-        _unreachable[name] = f"{name} reaches no package registry"
+        _unreachable[name] = f"{name} has no connection"
     if name in _unreachable:
         raise MirrorError(_unreachable[name])
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -300,13 +303,13 @@ def _ended(name: str, code: int, output: str) -> None:
     raise MirrorError(printable(errors[0])[:200] if errors else f"{name} ended with status {code}")
 
 
-def _run(command: list[str], scratch: Path, meter: Meter, most: int) -> tuple[int, str]:
+def _run(command: list[str], scratch: Path, meter: Meter, most: int, cwd: Path | None) -> tuple[int, str]:
     """Exit status and output of a command; the bytes it has below `scratch`, `most` at most, are its progress."""
     deadline = time.monotonic() + CLIENT_SECONDS
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
-            cwd=scratch,
+            cwd=cwd,
             env=os.environ | {"TMPDIR": str(scratch)},
             stdin=subprocess.DEVNULL,
             stdout=log,

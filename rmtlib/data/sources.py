@@ -175,7 +175,7 @@ def _work_folder(mirror: Mirror) -> Iterator[Path]:
         yield _incoming()
         return
     with tempfile.TemporaryDirectory(dir=_incoming(), ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+        yield Path(folder).absolute()  # for a client that runs in another folder
 
 
 def _incoming() -> Path:
