@@ -48,6 +48,7 @@ class ForkedProvisioner(LocalProvisioner):
         process.start()
         started = _Started(process)
         self.process, self.pid = started, started.pid  # type: ignore[assignment]
+        self.pgid = started.pid  # of its own session: what a cell has started gets the kernel's signals, too
         return self.connection_info
 
 

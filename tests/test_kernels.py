@@ -1,5 +1,10 @@
 """Kernels that are forked show what kernels that are started show, and end like them."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -8,6 +13,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.kept import Job
 from rmtlib.notebooks import execute
 
+ROOT = Path(__file__).parent.parent
 CELLS = (
     "import os, sys\nprint(__name__, os.getcwd(), os.getsid(0) == os.getpid(), sys.argv[0] != '')",
     "import torch\nweight = torch.nn.Parameter(torch.ones(2))\nweight.sum().backward()\n"
@@ -46,6 +52,24 @@ def test_two_notebooks_of_one_process_share_nothing(tmp_path, monkeypatch):
     with executing([Job(path, tmp_path / "out" / path.name) for path in (first, second)]):
         pass
     assert outputs(tmp_path / "out" / "second.ipynb")[1][0].text == "False False\n"
+
+
+KILLED = """
+from jupyter_client.manager import start_new_kernel
+from rmtlib import kernels
+kernels.IMPORTED = ("ipykernel.kernelapp",)
+kernels.fork_kernels()
+manager, client = start_new_kernel(kernel_name="python3")
+client.execute("import subprocess; print(subprocess.Popen(['sleep', '300']).pid, file=open('pid', 'w'))", reply=True)
+manager.shutdown_kernel(now=True)
+"""
+
+
+def test_what_a_cell_has_started_is_killed_with_the_kernel(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
 
 
 def test_a_forked_kernel_that_dies_is_said_to_have_died(tmp_path):
