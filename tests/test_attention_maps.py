@@ -321,7 +321,7 @@ def test_figure_and_tables_have_the_records_numbers_and_files_stay_small(tmp_pat
     drawn = view_of("attention-maps", [r for r in records if r["row"].startswith("reverse-2")]).draw()
     titles = [ax.get_title() for part in drawn.subfigs for ax in part.axes]
     assert "segment 1: input\nhead 2.3 writes" in titles and "segment 2: answers\nhead 2.3 reads the cache" in titles
-    bars = next(ax for ax in drawn.subfigs[-1].axes if ax.get_title() == "reverse-2-rmt-24")
+    bars = next(ax for ax in drawn.subfigs[-1].axes if ax.get_title() == "RMT, reverse in 2 segments")
     assert [bar.get_height() for bar in bars.patches] == pytest.approx([1.0, 0.102], abs=1e-3)
 
 

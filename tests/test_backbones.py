@@ -251,5 +251,5 @@ def test_it_trains_with_the_backbones_gradient_checkpointing_as_without_and_in_b
         assert mamba.logits(outputs[1]).dtype == torch.bfloat16
     layered = around(ARMT, backbone_from_hf(other("olmo2")), d_memory=4).train()
     layered.decoder.model.gradient_checkpointing_enable()
-    with pytest.raises(RmtlibError, match="memory in each layer does not go with the backbone's own gradient"):
+    with pytest.raises(RmtlibError, match="a memory in each layer cannot be trained with the backbone's gradient"):
         layered.step(ids(1), layered.initial_state(1))

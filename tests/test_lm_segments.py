@@ -173,7 +173,7 @@ def test_numbers_that_cannot_be_are_found(change, said, results):
     [
         ({"text": "war-and-peace"}, "text is 'war-and-peace'; it must be one of synthetic, wikitext-2-raw"),
         ({"histories": 0}, "histories is 0; it must be 1 or more"),
-        ({"histories": 2}, "histories is 2, training has 3 segments"),
+        ({"histories": 2}, "histories is 2 and training has 3 segments"),
         ({"context": 2}, "context is 2; a model with memory reads one segment at a time"),
         ({"evaluation_batch": 1}, "evaluation_batch is 1; it must be 2 or more"),
         ({"tokens": {"train": 10}}, "they must count train, validation, test"),
