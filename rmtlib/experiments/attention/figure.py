@@ -50,7 +50,7 @@ def figure(results: Results) -> Figure:
     mapped = mapped_rows(rows)
     lines, last = len(mapped), -(-max(len(rows), 1) // PANELS)
     heads = [strip for records in rows.values() for strip in strips(records[0])]
-    heights = [2.1] * lines + ([0.17 * len(heads) + 1.0, 1.9 * last] if rows else [1.5])
+    heights = [2.1] * lines + ([0.14 * len(heads) + 1.0, 1.6 * last] if rows else [1.5])
     with new_figure(8.2, sum(heights)) as figure:
         if not rows:
             figure.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY)
