@@ -144,7 +144,7 @@ def _draw_ablation(ax: Axes, records: Sequence[Record]) -> None:
     ax.axhline(metrics["chance"], color=GREY, linewidth=1, linestyle=":")
     ax.set_axisbelow(True)
     ax.set_xticks(range(segments), ["never", *(f"{s}" for s in range(1, segments))])
-    ax.set_ylim(0, 1.5)
+    ax.set_ylim(0, 1.7)
     ax.set_yticks([0, 0.5, 1])
     ax.set_title(short_title(records[0]), fontsize=8)
     ax.tick_params(labelsize=7)
