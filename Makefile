@@ -97,7 +97,7 @@ book: $(VENV)/.ready
 ifneq ($(SCALE),)
 	@for artifact in $(ARTIFACTS); do $(RMTLIB) run "$$artifact" $(RUN_FLAGS) >/dev/null; done
 endif
-	@echo "Writing the pages from the records and running the notebooks (about 100 seconds the first time, then 25)"
+	@echo "Writing the pages from the records and running the notebooks (a minute or two the first time, then about half a minute)"
 	@rm -rf book/_build book/_generated
 	@OMP_NUM_THREADS=1 $(BIN)/python -m rmtlib.book $(if $(SCALE),--scale '$(SCALE)')
 	@echo "Building the book and checking it (about a minute)"

@@ -365,6 +365,19 @@ def test_every_row_has_settings_and_a_cost(artifact):
         assert set(artifact.default_rows(scale)) <= {r.name for r in artifact.rows}
 
 
+def test_retrieval_begins_with_drills_in_one_segment_and_ends_with_the_task():
+    params = settings(row("retrieval", 3, "rmt"), "medium", 0)
+    kinds = [
+        (type(task), task.size, stage.segments) for task, stage in zip(params.tasks, params.train.stages, strict=True)
+    ]
+    assert kinds[:3] == [(RetrievalDrill, 2, 1), (RetrievalDrill, 4, 1), (RetrievalDrill, 2, 3)]
+    assert kinds[3:] == [(Retrieval, 3, 3), (Retrieval, 4, 3)]
+    assert {type(task) for task in settings(row("copy", 3, "rmt"), "medium", 0).tasks} == {Copy}
+    for wrong, task in ((5, "retrieval"), (-1, "retrieval"), (1, "copy")):
+        with pytest.raises(ValueError, match="only retrieval has drills"):
+            replace(settings(row(task, 3, "rmt"), "medium", 0), drills=wrong)
+
+
 def test_trials_are_no_results():
     assert len({trial.name for trial in ARTIFACT.trials}) == len(ARTIFACT.trials)
     for trial in ARTIFACT.trials:

@@ -111,7 +111,7 @@ def test_a_data_file_comes_from_the_hub_and_is_bounded_by_its_size(hub, tmp_path
     assert (tmp_path / "honest" / "cache" / "thing.bin").read_bytes() == CONTENT
     hub.hostile["/some/data/resolve/main/folder/thing.bin"] = endless()
     done = ask(hub, tmp_path / "endless", FETCH)
-    assert done.returncode == 1 and "hub some/data/folder/thing.bin: brings more than 1," in done.stderr
+    assert done.returncode == 1 and "hub some/data/folder/thing.bin: brings more than 1,286,144 bytes" in done.stderr
     assert bytes_below(tmp_path / "endless") < 1_000_000
 
 

@@ -394,10 +394,11 @@ def test_an_archive_of_unknown_size_is_bounded_too(monkeypatch, server):
         sources.fetch("thing", progress=False)
 
 
-def test_a_client_that_brings_too_much_is_ended(tmp_path):
+def test_a_package_client_that_brings_too_much_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(mirrors, "CLIENT_OVERHEAD", 1000)
     write = "import time; open('x', 'wb').write(bytes(10**6)); time.sleep(60)"
     with pytest.raises(mirrors.MirrorError, match="brings more than 1,400 bytes"):
-        mirrors._run([sys.executable, "-c", write], tmp_path, mirrors.Meter("x", 100, False), 1400, tmp_path)
+        mirrors._client("x", [sys.executable, "-c", write], tmp_path, False, 100)
 
 
 def test_what_comes_over_plain_http_has_a_checksum_of_its_own():
