@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rmtlib.data.algorithmic import TASKS, Copy, Retrieval, RetrievalDrill, Reverse, chunks, split_of
+from rmtlib.data.algorithmic import TASKS, Copy, LettersDrill, PairsDrill, Retrieval, Reverse, chunks, split_of
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers, counts, forced_answers, generated_answers
 from rmtlib.evaluation.counted import check_counts, token_accuracy, token_interval, whole_answers
@@ -78,16 +78,29 @@ def test_pairs_of_retrieval_do_not_repeat():
         assert tokens[8] in tokens[0:8:2] and tokens[9] == 10
 
 
-def test_a_drill_asks_all_pairs_once_more_and_at_each_digit_the_letter_before():
+def test_a_drill_with_pairs_asks_them_once_more_and_at_each_digit_the_letter_before():
     orders = set()
     for index in range(20):
-        tokens, labels = (x.tolist() for x in vars(RetrievalDrill(3).sample("train", index, 0)).values())
+        tokens, labels = (x.tolist() for x in vars(PairsDrill(3).sample("train", index, 0)).values())
         pairs, again = [[*zip(part[::2], part[1::2], strict=True)] for part in (tokens[:6], tokens[6:])]
         assert sorted(pairs) == sorted(again) and labels[:6] == [IGNORE] * 6
         assert [*zip(labels[7::2], labels[6::2], strict=True)] == again
         orders.add(tuple(map(pairs.index, again)))
     assert len(orders) > 3
-    assert len(labels) == RetrievalDrill(3).length and len(labels[6:]) == RetrievalDrill(3).answer_size
+    assert len(labels) == PairsDrill(3).length and len(labels[6:]) == PairsDrill(3).answer_size
+
+
+def test_a_drill_with_letters_asks_for_their_digits_and_shows_none_of_them():
+    orders = set()
+    for index in range(20):
+        tokens, labels = (x.tolist() for x in vars(LettersDrill(3).sample("train", index, 0)).values())
+        letters, digits, again = tokens[0:6:2], tokens[1:6:2], tokens[6:]
+        assert sorted(letters) == sorted(again) and min(again) > 10 > max(digits)
+        assert labels[0:6:2] == [IGNORE] * 3 and labels[1:6:2] == letters
+        assert labels[6:] == [digits[letters.index(letter)] for letter in again]
+        orders.add(tuple(map(letters.index, again)))
+    assert len(orders) > 3
+    assert len(labels) == LettersDrill(3).length and 6 == LettersDrill(3).answer_size
 
 
 def test_splits_share_no_content_however_short():
@@ -118,7 +131,7 @@ def test_chunks_are_those_of_torch():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Copy(0), lambda: Retrieval(11), lambda: RetrievalDrill(11), lambda: Copy(4, 1)]
+    "make", [lambda: Copy(0), lambda: Retrieval(11), lambda: LettersDrill(11), lambda: Copy(4, 1)]
 )
 def test_impossible_tasks_are_refused(make):
     with pytest.raises(RmtlibError):
@@ -370,12 +383,20 @@ def test_retrieval_begins_with_drills_in_one_segment_and_ends_with_the_task():
     kinds = [
         (type(task), task.size, stage.segments) for task, stage in zip(params.tasks, params.train.stages, strict=True)
     ]
-    assert kinds[:3] == [(RetrievalDrill, 2, 1), (RetrievalDrill, 4, 1), (RetrievalDrill, 2, 3)]
-    assert kinds[3:] == [(Retrieval, 3, 3), (Retrieval, 4, 3)]
+    assert kinds[:3] == [(LettersDrill, 2, 1), (LettersDrill, 4, 1), (LettersDrill, 4, 3)]
+    assert kinds[3:] == [(Retrieval, 4, 3)]
     assert {type(task) for task in settings(row("copy", 3, "rmt"), "medium", 0).tasks} == {Copy}
-    for wrong, task in ((5, "retrieval"), (-1, "retrieval"), (1, "copy")):
+    for wrong, task in ((4, "retrieval"), (-1, "retrieval"), (1, "copy")):
         with pytest.raises(ValueError, match="only retrieval has drills"):
             replace(settings(row(task, 3, "rmt"), "medium", 0), drills=wrong)
+
+
+def test_the_trials_of_the_first_drill_have_it_still():
+    """Their records name samples by it, which another run of them must draw again."""
+    trial = next(t for t in ARTIFACT.trials if t.name == "retrieval-2-rmt-5-drilled")
+    tasks = from_dict(Params, trial.config.params).tasks
+    assert [type(task) for task in tasks[:3]] == [PairsDrill] * 3 and tasks[0].name == "retrieval drill"
+    assert trial.config.id == "d1c725c15a18"
 
 
 def test_trials_are_no_results():

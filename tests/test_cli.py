@@ -307,14 +307,39 @@ def test_plan_takes_the_speed_of_other_runs_on_such_a_machine(rmtlib, monkeypatc
     )  # all fakes cost the same
     on_gpu = plan_module.plan(fake, select(fake, "gpu", 1), others=[fake])
     assert on_gpu["runs"][0]["basis"] == "computed"  # a CPU's records say nothing of a GPU
+    hardware = provenance.hardware
     monkeypatch.setattr(provenance, "hardware", lambda: {"cpu": "another one", "gpu": None})
     other = plan_module.plan(fake, configs, others=[fake])
     assert other["runs"][0]["basis"] == "computed"
+    monkeypatch.setattr(provenance, "hardware", hardware)
+    monkeypatch.setattr(type(fake), "times_training", False)
+    assert plan_module.plan(fake, configs, others=[fake])["runs"][0]["basis"] == "computed"
     cost = type(fake).cost
     monkeypatch.setattr(type(fake), "cost", lambda self, config: replace(cost(self, config), precision="bf16"))
     monkeypatch.setattr(plan_module, "_costs", {})
     bound = plan_module.plan(fake, configs, others=[fake])
     assert bound["runs"][0]["basis"] == "computed, an upper bound for bf16"
+
+
+def test_the_time_of_a_run_is_told_by_those_that_are_most_like_it(monkeypatch):
+    """Small models take more time a FLOP: ALIKE runs of a thousand FLOP a token against as many of a million."""
+    runs = [
+        (Cost(10, 10 * flops, 0, 0), {"wall_s": seconds, "hardware": {"cpu": "a core"}})
+        for flops, seconds in ((1e3, 1.0), (1e6, 20.0))
+        for _ in range(plan_module.ALIKE)
+    ]
+    for flops, seconds in ((2e3, 2.0), (5e5, 10.0)):
+        found = plan_module._by_nearest(Cost(10, 10 * flops, 0, 0), runs)
+        assert found is not None and found[0] == pytest.approx(seconds)
+        assert f"{plan_module.ALIKE} finished runs of other scales" in found[1]
+
+
+def test_other_rows_tell_the_time_of_their_precision_alone():
+    """The n-gram rows of a table are float64 and train nothing that a neural row could be compared with."""
+    record = {"row": "5-gram", "run_id": "a", "wall_s": 9.0, "tokens": 1, "precision": "float64", "hardware": {"cpu": "x"}}
+    planned = {"a": Cost(1, 1.0, 0, 0)}
+    assert plan_module._measured(Cost(1, 1.0, 0, 0, "bf16"), "rmt", [record], planned) is None
+    assert plan_module._measured(Cost(1, 1.0, 0, 0, "float64"), "rmt", [record], planned)[0] == 9.0
 
 
 def test_plan_counts_once_what_the_first_run_makes_for_all(rmtlib, monkeypatch):

@@ -1,7 +1,7 @@
 """Algorithmic tasks of the RMT paper (Bulatov et al. 2022, section 4 and appendix A): copy, reverse, retrieval.
 
 A model reads a source and predicts at each position the token after it. Loss and accuracy are of the last
-`answer_size` positions. n = 4 symbols, `>` is START (1):
+`answer_size` positions; a drill also asks before. n = 4 symbols, `>` is START (1):
 
     copy        4 9 2 7 > 4 9 2 7 4 9 2        answer 4 9 2 7 4 9 2 7   (2n)
     reverse     4 9 2 7 > 7 2 9                answer 7 2 9 4           (n)
@@ -214,20 +214,11 @@ class Retrieval(_Pairs, _Generated):
         return ASK, content[2 * asked + 1 : 2 * asked + 2]
 
 
-class RetrievalDrill(_Pairs):
-    """An exercise for `Retrieval`, no task of the paper: all pairs once more, in another order.
+class _Drill(_Pairs):
+    """An exercise for `Retrieval`, no task of the paper: all its pairs are asked about, and the letter of each digit.
 
-        c 3 a 9 k 5 a 9 k 5 c 3        answer 9 a 5 k 3 c   (2n)
-
-    The answer at a letter is its digit; at a digit it is the letter before it, which is how a model can tell later
-    whose digit it is.
+    To hold the letter before it in the state of a digit is how a model can tell later whose digit it is.
     """
-
-    name = "retrieval drill"
-
-    @property
-    def length(self) -> int:
-        return 4 * self.size
 
     @property
     def answer_size(self) -> int:
@@ -237,6 +228,22 @@ class RetrievalDrill(_Pairs):
     def chance(self) -> float:
         return (1 / DIGITS + 1 / LETTERS) / 2
 
+
+class PairsDrill(_Drill):
+    """All pairs once more, in another order.
+
+        c 3 a 9 k 5 a 9 k 5 c 3        answer 9 a 5 k 3 c   (2n)
+
+    Of the second ones each letter asks for its digit, and each digit for the letter before it. As the answers can be
+    read, the last of them need no letter: it is the digit that is left.
+    """
+
+    name = "retrieval drill"
+
+    @property
+    def length(self) -> int:
+        return 4 * self.size
+
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         pairs = self.pairs(rng)
         return np.concatenate([pairs, rng.permutation(pairs)]).flatten()
@@ -245,6 +252,36 @@ class RetrievalDrill(_Pairs):
         """The pairs twice; of the second ones digit and letter are asked."""
         return _labelled(content, content[2 * self.size :].reshape(-1, 2)[:, ::-1].flatten())
 
+
+class LettersDrill(_Drill):
+    """All letters once more, in another order.
+
+        c 3 a 9 k 5 a k c              answer   c   a   k 9 5 3   (2n)
+
+    Each digit asks for the letter before it, and each letter that comes again for its digit. No answer can be read.
+    """
+
+    name = "retrieval drill with letters"
+
+    @property
+    def length(self) -> int:
+        return 3 * self.size
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        pairs = self.pairs(rng)
+        return np.concatenate([pairs.flatten(), rng.permutation(pairs[:, 0])])
+
+    def lay_out(self, content: np.ndarray) -> AnswerSample:
+        """The pairs and the letters; asked are the pairs' letters at their digits, and the letters' digits."""
+        pairs, letters = content[: 2 * self.size].reshape(-1, 2), content[2 * self.size :]
+        digits = pairs[(pairs[:, 0] == letters[:, None]).argmax(1), 1]
+        sample = _labelled(content, digits)
+        sample.labels[1 : 2 * self.size : 2] = pairs[:, 0]
+        return sample
+
+
+DRILLS: Mapping[str, type[_Drill]] = MappingProxyType({"pairs": PairsDrill, "letters": LettersDrill})
+"""What comes once more -> class."""
 
 TASKS: Mapping[str, type[Task]] = MappingProxyType({task.name: task for task in (Copy, Reverse, Retrieval)})
 """Name -> class. A task is made with its size and alphabet."""

@@ -35,6 +35,8 @@ class Artifact(ABC):
     """The part of a GPU's matrix product speed that the scales gpu and paper are to reach (GPT-2: 0.35 M tokens/s)."""
     alone: ClassVar[bool] = False
     """Whether its runs measure time, so that one runs at a time, whatever --jobs says."""
+    times_training: ClassVar[bool] = True
+    """Whether a run's time is that of its training: no, if it may take over weights that another artifact trained."""
 
     @property
     def typical_row(self) -> str:

@@ -4,9 +4,10 @@ The time of a run is, in this order of preference,
 
 1. measured: finished records of the same artifact, row and scale on the same kind of device, by planned tokens per
    second (stages that end early make a run shorter than planned, and the next one as well);
-2. measured: other rows of the same artifact and scale, by FLOP; for the scale `medium` also the trials from which its
-   settings were chosen;
-3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP;
+2. measured: other rows of the same artifact and scale in this precision, by FLOP; for the scale `medium` also the
+   trials from which its settings were chosen;
+3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP; of those that
+   are most like it in FLOP a token, as small models spend most of their time on calls;
 4. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a float32 matrix product, measured
    now, times `CPU_EFFICIENCY`; for bf16 the time is an upper bound, as some CPUs multiply it faster. For the scales
    `gpu` and `paper` it is `GPU_FLOPS` times the artifact's `gpu_efficiency`, in float32 at most `GPU_FLOAT32`:
@@ -24,6 +25,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,6 +47,8 @@ GPU_FLOAT32 = 33e12
 """float32 FLOP/s to be expected of it without TF32, which is never switched on: half of what its data sheet says."""
 SMALL_ON_GPU_EFFICIENCY = 0.01
 """The part of `GPU_FLOPS` that models of the scales smoke and small reach, whose kernels are too small for a GPU."""
+ALIKE = 21
+"""How many finished runs tell the time of one of another scale or artifact."""
 CPU_EFFICIENCY = 0.2
 """The part of one core's matrix product speed that small models reach (0.15 to 0.3 seen): the rest is overhead."""
 
@@ -138,29 +142,37 @@ def _measured(
     if same_row:
         ratios = [record["wall_s"] / planned[record["run_id"]].tokens for record in same_row]
         return cost.tokens * median(ratios), _basis(same_row, "of this row")
-    ratios = [record["wall_s"] / flops for record in records if (flops := planned[record["run_id"]].flops)]
-    return (cost.flops * median(ratios), _basis(records, "of other rows, by FLOP")) if ratios else None
+    same = [record for record in records if record["precision"] == cost.precision]
+    ratios = [record["wall_s"] / flops for record in same if (flops := planned[record["run_id"]].flops)]
+    return (cost.flops * median(ratios), _basis(same, "of other rows, by FLOP")) if ratios else None
 
 
-def _measured_elsewhere(
+def _elsewhere(
     precision: str, artifacts: Iterable[Artifact], where: Sequence[str | Path]
-) -> tuple[float, str] | None:
-    """Seconds a FLOP of runs of any scale but smoke on a CPU like this one, in this precision, and how that was found.
-
-    The median over artifacts of each one's median: some have many runs.
-    """
-    cpu, medians, found = provenance.hardware()["cpu"], [], []
+) -> list[tuple[Cost, dict[str, Any]]]:
+    """Runs of all scales but smoke on a CPU like this one, in this precision: what was planned, and the record."""
+    cpu, found = provenance.hardware()["cpu"], []
     for artifact in artifacts:
-        records = [record for root in where for record in _good(artifact.name, root) if record["scale"] != "smoke"]
-        ratios = []
-        for record in records:
-            made = (record["hardware"].get("cpu"), record["hardware"].get("gpu"), record["precision"])
-            if made == (cpu, None, precision) and record["wall_s"] > 0 and (flops := _planned(artifact, record).flops):
-                ratios.append(record["wall_s"] / flops)
-                found.append(record)
-        medians += [median(ratios)] if ratios else []
-    which = f"of other scales and artifacts in {precision}, by FLOP"
-    return (median(medians), _basis(found, which)) if medians else None
+        if artifact.times_training:
+            for record in (record for root in where for record in _good(artifact.name, root)):
+                made = (record["hardware"].get("cpu"), record["hardware"].get("gpu"), record["precision"])
+                if made == (cpu, None, precision) and record["scale"] != "smoke" and record["wall_s"] > 0:
+                    found.append((_planned(artifact, record), record))
+    return [(cost, record) for cost, record in found if cost.flops]
+
+
+def _by_nearest(cost: Cost, runs: list[tuple[Cost, dict[str, Any]]]) -> tuple[float, str] | None:
+    """Seconds of a run by those `ALIKE` runs that are nearest in FLOP a token, and how that was found."""
+    if not runs:
+        return None
+
+    def unlike(other: Cost) -> float:
+        return abs(log(other.flops / other.tokens) - log(cost.flops / cost.tokens))
+
+    nearest = sorted(runs, key=lambda run: unlike(run[0]))[:ALIKE]
+    seconds = cost.flops * median(record["wall_s"] / planned.flops for planned, record in nearest)
+    which = f"of other scales and artifacts in {cost.precision}, by FLOP"
+    return seconds, _basis([record for _, record in nearest], which)
 
 
 def _planned(artifact: Artifact, record: dict[str, Any]) -> Cost:
@@ -227,15 +239,16 @@ def plan(
     peaks = {record["run_id"]: int(record["peak_memory_bytes"]) for record in records}
     planned = {record["run_id"]: _planned(artifact, record) for record in (*records, *trials)}
     device: dict[str, Any] | None = None
-    speeds: dict[str, tuple[float, str] | None] = {}
+    elsewhere: dict[str, list[tuple[Cost, dict[str, Any]]]] = {}
 
     def computed(cost: Cost) -> tuple[float, str]:
         """By other runs on such a machine, else by the speed of a device."""
         nonlocal device
-        if cost.precision not in speeds and not gpu_scale:
-            speeds[cost.precision] = _measured_elsewhere(cost.precision, others, (runs_dir, results_dir))
-        if (known := speeds.get(cost.precision)) is not None:
-            return cost.flops * known[0], known[1]
+        if cost.precision not in elsewhere:
+            roots = () if gpu_scale else (runs_dir, results_dir)
+            elsewhere[cost.precision] = _elsewhere(cost.precision, others, roots)
+        if known := _by_nearest(cost, elsewhere[cost.precision]):
+            return known
         device = device or device_assumption(artifact, scale, cost.precision)
         bound = ", an upper bound for bf16" if device["kind"] == "cpu" and cost.precision == "bf16" else ""
         return cost.flops / device["flops"], f"computed{bound}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rmtlib.data.algorithmic import TASKS
 from rmtlib.experiments.algorithmic.rows import Model, TaskRow
@@ -38,7 +38,7 @@ class Recipe:
         enough: of each stage.
         train: fields of `TrainConfig`.
         whole: so many stages at the beginning have samples of one segment.
-        drills: see `Params`.
+        drills, drill: see `Params`.
     """
 
     lengths: tuple[float, ...]
@@ -49,6 +49,7 @@ class Recipe:
     train: Mapping[str, Any]
     whole: int = 0
     drills: int = 0
+    drill: Literal["pairs", "letters"] = "letters"
 
 
 def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, **samples: Any) -> Params:
@@ -76,6 +77,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
         enough=recipe.enough,
         carry_cache=row.variant == "carried",
         drills=recipe.drills,
+        drill=recipe.drill if recipe.drills else "pairs",
         **samples,
     )
 
@@ -112,11 +114,11 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
         horizon=CONSTANT, patience=10_000, log_every=50, warmup=0.3, precision="bf16",
     ),
 )  # fmt: skip
-PAIRS = replace(  # found by the trials: drills of two and of all pairs in one segment, then of two in the row's
+PAIRS = replace(  # found by the trials: drills of two and of all pairs in one segment, then of all in the row's
     SYMBOLS,
-    lengths=(0.5, 1.0, 0.5, 0.75, 1.0),
-    steps=(1000, 400, 1000, 1000, 3000),
-    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    lengths=(0.5, 1.0, 1.0, 1.0),
+    steps=(1000, 400, 1500, 3000),
+    enough=(0.99, 0.99, 0.99, SOLVED),
     lr=2e-3,
     train={**SYMBOLS.train, "batch_size": 128},
     whole=2,
@@ -125,7 +127,7 @@ PAIRS = replace(  # found by the trials: drills of two and of all pairs in one s
 SMALL_PAIRS = replace(
     SMALL,
     lengths=PAIRS.lengths,
-    steps=(700, 200, 300, 300, 600),
+    steps=(700, 200, 600, 600),
     enough=PAIRS.enough,
     whole=PAIRS.whole,
     drills=PAIRS.drills,

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
-from rmtlib.data.algorithmic import TASKS, AnswerSample, RetrievalDrill, Split, Task
+from rmtlib.data.algorithmic import DRILLS, TASKS, AnswerSample, Split, Task
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.cost import activations, training_passes, transformer_cost
@@ -101,13 +101,15 @@ class Params(AnswerParams):
     Attributes:
         task: a name of `data.algorithmic.TASKS`.
         sizes: of the task in each stage, see `data.algorithmic.Task`.
-        drills: so many stages at the beginning have `RetrievalDrill` in the place of retrieval.
+        drills: so many stages at the beginning have a drill in the place of retrieval.
+        drill: which one, a name of `data.algorithmic.DRILLS`.
     """
 
     task: str
     alphabet: int
     sizes: tuple[int, ...]
     drills: int = field(default=0, metadata={"since": 3})
+    drill: Literal["pairs", "letters"] = field(default="pairs", metadata={"since": 4})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +122,7 @@ class Params(AnswerParams):
     @property
     def tasks(self) -> tuple[Task, ...]:
         return tuple(
-            RetrievalDrill(size) if stage < self.drills else TASKS[self.task](size, self.alphabet)
+            DRILLS[self.drill](size) if stage < self.drills else TASKS[self.task](size, self.alphabet)
             for stage, size in enumerate(self.sizes)
         )
 

@@ -43,6 +43,7 @@ class AttentionMaps(Artifact):
     settings_note = "Training is that of the artifact algorithmic."
     gpu_efficiency = algorithmic.Algorithmic.gpu_efficiency
     scales = algorithmic.Algorithmic.scales
+    times_training = False
     rows = tuple(map(_row, SHOWN))
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
