@@ -383,10 +383,9 @@ def test_retrieval_begins_with_drills_in_one_segment_and_ends_with_the_task():
     kinds = [
         (type(task), task.size, stage.segments) for task, stage in zip(params.tasks, params.train.stages, strict=True)
     ]
-    assert kinds[:3] == [(LettersDrill, 2, 1), (LettersDrill, 4, 1), (LettersDrill, 4, 3)]
-    assert kinds[3:] == [(Retrieval, 4, 3)]
+    assert kinds == [(LettersDrill, 2, 1), *((LettersDrill, 4, segments) for segments in (1, 2, 3)), (Retrieval, 4, 3)]
     assert {type(task) for task in settings(row("copy", 3, "rmt"), "medium", 0).tasks} == {Copy}
-    for wrong, task in ((4, "retrieval"), (-1, "retrieval"), (1, "copy")):
+    for wrong, task in ((5, "retrieval"), (-1, "retrieval"), (1, "copy")):
         with pytest.raises(ValueError, match="only retrieval has drills"):
             replace(settings(row(task, 3, "rmt"), "medium", 0), drills=wrong)
 

@@ -37,7 +37,7 @@ class Recipe:
         steps: the most of each stage.
         enough: of each stage.
         train: fields of `TrainConfig`.
-        whole: so many stages at the beginning have samples of one segment.
+        segments: the most that samples are cut into in the first stages; in the others it is the row's own number.
         drills, drill: see `Params`.
     """
 
@@ -47,7 +47,7 @@ class Recipe:
     lr: float
     model: Mapping[str, Any]
     train: Mapping[str, Any]
-    whole: int = 0
+    segments: tuple[int, ...] = ()
     drills: int = 0
     drill: Literal["pairs", "letters"] = "letters"
 
@@ -58,9 +58,8 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     memory = max(round(row.memory / shrink), 1) if row.memory else 0
     alphabet = 8 if row.size >= 120 else 10  # symbols of the released data
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
-    stages = tuple(
-        Stage(1 if stage < recipe.whole else row.segments, steps, recipe.lr) for stage, steps in enumerate(recipe.steps)
-    )
+    cuts = (min(most, row.segments) for most in (*recipe.segments, *[row.segments] * len(recipe.steps)))
+    stages = tuple(Stage(cut, steps, recipe.lr) for cut, steps in zip(cuts, recipe.steps, strict=False))
     task = TASKS[row.task](size, alphabet)
     return Params(
         task=row.task,
@@ -114,25 +113,25 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
         horizon=CONSTANT, patience=10_000, log_every=50, warmup=0.3, precision="bf16",
     ),
 )  # fmt: skip
-PAIRS = replace(  # found by the trials: drills of two and of all pairs in one segment, then of all in the row's
+PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose segments grow to the row's number
     SYMBOLS,
-    lengths=(0.5, 1.0, 1.0, 1.0),
-    steps=(1000, 400, 1500, 3000),
-    enough=(0.99, 0.99, 0.99, SOLVED),
+    lengths=(0.5, 1.0, 1.0, 1.0, 1.0),
+    steps=(1000, 400, 1000, 1000, 3000),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
     lr=2e-3,
     train={**SYMBOLS.train, "batch_size": 128},
-    whole=2,
-    drills=3,
+    segments=(1, 1, 2),
+    drills=4,
 )
 SMALL_PAIRS = replace(
     SMALL,
     lengths=PAIRS.lengths,
-    steps=(700, 200, 600, 600),
+    steps=(700, 200, 300, 300, 600),
     enough=PAIRS.enough,
-    whole=PAIRS.whole,
+    segments=PAIRS.segments,
     drills=PAIRS.drills,
 )
-SMOKE_PAIRS = replace(SMOKE, whole=1, drills=1)
+SMOKE_PAIRS = replace(SMOKE, segments=(1,), drills=1)
 
 
 def published_shape(row: TaskRow) -> Mapping[str, Any]:

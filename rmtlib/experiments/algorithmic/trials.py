@@ -24,8 +24,8 @@ GROWING = Recipe(
 SHOWN = replace(  # drills whose answers can be read
     PAIRS,
     lengths=(0.5, 1.0, 0.5, 0.75, 1.0),
-    steps=(1000, 400, 1000, 1000, 3000),
-    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    segments=(1, 1),
+    drills=3,
     drill="pairs",
 )
 
@@ -39,7 +39,7 @@ def _trial(name: str, row: str, note: str, recipe: Recipe, seed: int = SEED) -> 
 LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
 EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
 DRILLED = "drills of 2 and 4 pairs in one segment and of 2 in all, then 3 and 4 pairs"
-LETTERS = "drills without answers to read: of 2 and 4 pairs in one segment, of 4 in all; then 4 pairs"
+LETTERS = "drills without answers to read: 2 and 4 pairs in one segment, 4 in two and in all"
 
 TRIALS = (
     _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),
