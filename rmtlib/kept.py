@@ -28,7 +28,7 @@ from rmtlib.runs.storage import json_sha256
 
 MOST = 60  # notebooks that are kept: four builds of the book
 PACKAGE = provenance.PACKAGE
-VARIABLES = tuple("RMTLIB_ HF_ OMP_ MKL_ KMP_ OPENBLAS_ TORCH CUDA_ MPL LANG LC_".split())
+VARIABLES = tuple("RMTLIB_ HF_ OMP_ MKL_ KMP_ OPENBLAS_ PYTHON PYTORCH_ TORCH CUDA_ MPL LANG LC_ TZ".split())
 
 
 class Job(NamedTuple):

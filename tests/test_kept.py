@@ -91,6 +91,8 @@ CHANGES = {
     "other file of the package": changed("package/b.json", "[]"),
     "notebook": changed("toy.ipynb", "1"),
     "threads": lambda _, monkeypatch: monkeypatch.setenv("OMP_NUM_THREADS", "7"),
+    "allocator": lambda _, monkeypatch: monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:native"),
+    "time zone": lambda _, monkeypatch: monkeypatch.setenv("TZ", "Asia/Tokyo"),
     "data": lambda _, monkeypatch: monkeypatch.setenv("RMTLIB_DATA", "/elsewhere"),
     "package": lambda _, monkeypatch: monkeypatch.setattr("importlib.metadata.distributions", lambda: ()),
     "processor": lambda _, monkeypatch: monkeypatch.setattr("rmtlib.runs.provenance._cpu", lambda: "another"),
