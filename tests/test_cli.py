@@ -336,7 +336,14 @@ def test_the_time_of_a_run_is_told_by_those_that_are_most_like_it(monkeypatch):
 
 def test_other_rows_tell_the_time_of_their_precision_alone():
     """The n-gram rows of a table are float64 and train nothing that a neural row could be compared with."""
-    record = {"row": "5-gram", "run_id": "a", "wall_s": 9.0, "tokens": 1, "precision": "float64", "hardware": {"cpu": "x"}}
+    record = {
+        "row": "5-gram",
+        "run_id": "a",
+        "wall_s": 9.0,
+        "tokens": 1,
+        "precision": "float64",
+        "hardware": {"cpu": "x"},
+    }
     planned = {"a": Cost(1, 1.0, 0, 0)}
     assert plan_module._measured(Cost(1, 1.0, 0, 0, "bf16"), "rmt", [record], planned) is None
     assert plan_module._measured(Cost(1, 1.0, 0, 0, "float64"), "rmt", [record], planned)[0] == 9.0

@@ -39,6 +39,7 @@ class Recipe:
         train: fields of `TrainConfig`.
         segments: the most that samples are cut into in the first stages; in the others it is the row's own number.
         drills, drill: see `Params`.
+        end: the learning rate of the last stage, as a part of the others'.
     """
 
     lengths: tuple[float, ...]
@@ -50,6 +51,7 @@ class Recipe:
     segments: tuple[int, ...] = ()
     drills: int = 0
     drill: Literal["pairs", "letters"] = "letters"
+    end: float = 1.0
 
 
 def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, **samples: Any) -> Params:
@@ -59,7 +61,8 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     alphabet = 8 if row.size >= 120 else 10  # symbols of the released data
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
     cuts = (min(most, row.segments) for most in (*recipe.segments, *[row.segments] * len(recipe.steps)))
-    stages = tuple(Stage(cut, steps, recipe.lr) for cut, steps in zip(cuts, recipe.steps, strict=False))
+    rates = (*[recipe.lr] * (len(recipe.steps) - 1), recipe.lr * recipe.end)
+    stages = tuple(Stage(cut, steps, lr) for cut, steps, lr in zip(cuts, recipe.steps, rates, strict=False))
     task = TASKS[row.task](size, alphabet)
     return Params(
         task=row.task,
@@ -115,21 +118,23 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
 )  # fmt: skip
 PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose segments grow to the row's number
     SYMBOLS,
-    lengths=(0.5, 1.0, 1.0, 1.0, 1.0),
-    steps=(1000, 400, 1000, 1000, 3000),
-    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    lengths=(0.5, 1.0, 1.0, 1.0, 1.0, 1.0),
+    steps=(1000, 400, 1000, 1000, 1500, 1500),
+    enough=(0.99, 0.99, 0.99, 0.99, 0.97, SOLVED),
     lr=2e-3,
     train={**SYMBOLS.train, "batch_size": 128},
     segments=(1, 1, 2),
     drills=4,
+    end=0.25,
 )
 SMALL_PAIRS = replace(
     SMALL,
     lengths=PAIRS.lengths,
-    steps=(700, 200, 300, 300, 600),
+    steps=(700, 200, 300, 300, 300, 300),
     enough=PAIRS.enough,
     segments=PAIRS.segments,
     drills=PAIRS.drills,
+    end=PAIRS.end,
 )
 SMOKE_PAIRS = replace(SMOKE, segments=(1,), drills=1)
 

@@ -21,19 +21,20 @@ GROWING = Recipe(
 )  # fmt: skip
 
 
-SHOWN = replace(  # drills whose answers can be read
+STEADY = replace(  # one rate to the end
     PAIRS,
-    lengths=(0.5, 1.0, 0.5, 0.75, 1.0),
-    segments=(1, 1),
-    drills=3,
-    drill="pairs",
+    lengths=(0.5, 1.0, 1.0, 1.0, 1.0),
+    steps=(1000, 400, 1000, 1000, 3000),
+    enough=(0.99, 0.99, 0.99, 0.99, SOLVED),
+    end=1.0,
 )
+SHOWN = replace(STEADY, lengths=(0.5, 1.0, 0.5, 0.75, 1.0), segments=(1, 1), drills=3, drill="pairs")
 
 
-def _trial(name: str, row: str, note: str, recipe: Recipe, seed: int = SEED) -> Trial:
-    params = medium(task_row("algorithmic", row), seed, recipe)
+def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
+    params = medium(task_row("algorithmic", row), SEED, recipe)
     params = replace(params, test_samples=256)
-    return Trial(f"{row}-{name}", note, RunConfig("algorithmic", row, PILOT, seed, to_params(params)))
+    return Trial(f"{row}-{name}", note, RunConfig("algorithmic", row, PILOT, SEED, to_params(params)))
 
 
 LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
@@ -49,12 +50,11 @@ TRIALS = (
     _trial("drilled", "retrieval-2-trxl-5", DRILLED, SHOWN),
     _trial("drilled", "retrieval-3-rmt-3", f"{DRILLED}; stopped: 0.3 of the answers about 3 pairs right", SHOWN),
     _trial("drilled", "retrieval-3-trxl-3", f"{DRILLED}; stopped: 0.6 of the answers about 4 pairs right", SHOWN),
-    _trial("letters", "retrieval-2-rmt-5", LETTERS, PAIRS),
-    _trial("letters-again", "retrieval-2-rmt-5", f"{LETTERS}; another seed", PAIRS, SEED + 1),
-    _trial("letters", "retrieval-3-rmt-3", LETTERS, PAIRS),
-    _trial("letters-again", "retrieval-3-rmt-3", f"{LETTERS}; another seed", PAIRS, SEED + 1),
-    _trial("letters", "retrieval-2-trxl-5", LETTERS, PAIRS),
-    _trial("letters", "retrieval-3-trxl-3", LETTERS, PAIRS),
+    _trial("letters", "retrieval-3-rmt-3", LETTERS, STEADY),
+    _trial("falling", "retrieval-3-rmt-3", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
+    _trial("falling", "retrieval-2-rmt-5", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
+    _trial("falling", "retrieval-3-trxl-3", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
+    _trial("falling", "retrieval-2-trxl-5", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
     _trial("paced", "reverse-2-trxl-24", EVEN, SYMBOLS),
     _trial("paced", "copy-3-trxl-24", EVEN, SYMBOLS),
     _trial("paced", "copy-6-rmt-12", EVEN, SYMBOLS),
