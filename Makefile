@@ -16,7 +16,7 @@ GENERATED := out book/_build book/_generated .pytest_cache .mypy_cache .ruff_cac
 # The scripts in .venv/bin, and where pip has noted rmtlib to be, are absolute: a folder that was moved uses neither.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-# LONG=1 of babilong-time: the rows that read 10M tokens and more.
+# LONG=1 of babilong-time: the rows that read the scale's longest contexts.
 CHOSEN := $(or $(ROWS),$(if $(LONG),*-long))
 SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
              $(if $(CHOSEN),--rows '$(CHOSEN)') $(if $(TASKS),--tasks '$(TASKS)')
@@ -41,7 +41,7 @@ help:
 	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
-	@echo "    LONG=1                       babilong-time alone: contexts of 10M tokens and more"
+	@echo "    LONG=1                       babilong-time alone: the longest contexts (small 1M tokens, medium 10M, gpu and paper 50M)"
 	@echo "    JOBS=2                       runs at once"
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"
 	@echo "    FRESH=1                      delete these runs and start over"
@@ -136,7 +136,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial test bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) tutorial explore test bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 

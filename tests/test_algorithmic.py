@@ -1,6 +1,7 @@
 """Copy, reverse and retrieval: data as published, splits apart, answers as generated, training that learns."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +13,14 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers, counts, forced_answers, generated_answers
 from rmtlib.evaluation.counted import check_counts, token_accuracy, token_interval, whole_answers
 from rmtlib.experiments.algorithmic.artifact import Algorithmic, AlgorithmicLong
-from rmtlib.experiments.algorithmic.rows import LONG, SHORT, TaskRow
+from rmtlib.experiments.algorithmic.rows import LONG, MEDIUM_ONCE, SHORT, TaskRow
 from rmtlib.experiments.algorithmic.run import execute
 from rmtlib.experiments.algorithmic.scales import SMALL, params_of, settings
 from rmtlib.experiments.algorithmic.settings import Params
 from rmtlib.experiments.algorithmic.source import TaskSource
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.registry import build, size_of
+from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
 from rmtlib.segments import IGNORE, cut
 from rmtlib.settings import from_dict
@@ -374,6 +376,16 @@ def test_every_row_has_settings_and_a_cost(artifact):
             assert from_dict(Params, config.params).segments == int(r.name.split("-")[1])
             assert artifact.cost(config).flops > 0
         assert set(artifact.default_rows(scale)) <= {r.name for r in artifact.rows}
+
+
+def test_at_medium_what_cannot_know_the_answer_has_one_seed_unless_more_are_asked_for():
+    seeds = Counter(config.row for config in select(ARTIFACT, "medium"))
+    assert seeds["reverse-2-rmt-24"] == seeds["retrieval-3-trxl-3"] == 3
+    assert {row for row, count in seeds.items() if count == 1} == set(MEDIUM_ONCE)
+    assert (
+        len(select(ARTIFACT, "medium", 2, "copy-3-mt-24")) == 2
+        and len(select(ARTIFACT, "medium", rows="copy-3-mt-24")) == 1
+    )
 
 
 def test_retrieval_begins_with_drills_in_one_segment_and_ends_with_the_task():

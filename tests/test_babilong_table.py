@@ -92,6 +92,16 @@ def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
     assert whole.metrics["state_size"] == size_of(params.model(params.backbone))["state_size"]
 
 
+@pytest.mark.parametrize(("row", "scale"), [("rmt-qa3", "medium"), ("mamba-qa1", "gpu"), ("full-attention-qa2", "gpu")])
+def test_a_stage_ends_by_its_score_and_the_last_one_with_its_steps(row, scale):
+    """A GPU that nobody has tried must not stay in a stage that is learned, nor leave one for lack of patience."""
+    params = get_artifact("babilong").params(row, scale, 0)
+    *first, last = params.enough
+    assert set(first) == {0.98} and last > 1
+    for stage in params.train.stages:
+        assert stage.steps / params.train.evaluate_every < params.train.patience
+
+
 def test_full_attention_reads_whole_samples_as_far_as_it_reaches():
     small = settings("full-attention", "qa1", "small", 0)
     S = small.train.segment_size

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import fakes
@@ -342,7 +343,7 @@ def test_pages_do_not_depend_on_the_files_of_the_machine(monkeypatch, tmp_path):
             monkeypatch.setattr("rmtlib.data.sources.state", lambda name, state=state: state)
             shown.append(
                 pages.settings_fragment(view)
-                + cost_of(view.artifact, view.results.records, "gpu", ["qa1", "qa2"], 3, tmp_path)
+                + cost_of(view.artifact, view.results.records, "gpu", product(["qa1", "qa2"], range(3)), tmp_path)
             )
         assert shown[0] == shown[1] and "<td>gpt2</td>" in shown[0].replace(' class="prose"', "")
     row = next(tr for tr in soup(shown[0]).select("tr") if tr.th.text == "questions")

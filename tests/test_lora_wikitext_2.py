@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from test_figure_5 import Interrupted
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.experiments.lora.artifact import LoRAWikiText2
 from rmtlib.experiments.lora.averages import derived, study_averages
+from rmtlib.experiments.lora.claims import CLAIMS
 from rmtlib.experiments.lora.figure import STYLES, kind
 from rmtlib.experiments.lora.rows import STUDY
 from rmtlib.experiments.lora.rules import RMT, RULES, arms
@@ -21,6 +23,7 @@ from rmtlib.experiments.view import view_of
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.size import DECODERS, decoder_weights
 from rmtlib.report.figures import style_of
+from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
@@ -90,6 +93,12 @@ def test_paper_scale_is_the_studys_script():
     assert full.tuning.lora is None and full.tuning.train.segment_size == 1024 - 64
     assert full.tuning.train.stages[0].steps / train.stages[0].steps == pytest.approx(3 / 10)
     assert full.tuning.train.horizon > 1e6 and 5 * full.tuning.train.segment_size >= 4096
+
+
+def test_at_medium_the_rows_that_decide_whether_memory_helps_have_three_seeds():
+    seeds = Counter(config.row for config in select(LoRAWikiText2(), "medium"))
+    decided = {row for claim in CLAIMS if claim.name == "beats-tuned" for row in claim.rows}
+    assert {row for row, count in seeds.items() if count == 3} == decided and seeds["full"] == 1
 
 
 def test_all_positions_fit_into_gpt2s_table():

@@ -83,6 +83,20 @@ def test_arms_of_figure_5_are_what_is_lost_at_eight_times_the_training_length():
     assert "qa1: fall" not in babilong.arms([short])
 
 
+def test_deviations_between_seeds_are_in_units_of_binomial_noise():
+    """Four of 100 about a half are less noise than four of 100 about 0.96."""
+
+    def record(seed, trained, far):
+        points = [{"segments": 4, "n": 100, "correct": trained}, {"segments": 32, "n": 100, "correct": far}]
+        return {"row": "qa1", "seed": seed, "metrics": {"train_segments": 4, "exact_match": points}}
+
+    found = babilong.arms([record(0, 92, 46), record(1, 96, 50), record(2, 100, 54)])
+    assert found["qa1: deviation far"] == [pytest.approx(0.04 / 0.05), 0.0, pytest.approx(0.04 / 0.05)]
+    assert found["qa1: deviation trained"][0] == pytest.approx(0.04 / (0.96 * 0.04 / 100) ** 0.5)
+    same = babilong.arms([record(0, 100, 0), record(1, 100, 0)])
+    assert same["qa1: deviation trained"] == same["qa1: deviation far"] == [0.0, 0.0]
+
+
 def claims():
     return [(name, claim) for name, artifact in all_artifacts().items() for claim in artifact.report().claims]
 

@@ -23,19 +23,18 @@ def config_of(artifact: Artifact, records: Iterable[Record], row: str, scale: st
 
 
 def cost_of(
-    artifact: Artifact, records: Iterable[Record], scale: str, rows: Iterable[str], seeds: int, results: Path
+    artifact: Artifact, records: Iterable[Record], scale: str, runs: Iterable[tuple[str, int]], results: Path
 ) -> str:
-    """What a scale's runs of these rows take, from published runs of it if there are any, else computed."""
+    """What these runs of a scale, (row, seed) each, take: from published runs of it if there are any, else computed."""
     none_yet = results / "no-local-runs"  # what this machine has trained does not make a run cheaper
     records, configs = list(records), []
-    for row in rows:
-        for seed in range(seeds):
-            config = config_of(artifact, records, row, scale, seed)
-            try:
-                cost_of_run(artifact, config)
-            except RmtlibError:  # settings of earlier code
-                config = artifact.with_all_files(row, scale, seed)
-            configs.append(config)
+    for row, seed in runs:
+        config = config_of(artifact, records, row, scale, seed)
+        try:
+            cost_of_run(artifact, config)
+        except RmtlibError:  # settings of earlier code
+            config = artifact.with_all_files(row, scale, seed)
+        configs.append(config)
     planned = plan(artifact, configs, runs_dir=none_yet, results_dir=results)
     total = planned["total"]
     device = re.sub("; there is none here[^)]*", "", planned["device"] or "")  # the book is read elsewhere

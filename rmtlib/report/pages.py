@@ -99,8 +99,7 @@ def go_on_fragment(view: View, results: Path) -> str:
     text = f"<pre>{escape(chr(10).join(lines))}</pre>\n"
     if waiting:
         scale = waiting[0]
-        names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
-        cost = cost_of(artifact, view.results.records, scale, names, seeds, results)
+        cost = cost_of(artifact, view.results.records, scale, artifact.default_runs(scale), results)
         text += (
             f"<p>What to run next: <code>make {artifact.name} SCALE={scale}</code>, estimated to take {escape(cost)}. "
             "Runs that are there already are not trained again.</p>\n"
@@ -112,11 +111,7 @@ def _complete(view: View, scale: str) -> bool:
     """Whether a scale's default runs are all there."""
     artifact = view.artifact
     there = {(record["row"], record["seed"]) for record in view.results.at(scale)}
-    wanted = {
-        (row, artifact.config(row, scale, seed).seed)
-        for row in artifact.default_rows(scale)
-        for seed in range(artifact.default_seeds(scale))
-    }
+    wanted = {(row, artifact.config(row, scale, seed).seed) for row, seed in artifact.default_runs(scale)}
     return wanted <= there
 
 
@@ -128,11 +123,10 @@ def scales_table(view: View, results: Path) -> Table:
         if scale == "smoke" and scale not in view.results.scales:
             continue
         records = latest(record for record in every if record["scale"] == scale)
-        names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
-        cost = [cost_of(artifact, every, scale, names, seeds, results)]
+        cost = [cost_of(artifact, every, scale, artifact.default_runs(scale), results)]
         missing = [row.name for row in artifact.rows_at(scale) if row.name not in {record["row"] for record in records}]
         if records and missing:
-            one_each = cost_of(artifact, every, scale, missing, 1, results)
+            one_each = cost_of(artifact, every, scale, [(row, 0) for row in missing], results)
             cost.append(f"Not run: {', '.join(missing)}; one run of each: {one_each}")
         rows.append((scale, plural(len(records), "run") if records else "not run", tuple(cost)))
     return Table(
@@ -150,10 +144,8 @@ def costs_table(views: Iterable[View], results: Path) -> Table:
         artifact = view.artifact
         for scale in artifact.scales:
             if scale != "smoke":
-                names, seeds = artifact.default_rows(scale), artifact.default_seeds(scale)
-                rows.append(
-                    (artifact.name, scale, cost_of(artifact, view.results.records, scale, names, seeds, results))
-                )
+                cost = cost_of(artifact, view.results.records, scale, artifact.default_runs(scale), results)
+                rows.append((artifact.name, scale, cost))
     caption = "What the default runs of a scale are estimated to take."
     return Table(caption, ("artifact", "scale", "estimate"), tuple(rows), prose=("estimate",), merged=True)
 

@@ -165,8 +165,8 @@ def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> Cl
     claim, cost = verdict.claim, None
     rows = {row.name for row in view.artifact.rows}
     if verdict.outcome in ("not run", "not enough runs"):
-        needed = [row for row in claim.rows if row in rows]
-        cost = cost_of(view.artifact, view.results.records, verdict.scale, needed, verdict.claim.test.seeds, results)
+        runs = [(row, seed) for row in claim.rows if row in rows for seed in range(claim.test.seeds)]
+        cost = cost_of(view.artifact, view.results.records, verdict.scale, runs, results)
     return {
         "artifact": view.artifact.name,
         "claim": claim.name,

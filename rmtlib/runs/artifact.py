@@ -70,7 +70,15 @@ class Artifact(ABC):
 
     @abstractmethod
     def default_seeds(self, scale: str) -> int:
-        """How many seeds (0, 1, ...) a command without --seeds trains."""
+        """How many seeds (0, 1, ...) of most rows a command without --seeds trains."""
+
+    def seeds_of(self, row: str, scale: str) -> int:
+        """How many it trains of this row."""
+        return self.default_seeds(scale)
+
+    def default_runs(self, scale: str) -> list[tuple[str, int]]:
+        """(row, seed) of all runs that a command without --rows, --tasks and --seeds trains."""
+        return [(row, seed) for row in self.default_rows(scale) for seed in range(self.seeds_of(row, scale))]
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:  # noqa: B027 - most need nothing
         """Fetch what the configs of these rows depend on, if it can be had; the others ask no network."""
@@ -172,7 +180,7 @@ def select(
         raise RmtlibError(f"{why}: use one of {', '.join(scales)}")
     if scale == PILOT:
         return _select_trials(artifact, seeds, rows, tasks)
-    count = artifact.default_seeds(scale) if seeds in (None, "") else _seeds(seeds)
+    count = None if seeds in (None, "") else _seeds(seeds)
     if not rows and not tasks:
         if prepare:
             artifact.prepare(scale, artifact.default_rows(scale))
@@ -205,9 +213,10 @@ def select(
     return _configs(artifact, chosen, scale, count)
 
 
-def _configs(artifact: Artifact, rows: Sequence[Row], scale: str, seeds: int) -> list[RunConfig]:
-    """Of every row and seed, each once: a row may not depend on its seed."""
-    return list(dict.fromkeys(artifact.config(row.name, scale, seed) for row in rows for seed in range(seeds)))
+def _configs(artifact: Artifact, rows: Sequence[Row], scale: str, seeds: int | None) -> list[RunConfig]:
+    """Of every row and seed (None: as many as it has by default), each once: a row may not depend on its seed."""
+    runs = ((row.name, seed) for row in rows for seed in range(seeds or artifact.seeds_of(row.name, scale)))
+    return list(dict.fromkeys(artifact.config(row, scale, seed) for row, seed in runs))
 
 
 def _select_trials(artifact: Artifact, seeds: int | str | None, rows: str | None, tasks: str | None) -> list[RunConfig]:

@@ -61,7 +61,10 @@ VERBS = {
     "fall to the longest": Verb(alone="loses {} of exact match up to the longest context"),
     "far": Verb(*MATCH),
     "slope": Verb("loses {} more exact match per doubling than", "loses {} less exact match per doubling than"),
-    "deviation trained": Verb("varies {} less between seeds than", "varies {} more between seeds than"),
+    "deviation trained": Verb(
+        "varies {} standard deviations of a binomial less between seeds than",
+        "varies {} standard deviations of a binomial more between seeds than",
+    ),
 }
 ARMS = {"deviation trained": " at the training length"}
 

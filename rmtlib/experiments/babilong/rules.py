@@ -1,8 +1,8 @@
 """What decides the primary claim of figure-5: a rule as data, declared before the runs (book/protocol.md)."""
 
 from collections.abc import Iterable, Mapping
-from math import log2
-from statistics import linear_regression, median
+from math import log2, sqrt
+from statistics import fmean, linear_regression, median
 from typing import Any
 
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
@@ -32,24 +32,31 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
 
     Of every row: "trained" is the exact match at the training length, "far" at `BEYOND` times that length, "fall" what
     is lost between these, "fall to the longest" what is lost up to the longest context, "slope" the change per doubling
-    of the context, "deviation trained" and "deviation far" the distance from the median over seeds.
+    of the context, "deviation trained" and "deviation far" the distance from the median over seeds, in standard
+    deviations of a binomial that has as many questions and the mean over seeds (half an answer away from none and all).
     """
     by_arm: dict[str, list[float]] = {}
+    asked: dict[str, int] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics, row = record["metrics"], record["row"]
         accuracy = {point["segments"]: point["correct"] / point["n"] for point in metrics["exact_match"]}
         trained, longest = metrics["train_segments"], max(accuracy)
+        questions = {point["segments"]: point["n"] for point in metrics["exact_match"]}
         numbers = {"slope": slope(accuracy)}
         if trained in accuracy and longest > trained:
+            asked[f"{row}: trained"] = questions[trained]
             numbers |= {"trained": accuracy[trained], "fall to the longest": accuracy[trained] - accuracy[longest]}
         if {trained, BEYOND * trained} <= set(accuracy):
-            far = accuracy[BEYOND * trained]
+            far, asked[f"{row}: far"] = accuracy[BEYOND * trained], questions[BEYOND * trained]
             numbers |= {"far": far, "fall": accuracy[trained] - far}
         for name, value in numbers.items():
             by_arm.setdefault(f"{row}: {name}", []).append(value)
     for name in [name for name in by_arm if name.endswith((": trained", ": far"))]:
         row, _, at = name.partition(": ")
-        by_arm[f"{row}: deviation {at}"] = [abs(value - median(by_arm[name])) for value in by_arm[name]]
+        n, right = asked[name], fmean(by_arm[name])
+        right = min(max(right, 0.5 / n), 1 - 0.5 / n)
+        noise = sqrt(right * (1 - right) / n)
+        by_arm[f"{row}: deviation {at}"] = [abs(value - median(by_arm[name])) / noise for value in by_arm[name]]
     return by_arm
 
 

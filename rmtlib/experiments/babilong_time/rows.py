@@ -13,7 +13,7 @@ MODELS: Mapping[str, str] = {
 WAYS: Mapping[str, str] = {
     "": "one sample at a time",
     "-batch": "several samples at once",
-    "-long": "one sample at a time, up to 10M tokens and more",
+    "-long": "one sample at a time, up to the scale's longest contexts",
 }
 LENGTHS: Mapping[str, int] = {"4k": 4 * 1024, "32k": 32 * 1024, "128k": 128 * 1024, "1M": 1024**2}
 MINUTES: Mapping[str, float] = {"4k": 4, "32k": 30, "128k": 80, "1M": 315}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rmtlib.report.report import Report
     from rmtlib.runs.folder import RunFolder
 
+DECIDING = ("lora", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem")
 BASE = ("backbone", "lora", "full", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem")
 
 
@@ -48,6 +49,10 @@ class LoRAWikiText2(Artifact):
 
     def default_seeds(self, scale: str) -> int:
         return {"smoke": 1, "medium": 1, "gpu": 1}.get(scale, 3)
+
+    def seeds_of(self, row: str, scale: str) -> int:
+        """At medium three of the rows that decide whether memory helps (book/protocol.md)."""
+        return 3 if scale == "medium" and row in DECIDING else self.default_seeds(scale)
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
         """Fetch the texts and weights, and tokenise, so that runs that start together do not."""

@@ -65,6 +65,18 @@ CLAIMS = (
         below((_rmt(memory=16), _rmt(memory=32)), (_rmt(memory=16), _rmt(memory=64))),
     ),
     Claim(
+        "memory-2-to-16",
+        "From 2 to 16 memory tokens the size makes no difference.",
+        f"{STUDY}, Table 2",
+        "Bits per byte with 2 memory tokens less with 16, and the reverse: below a hundredth of a bit either way.",
+        Rule(
+            (
+                Contrast({_rmt(memory=2): 1, _rmt(memory=16): -1}, limit=0.01),
+                Contrast({_rmt(memory=16): 1, _rmt(memory=2): -1}, limit=0.01),
+            )
+        ),
+    ),
+    Claim(
         "armt-beats-tuned",
         "LoRA with ARMT beats LoRA without memory, after as many training tokens.",
         OWN,
