@@ -1,6 +1,6 @@
 """The settings of every row of the algorithmic tasks at every scale."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Recipe:
         enough: of each stage.
         train: fields of `TrainConfig`.
         segments: the most that samples are cut into in the first stages; in the others it is the row's own number.
+        kept: in every stage segments have the row's size, so that their number grows.
         drills, drill: see `Params`.
         end: the learning rate of the last stage, as a part of the others'.
     """
@@ -49,6 +50,7 @@ class Recipe:
     model: Mapping[str, Any]
     train: Mapping[str, Any]
     segments: tuple[int, ...] = ()
+    kept: bool = False
     drills: int = 0
     drill: Literal["pairs", "letters"] = "letters"
     end: float = 1.0
@@ -60,10 +62,13 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     memory = max(round(row.memory / shrink), 1) if row.memory else 0
     alphabet = 8 if row.size >= 120 else 10  # symbols of the released data
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
-    cuts = (min(most, row.segments) for most in (*recipe.segments, *[row.segments] * len(recipe.steps)))
+    task = TASKS[row.task](size, alphabet)
+    S = task.segment_size(row.segments)
+    cuts: Iterable[int] = (min(most, row.segments) for most in (*recipe.segments, *[row.segments] * len(recipe.steps)))
+    if recipe.kept:
+        cuts = (-(-TASKS[row.task](each, alphabet).length // S) for each in sizes)
     rates = (*[recipe.lr] * (len(recipe.steps) - 1), recipe.lr * recipe.end)
     stages = tuple(Stage(cut, steps, lr) for cut, steps, lr in zip(cuts, recipe.steps, rates, strict=False))
-    task = TASKS[row.task](size, alphabet)
     return Params(
         task=row.task,
         alphabet=alphabet,
@@ -71,7 +76,7 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
         model=model_of(row.model, task.vocabulary, memory, **recipe.model),
         train=TrainConfig(
             stages=stages,
-            segment_size=task.segment_size(row.segments),
+            segment_size=S,
             seed=seed,
             bptt_segments=0 if row.variant == "detached" else None,
             **recipe.train,
@@ -104,6 +109,7 @@ SMALL = Recipe(
         batch_size=32, evaluate_every=25, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
         horizon=CONSTANT, patience=10_000, log_every=20, warmup=0.3, precision="bf16",
     ),
+    kept=True,
 )  # fmt: skip
 SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols whenever it is learned
     lengths=tuple(k / 6 for k in range(1, 7)),
@@ -116,6 +122,14 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
         horizon=CONSTANT, patience=10_000, log_every=50, warmup=0.3, precision="bf16",
     ),
 )  # fmt: skip
+COPY = replace(  # and segments keep their size; the rate falls at the end
+    SYMBOLS,
+    lengths=(*SYMBOLS.lengths, 1.0),
+    steps=(1000, 400, 400, 400, 400, 800, 800),
+    enough=(*[0.99] * 6, SOLVED),
+    kept=True,
+    end=0.25,
+)
 PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose segments grow to the row's number
     SYMBOLS,
     lengths=(0.5, 1.0, 1.0, 1.0, 1.0, 1.0),
@@ -127,6 +141,8 @@ PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose s
     drills=4,
     end=0.25,
 )
+RECIPES: Mapping[str, Recipe] = {"copy": COPY, "reverse": SYMBOLS, "retrieval": PAIRS}
+"""Of the scale medium, the same for all models of a task."""
 SMALL_PAIRS = replace(
     SMALL,
     lengths=PAIRS.lengths,
@@ -146,7 +162,7 @@ def published_shape(row: TaskRow) -> Mapping[str, Any]:
 
 def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
     """The published model, data and segments, in fewer steps; `recipe` is another than the one that was chosen."""
-    recipe = recipe or (PAIRS if row.task == "retrieval" else SYMBOLS)
+    recipe = recipe or RECIPES[row.task]
     shaped = replace(recipe, model={**published_shape(row), **recipe.model})
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
     return params_of(row, shaped, seed, **samples)

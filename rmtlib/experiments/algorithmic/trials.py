@@ -21,6 +21,7 @@ GROWING = Recipe(
 )  # fmt: skip
 
 
+KEPT = replace(SYMBOLS, kept=True)
 STEADY = replace(  # one rate to the end
     PAIRS,
     lengths=(0.5, 1.0, 1.0, 1.0, 1.0),
@@ -41,7 +42,7 @@ LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
 EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
 DRILLED = "drills of 2 and 4 pairs in one segment and of 2 in all, then 3 and 4 pairs"
 LETTERS = "drills without answers to read: 2 and 4 pairs in one segment, 4 in two and in all"
-KEPT = "segments keep their size, so that their number grows"
+KEEP = "segments keep their size, so that their number grows"
 
 TRIALS = (
     _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),
@@ -55,10 +56,10 @@ TRIALS = (
     _trial("falling", "retrieval-3-rmt-3", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
     _trial("falling", "retrieval-2-rmt-5", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
     _trial("falling", "retrieval-3-trxl-3", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
-    _trial("falling", "retrieval-2-trxl-5", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
-    _trial("kept", "copy-9-rmt-8", f"{EVEN}; {KEPT}", replace(SYMBOLS, segments=(2, 3, 5, 6, 8))),
-    _trial("kept", "copy-6-rmt-12", f"{EVEN}; {KEPT}", replace(SYMBOLS, segments=(1, 2, 3, 4, 5))),
-    _trial("paced", "copy-9-rmt-8", EVEN, SYMBOLS),
+    _trial("kept", "copy-9-rmt-8", f"{EVEN}; {KEEP}", KEPT),
+    _trial("kept", "reverse-4-trxl-12", f"{EVEN}; {KEEP}", KEPT),
+    _trial("kept", "reverse-4-rmt-12", f"{EVEN}; {KEEP}", KEPT),
+    _trial("kept", "copy-9-trxl-8", f"{EVEN}; {KEEP}", KEPT),
     _trial("paced", "reverse-2-trxl-24", EVEN, SYMBOLS),
     _trial("paced", "copy-3-trxl-24", EVEN, SYMBOLS),
     _trial("paced", "copy-6-rmt-12", EVEN, SYMBOLS),
