@@ -11,7 +11,7 @@ from rmtlib.models.config import DeltaRule
 from rmtlib.models.delta_rule import Association
 
 B, E, D = 2, 3, 5
-K = 2 * delta_rule.NU * E
+K = 6 * E
 RULES = [
     DeltaRule(u, g, d) for u in ("sequential", "batched") for g in ("paper", "released", "off") for d in (True, False)
 ]
@@ -165,8 +165,9 @@ def test_a_zero_key_changes_nothing(rule):
 def test_dpfp_is_the_published_one():
     x = torch.randn(2, 4, E, dtype=torch.float64)
     both = torch.cat([x.relu(), (-x).relu()], dim=-1)
-    expected = torch.cat([both * both.roll(j, -1) for j in (1, 2, 3)], dim=-1)
-    assert torch.equal(delta_rule.dpfp(x), expected) and expected.shape[-1] == K
+    parts = [both * both.roll(j, -1) for j in (1, 2, 3)]
+    assert torch.equal(delta_rule.dpfp(x), torch.cat(parts, dim=-1)) and delta_rule.dpfp(x).shape[-1] == K
+    assert torch.equal(delta_rule.dpfp(x, nu=1), parts[0]) and delta_rule.dpfp(x, nu=2).shape[-1] == 4 * E
     lengths = delta_rule.dpfp(x, normalised=True).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
 

@@ -68,6 +68,13 @@ def test_paper_scale_is_the_released_curriculum():
     assert remember.train_samples == 1_000_000 and not params("prmt-remember", "paper").vary_pairs
 
 
+@pytest.mark.parametrize("scale", CAPACITY.scales)
+def test_another_order_of_the_feature_map_has_as_many_features(scale):
+    usual, other = (params(f"{model}-remember", scale).model for model in ("armt", "armt-dpfp-1"))
+    assert other.delta_rule.nu == 1 and other.d_memory == 3 * usual.d_memory
+    assert other.state_size == usual.state_size
+
+
 def test_unknown_parameters_are_refused_at_any_depth():
     data = CAPACITY.config("armt-remember", "smoke", 0).to_json()["params"]
     data["model"]["rule"]["order"] = data["model"]["rule"].pop("update")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rmtlib.models import delta_rule
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import DeltaRule
-from rmtlib.models.delta_rule import NU, Association, Written
+from rmtlib.models.delta_rule import Association, Written
 from rmtlib.models.hf_decoder import Backbone
 from rmtlib.models.layered import LayeredModel, join_layers
 from rmtlib.models.stacked import linear
@@ -42,7 +42,7 @@ class ARMT(LayeredModel):
     Args:
         decoder: the backbone.
         memory_tokens: M.
-        d_memory: E; an association has K = 6 E key features.
+        d_memory: E; an association has K = 2 nu E key features.
         rule: the update. The default reads the paper, bounded; the released code is DeltaRule("batched", "released").
         normalised: whether phi is divided by its length (experimental branch of the released code).
     """
@@ -72,7 +72,7 @@ class ARMT(LayeredModel):
     def initial_state(self, batch: int) -> ARMTState:
         """Nothing stored."""
         L, E, D = self.query_LED.shape
-        return ARMTState(*delta_rule.empty((L, batch), 2 * NU * E, D, self.query_LED))
+        return ARMTState(*delta_rule.empty((L, batch), 2 * self.rule.nu * E, D, self.query_LED))
 
     def memory_block(self, batch: int) -> Tensor:
         """The learned memory tokens, once per sample."""
@@ -112,7 +112,8 @@ class ARMT(LayeredModel):
         return delta_rule.write(Association(*state), keys, values, betas, self.rule)
 
     def _features(self, x_lBTD: Tensor, weight_lED: Tensor, state: ARMTState) -> Tensor:
-        return delta_rule.dpfp(_mapped(x_lBTD, weight_lED).to(state.norm_LBK.dtype), normalised=self.normalised)
+        x_lBTE = _mapped(x_lBTD, weight_lED).to(state.norm_LBK.dtype)
+        return delta_rule.dpfp(x_lBTE, nu=self.rule.nu, normalised=self.normalised)
 
 
 def _mapped(x_lBTD: Tensor, weight_lOD: Tensor, bias_lO: Tensor | None = None) -> Tensor:

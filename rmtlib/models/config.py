@@ -170,14 +170,17 @@ class DeltaRule:
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
         bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
             streams. A model's default is True. The rows of memory capacity have the equations as they stand.
+        nu: order of the feature map DPFP: an association has 2 nu features for each of the d_memory key values.
     """
 
     update: Literal["sequential", "batched"] = "sequential"
     gamma: Literal["paper", "released", "off"] = "paper"
     detach_gamma: bool = True
     bounded: bool = field(default=False, metadata={"since": 2})
+    nu: int = field(default=3, metadata={"since": 4})
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "nu")
         if self.update not in ("sequential", "batched"):
             raise ValueError(f"update is {self.update!r}; it must be 'sequential' or 'batched'")
         if self.gamma not in ("paper", "released", "off"):

@@ -27,7 +27,7 @@ Until a bound is reached the equations hold to the bit (if compiled, to rounding
 gammas and never reach one.
 
 Shapes: B any leading dimensions (batch; layers and batch), T reading tokens, M memory tokens, E key width,
-K = 2 * NU * E key features, D value width.
+K = 2 nu E key features, D value width.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,6 @@ from torch.nn import functional as F
 from rmtlib.models.config import DeltaRule
 from rmtlib.models.precision import full_precision
 
-NU = 3
 EPS = 1e-5
 LEAST_SHARE, LEAST_GAMMA = 0.5, -1.0
 
@@ -59,18 +58,19 @@ class Written(NamedTuple):
     gammas_BM: Tensor
 
 
-def dpfp(x_BTE: Tensor, *, normalised: bool = False) -> Tensor:
-    """phi: deterministic parameter-free projection with nu = 3 (Schlag et al. 2021, section 5.3): (B, T, K).
+def dpfp(x_BTE: Tensor, *, nu: int = 3, normalised: bool = False) -> Tensor:
+    """phi: deterministic parameter-free projection of order nu (Schlag et al. 2021, section 5.3): (B, T, K).
 
-    With x' = [relu(x), relu(-x)] the features are x' times itself rolled by 1, 2 and 3: all non-negative.
+    With x' = [relu(x), relu(-x)] the features are x' times itself rolled by 1 ... nu: all non-negative.
 
     Args:
+        nu: at most the width of x', beyond which features repeat.
         normalised: divide by the Euclidean length, as in the experimental branch of the released code.
     """
     both = torch.cat([x_BTE, -x_BTE], dim=-1).relu()
     width = both.shape[-1]
-    padded = torch.cat([both[..., -NU:], both], dim=-1)
-    phi_BTK = torch.cat([both * padded[..., NU - j : NU - j + width] for j in range(1, NU + 1)], dim=-1)
+    padded = torch.cat([both[..., -nu:], both], dim=-1)
+    phi_BTK = torch.cat([both * padded[..., nu - j : nu - j + width] for j in range(1, nu + 1)], dim=-1)
     return F.normalize(phi_BTK, dim=-1) if normalised else phi_BTK
 
 

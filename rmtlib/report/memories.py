@@ -18,7 +18,6 @@ from rmtlib.models.config import (
     RMTConfig,
     TransformerXLConfig,
 )
-from rmtlib.models.delta_rule import NU
 from rmtlib.models.registry import build
 from rmtlib.report.escape import escape
 from rmtlib.report.words import counted
@@ -65,7 +64,7 @@ MEMORIES = (
     ),
     Memory(
         "ARMT", "method-armt", ARMTConfig(_TINY, 2, d_memory=8), ARMTConfig(_USUAL, TOKENS), "L · K · (D + 1)",
-        lambda c: c.backbone.n_layers * 2 * NU * c.d_memory * (c.backbone.d_model + 1),
+        lambda c: c.backbone.n_layers * 2 * c.rule.nu * c.d_memory * (c.backbone.d_model + 1),
     ),
     Memory(
         "Transformer-XL", "method-transformer-xl",

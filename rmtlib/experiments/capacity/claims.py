@@ -69,6 +69,13 @@ CLAIMS = (
         below(("armt-attached-rewrite: trained", "armt-rewrite: trained")),
     ),
     Claim(
+        "dpfp-order",
+        "DPFP-3 has shown significant superiority over other methods, which is also consistent with our findings.",
+        "ARMT, section 2",
+        "Pairs stored of 16 with DPFP-1, whose keys are three times as wide, less with DPFP-3.",
+        below(("armt-dpfp-1-remember", "armt-remember")),
+    ),
+    Claim(
         "varied-length",
         "Sampling different numbers of pairs during training helps generalization on Remember.",
         "ARMT, appendix C",

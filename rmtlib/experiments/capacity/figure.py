@@ -44,6 +44,7 @@ STYLES = {
     "rmt-equal": Style("#8B3A00", "s"),
     "armt-attached": Style("#444444", "v"),
     "armt-fixed": Style("#B8A800", "D"),
+    "armt-dpfp-1": Style("#6A3D9A", "^"),
 }
 TASKS = ("remember", "rewrite")
 

@@ -11,6 +11,7 @@ MODELS = {
     "armt-nogamma": "ARMT without gamma correction",
     "armt-attached": "ARMT with gradients through gamma",
     "armt-fixed": "ARMT, always the most pairs in training",
+    "armt-dpfp-1": "ARMT with DPFP-1 and as many features",
     "armt-equal": "ARMT with a state as large as Mamba's",
     "rmt-equal": "RMT with a state as large as Mamba's",
 }

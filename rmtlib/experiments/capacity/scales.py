@@ -11,6 +11,7 @@ RULES = {
     "armt-released": DeltaRule("batched", "released"),
     "armt-nogamma": DeltaRule("sequential", "off"),
     "armt-attached": DeltaRule("sequential", "paper", detach_gamma=False),
+    "armt-dpfp-1": DeltaRule("sequential", "paper", nu=1),
 }
 EQUAL = {  # width of ARMT's memory, RMT's memory tokens: the states nearest to Mamba's
     "smoke": (4, 44),
@@ -55,6 +56,7 @@ def _model(model: str, scale: str) -> ModelConfig:
     if kind == "rmt":
         return ModelConfig(kind, decoder, 32 if released and not variant else tokens)
     rule = RULES.get(model, RULES["armt"])
+    d_memory = d_memory * RULES["armt"].nu // rule.nu  # as many features, whatever their order
     return ModelConfig(kind, decoder, 4, d_memory, rule, normalised=not released)
 
 

@@ -21,13 +21,17 @@ class ModelConfig:
     rule: DeltaRule | None = None
     normalised: bool = False
 
+    @property
+    def delta_rule(self) -> DeltaRule:
+        """ARMT's update."""
+        return self.rule or DeltaRule()
+
     def model(self) -> RMTConfig | ARMTConfig | PRMTConfig | MambaConfig:
         """The config that `models.registry` builds."""
         if isinstance(self.backbone, MambaConfig):
             return self.backbone
         if self.kind == "armt":
-            rule = self.rule or DeltaRule()
-            return ARMTConfig(self.backbone, self.memory_tokens, self.d_memory, rule, self.normalised)
+            return ARMTConfig(self.backbone, self.memory_tokens, self.d_memory, self.delta_rule, self.normalised)
         return {"rmt": RMTConfig, "prmt": PRMTConfig}[self.kind](self.backbone, self.memory_tokens)
 
     @property
@@ -46,7 +50,7 @@ class ModelConfig:
         if isinstance(b, MambaConfig):
             return b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
         if self.kind == "armt":
-            return b.n_layers * 6 * self.d_memory * (b.d_model + 1)
+            return b.n_layers * 2 * self.delta_rule.nu * self.d_memory * (b.d_model + 1)
         return self.memory_tokens * b.d_model * (b.n_layers if self.kind == "prmt" else 1)
 
     def flops_per_token(self, segment_size: int) -> float:
