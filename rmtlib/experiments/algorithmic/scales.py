@@ -100,9 +100,9 @@ SMOKE = Recipe(
     train=dict(batch_size=8, evaluate_every=6, weight_decay=0.0, continued=True, horizon=CONSTANT),
 )
 SMALL = Recipe(
-    lengths=(1 / 3, 2 / 3, 1.0),
-    steps=(500, 300, 600),
-    enough=(0.99, 0.99, SOLVED),
+    lengths=(*(k / 6 for k in range(1, 7)), 1.0),
+    steps=(400, 200, 200, 200, 200, 400, 400),
+    enough=(*[0.99] * 6, SOLVED),
     lr=2e-3,
     model=dict(d_model=64, n_layers=2, n_heads=4, d_head=16, d_ff=128, dropout=0.0, init_std=0.15),
     train=dict(
@@ -110,6 +110,7 @@ SMALL = Recipe(
         horizon=CONSTANT, patience=10_000, log_every=20, warmup=0.3, precision="bf16",
     ),
     kept=True,
+    end=0.25,
 )  # fmt: skip
 SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols whenever it is learned
     lengths=tuple(k / 6 for k in range(1, 7)),
@@ -144,13 +145,7 @@ PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose s
 RECIPES: Mapping[str, Recipe] = {"copy": COPY, "reverse": SYMBOLS, "retrieval": PAIRS}
 """Of the scale medium, the same for all models of a task."""
 SMALL_PAIRS = replace(
-    SMALL,
-    lengths=PAIRS.lengths,
-    steps=(700, 200, 300, 300, 300, 300),
-    enough=PAIRS.enough,
-    segments=PAIRS.segments,
-    drills=PAIRS.drills,
-    end=PAIRS.end,
+    PAIRS, steps=(700, 200, 300, 300, 300, 300), lr=SMALL.lr, model=SMALL.model, train=SMALL.train
 )
 SMOKE_PAIRS = replace(SMOKE, segments=(1,), drills=1)
 
