@@ -163,6 +163,13 @@ LONG_CLAIMS = (
         ),
     ),
     Claim(
+        "copy-needs-memory",
+        "Copy of 120 symbols: without recurrence a model stays at chance.",
+        "RMT, appendix A.1 and the authors' runs",
+        "The baseline's accuracy in three segments less half as much again as chance.",
+        _at_most(1.5 / 8, "copy120-3-baseline"),
+    ),
+    Claim(
         "copy-trxl-fails",
         "Copy of 240 symbols and more: Transformer-XL stays at chance.",
         "RMT, appendix A.1 and the authors' runs",

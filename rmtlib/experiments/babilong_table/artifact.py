@@ -7,6 +7,7 @@ stages, then read contexts from one segment to far beyond the training length.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rmtlib.data.babi import TASKS
 from rmtlib.experiments.babilong.artifact import BABILong
 from rmtlib.experiments.babilong.rows import stand_in_of
 from rmtlib.experiments.babilong.settings import Params
@@ -31,10 +32,12 @@ class BABILongTable(BABILong):
         return TRIALS
 
     def default_rows(self, scale: str) -> tuple[str, ...]:
-        tasks = {"smoke": ("qa1",), "small": ("qa1",)}.get(scale, ("qa1", "qa2", "qa3"))
+        tasks = TASKS[: {"smoke": 1, "small": 1, "medium": 3}.get(scale)]
         models = ["rmt", "armt", "mamba", "window", "rag"]
         if scale == "smoke":
             models += ["rwkv", "full-attention"]
+        if scale in ("gpu", "paper"):
+            models.insert(1, "rmt-r")
         return tuple(f"{model}-{task}" for task in tasks for model in models)
 
     def default_seeds(self, scale: str) -> int:
