@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             help="smoke, small, medium, gpu or paper, whichever it has, or pilot if it has trials "
             "(default: gpu with a GPU, else small)",
         )
-        command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: the artifact's)")
+        command.add_argument("--seeds", metavar="N", type=_whole, help="train seeds 0 to N-1 (default: each row's)")
         command.add_argument(
             "--rows", metavar="PATTERNS", help="comma list of row names; * and ? match as in file names"
         )
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="table or figure, e.g. figure-5")
     command.add_argument("--scale", metavar="S", help="as for run, for all of them")
-    command.add_argument("--seeds", metavar="N", type=_whole, help="seeds 0 to N-1 (default: the artifact's)")
+    command.add_argument("--seeds", metavar="N", type=_whole, help="seeds 0 to N-1 (default: each row's)")
     command.add_argument(
         "--jobs", metavar="N", type=_whole, help="runs at once at most, as far as their memory allows (default: 4)"
     )

@@ -13,7 +13,7 @@ from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.answers import answers, counts, forced_answers, generated_answers
 from rmtlib.evaluation.counted import check_counts, token_accuracy, token_interval, whole_answers
 from rmtlib.experiments.algorithmic.artifact import Algorithmic, AlgorithmicLong
-from rmtlib.experiments.algorithmic.rows import LONG, MEDIUM_ONCE, SHORT, TaskRow
+from rmtlib.experiments.algorithmic.rows import LONG, SHORT, TaskRow
 from rmtlib.experiments.algorithmic.run import execute
 from rmtlib.experiments.algorithmic.scales import SMALL, params_of, settings
 from rmtlib.experiments.algorithmic.settings import Params
@@ -308,6 +308,8 @@ def small(task_row: TaskRow) -> Params:
         steps=(250,),
         enough=(0.98,),
         lr=3e-3,
+        growing=False,
+        end=1.0,
         model={**SMALL.model, "d_model": 32, "n_heads": 2, "init_std": 0.2},
         train={**SMALL.train, "batch_size": 64, "precision": "float32", "warmup": 0.1},
     )
@@ -378,14 +380,23 @@ def test_every_row_has_settings_and_a_cost(artifact):
         assert set(artifact.default_rows(scale)) <= {r.name for r in artifact.rows}
 
 
-def test_at_medium_what_cannot_know_the_answer_has_one_seed_unless_more_are_asked_for():
+def test_at_medium_what_cannot_know_all_answers_has_one_seed_unless_more_are_asked_for():
     seeds = Counter(config.row for config in select(ARTIFACT, "medium"))
     assert seeds["reverse-2-rmt-24"] == seeds["retrieval-3-trxl-3"] == 3
-    assert {row for row, count in seeds.items() if count == 1} == set(MEDIUM_ONCE)
-    assert (
-        len(select(ARTIFACT, "medium", 2, "copy-3-mt-24")) == 2
-        and len(select(ARTIFACT, "medium", rows="copy-3-mt-24")) == 1
-    )
+    assert {row for row, count in seeds.items() if count == 1} == {
+        row for row in seeds if "baseline" in row or "-mt-" in row
+    }
+    assert len(select(ARTIFACT, "medium", rows="copy-1-baseline")) == 3
+    assert len(select(ARTIFACT, "medium", 2, "copy-3-mt-24")) == 2
+
+
+@pytest.mark.parametrize("segments", [3, 6, 9])
+def test_copy_grows_in_segments_that_are_no_longer_than_the_rows_own(segments):
+    params = settings(row("copy", segments, "rmt"), "medium", 0)
+    counts = [stage.segments for stage in params.train.stages]
+    assert counts == sorted(counts) and counts[0] < segments == counts[-1] == counts[-2]
+    assert max(params.segment_sizes) == params.segment_sizes[-1]
+    assert [stage.lr for stage in params.train.stages] == [5e-4] * 6 + [1.25e-4]
 
 
 def test_retrieval_begins_with_drills_in_one_segment_and_ends_with_the_task():

@@ -1,7 +1,7 @@
 """Algorithmic tasks of the RMT paper (Bulatov et al. 2022, section 4 and appendix A): copy, reverse, retrieval.
 
 A model reads a source and predicts at each position the token after it. Loss and accuracy are of the last
-`answer_size` positions; a drill also asks before. n = 4 symbols, `>` is START (1):
+`answer_size` positions; a drill may ask before them, too. n = 4 symbols, `>` is START (1):
 
     copy        4 9 2 7 > 4 9 2 7 4 9 2        answer 4 9 2 7 4 9 2 7   (2n)
     reverse     4 9 2 7 > 7 2 9                answer 7 2 9 4           (n)
@@ -68,7 +68,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def answer_size(self) -> int:
-        """Positions at the end that have a target."""
+        """Positions that have a target: of a task the last ones, of a drill not all of these."""
 
     @property
     @abstractmethod
@@ -217,7 +217,7 @@ class Retrieval(_Pairs, _Generated):
 class _Drill(_Pairs):
     """An exercise for `Retrieval`, no task of the paper: all its pairs are asked about, and the letter of each digit.
 
-    To hold the letter before it in the state of a digit is how a model can tell later whose digit it is.
+    A model that holds in each digit's state the letter before it can tell later whose digit it is.
     """
 
     @property
@@ -234,8 +234,8 @@ class PairsDrill(_Drill):
 
         c 3 a 9 k 5 a 9 k 5 c 3        answer 9 a 5 k 3 c   (2n)
 
-    Of the second ones each letter asks for its digit, and each digit for the letter before it. As the answers can be
-    read, the last of them need no letter: it is the digit that is left.
+    Of the second ones each letter asks for its digit, and each digit for the letter before it. The answers are read
+    again, so the last digit can be found without its letter: it is the one that is left.
     """
 
     name = "retrieval drill"
@@ -258,7 +258,8 @@ class LettersDrill(_Drill):
 
         c 3 a 9 k 5 a k c              answer   c   a   k 9 5 3   (2n)
 
-    Each digit asks for the letter before it, and each letter that comes again for its digit. No answer can be read.
+    Each digit asks for the letter before it, and each letter that comes again for its digit. No digit comes again, so
+    that none can be found as the one that is left.
     """
 
     name = "retrieval drill with letters"

@@ -170,7 +170,7 @@ class DeltaRule:
         detach_gamma: no gradient through gamma (Appendix F.1; always so in the released code).
         bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
             streams. A model's default is True. The rows of memory capacity have the equations as they stand.
-        nu: order of the feature map DPFP: an association has 2 nu features for each of the d_memory key values.
+        nu: order of the feature map DPFP: an association has 2 nu features for each of a key's d_memory numbers.
     """
 
     update: Literal["sequential", "batched"] = "sequential"

@@ -1,6 +1,6 @@
 """How many weights a model has, by arithmetic: for plans, which import no torch. `registry.size_of` counts them."""
 
-from rmtlib.models.config import DecoderConfig, MambaConfig, RWKVConfig, TransformerXLConfig
+from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig, RWKVConfig, TransformerXLConfig
 from rmtlib.models.names import MAP_NAMES
 
 DECODERS = {  # shapes of pretrained ones, for costs and for what a record's counts have to be
@@ -38,6 +38,11 @@ def lora_weights(c: DecoderConfig, rank: int) -> int:
 def armt_weights(c: DecoderConfig, d_memory: int) -> int:
     """Of ARMT's layers besides the decoder and the memory tokens."""
     return c.n_layers * (c.d_model**2 + 2 * c.d_model * d_memory + c.d_model + 1)
+
+
+def armt_state(layers: int, width: int, d_memory: int, nu: int = DeltaRule.nu) -> int:
+    """Floats of ARMT's memory, a sample: matrix and normalisation of each layer."""
+    return layers * 2 * nu * d_memory * (width + 1)
 
 
 def retrieval_weights(width: int) -> int:

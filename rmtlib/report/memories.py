@@ -19,6 +19,7 @@ from rmtlib.models.config import (
     TransformerXLConfig,
 )
 from rmtlib.models.registry import build
+from rmtlib.models.size import armt_state
 from rmtlib.report.escape import escape
 from rmtlib.report.words import counted
 
@@ -64,7 +65,7 @@ MEMORIES = (
     ),
     Memory(
         "ARMT", "method-armt", ARMTConfig(_TINY, 2, d_memory=8), ARMTConfig(_USUAL, TOKENS), "L · K · (D + 1)",
-        lambda c: c.backbone.n_layers * 2 * c.rule.nu * c.d_memory * (c.backbone.d_model + 1),
+        lambda c: armt_state(c.backbone.n_layers, c.backbone.d_model, c.d_memory, c.rule.nu),
     ),
     Memory(
         "Transformer-XL", "method-transformer-xl",

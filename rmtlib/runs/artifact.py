@@ -36,7 +36,7 @@ class Artifact(ABC):
     alone: ClassVar[bool] = False
     """Whether its runs measure time, so that one runs at a time, whatever --jobs says."""
     times_training: ClassVar[bool] = True
-    """Whether a run's time is that of its training: no, if it may take over weights that another artifact trained."""
+    """Whether records tell how long training takes. False if runs may take over weights that another artifact trained."""
 
     @property
     def typical_row(self) -> str:

@@ -3,11 +3,12 @@
 The time of a run is, in this order of preference,
 
 1. measured: finished records of the same artifact, row and scale on the same kind of device, by planned tokens per
-   second (stages that end early make a run shorter than planned, and the next one as well);
+   second (stages that end early make a run shorter than planned, and the next one as well); not if such runs may
+   take over trained weights;
 2. measured: other rows of the same artifact and scale in this precision, by FLOP; for the scale `medium` also the
    trials from which its settings were chosen;
-3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP; of those that
-   are most like it in FLOP a token, as small models spend most of their time on calls;
+3. measured: runs of other scales and artifacts on a CPU like this one and in this precision, by FLOP: the `ALIKE` of
+   them that are nearest in FLOP a token, because small models take more time a FLOP;
 4. computed: `Cost.flops` over an effective speed. On a CPU that is the speed of a float32 matrix product, measured
    now, times `CPU_EFFICIENCY`; for bf16 the time is an upper bound, as some CPUs multiply it faster. For the scales
    `gpu` and `paper` it is `GPU_FLOPS` times the artifact's `gpu_efficiency`, in float32 at most `GPU_FLOAT32`:
@@ -48,7 +49,7 @@ GPU_FLOAT32 = 33e12
 SMALL_ON_GPU_EFFICIENCY = 0.01
 """The part of `GPU_FLOPS` that models of the scales smoke and small reach, whose kernels are too small for a GPU."""
 ALIKE = 21
-"""How many finished runs tell the time of one of another scale or artifact."""
+"""How many finished runs tell the time of a run that has none of its own artifact and scale."""
 CPU_EFFICIENCY = 0.2
 """The part of one core's matrix product speed that small models reach (0.15 to 0.3 seen): the rest is overhead."""
 
@@ -153,12 +154,15 @@ def _elsewhere(
     """Runs of all scales but smoke on a CPU like this one, in this precision: what was planned, and the record."""
     cpu, found = provenance.hardware()["cpu"], []
     for artifact in artifacts:
-        if artifact.times_training:
-            for record in (record for root in where for record in _good(artifact.name, root)):
-                made = (record["hardware"].get("cpu"), record["hardware"].get("gpu"), record["precision"])
-                if made == (cpu, None, precision) and record["scale"] != "smoke" and record["wall_s"] > 0:
-                    found.append((_planned(artifact, record), record))
-    return [(cost, record) for cost, record in found if cost.flops]
+        if not artifact.times_training:
+            continue
+        records = {record["run_id"]: record for root in where for record in _good(artifact.name, root)}
+        for record in records.values():
+            made = (record["hardware"].get("cpu"), record["hardware"].get("gpu"), record["precision"])
+            if made == (cpu, None, precision) and record["scale"] != "smoke" and record["wall_s"] > 0:
+                if (cost := _planned(artifact, record)).flops:
+                    found.append((cost, record))
+    return found
 
 
 def _by_nearest(cost: Cost, runs: list[tuple[Cost, dict[str, Any]]]) -> tuple[float, str] | None:
@@ -171,7 +175,7 @@ def _by_nearest(cost: Cost, runs: list[tuple[Cost, dict[str, Any]]]) -> tuple[fl
 
     nearest = sorted(runs, key=lambda run: unlike(run[0]))[:ALIKE]
     seconds = cost.flops * median(record["wall_s"] / planned.flops for planned, record in nearest)
-    which = f"of other scales and artifacts in {cost.precision}, by FLOP"
+    which = f"of other scales and artifacts in {cost.precision}, the most alike in FLOP a token"
     return seconds, _basis([record for _, record in nearest], which)
 
 
@@ -237,11 +241,13 @@ def plan(
         for some in (every.values(), trials)
     )
     peaks = {record["run_id"]: int(record["peak_memory_bytes"]) for record in records}
+    if not artifact.times_training:
+        records, trials = [], []
     planned = {record["run_id"]: _planned(artifact, record) for record in (*records, *trials)}
     device: dict[str, Any] | None = None
     elsewhere: dict[str, list[tuple[Cost, dict[str, Any]]]] = {}
 
-    def computed(cost: Cost) -> tuple[float, str]:
+    def otherwise(cost: Cost) -> tuple[float, str]:
         """By other runs on such a machine, else by the speed of a device."""
         nonlocal device
         if cost.precision not in elsewhere:
@@ -257,7 +263,7 @@ def plan(
     for config in configs:
         cost = cost_of_run(artifact, config)
         measured = _measured(cost, config.row, records, planned) or _measured(cost, config.row, trials, planned)
-        measured = measured or computed(cost)
+        measured = measured or otherwise(cost)
         runs.append(
             {
                 "run_id": config.id,
@@ -282,7 +288,7 @@ def plan(
     once: list[dict[str, Any]] = []
     for made in makes.values():
         if not made.there:
-            seconds, basis = computed(made.cost)
+            seconds, basis = otherwise(made.cost)
             once.append({"name": made.name, "tokens": made.cost.tokens, "seconds": seconds, "basis": basis})
     total = {
         "runs": len(todo),

@@ -110,7 +110,7 @@ def missing(
     """The runs to train, most worth first, and how many are done already.
 
     Args:
-        seeds: of each row; None: as many as each artifact's default.
+        seeds: of each row; None: as many as it has by default.
     """
     scale = scale or default_scale()
     worth: list[tuple[tuple[Any, ...], Entry]] = []

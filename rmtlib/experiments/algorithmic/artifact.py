@@ -8,7 +8,6 @@ from rmtlib.evaluation.counted import check_counts, token_accuracy
 from rmtlib.experiments.algorithmic.rows import (
     DEFAULT_ROWS,
     LONG_CSV,
-    MEDIUM_ONCE,
     MEDIUM_ROWS,
     SHORT_CSV,
     SMOKE_ROWS,
@@ -112,10 +111,13 @@ class Algorithmic(Tasks):
     def default_rows(self, scale: str) -> tuple[str, ...]:
         if scale in ("gpu", "paper"):
             return tuple(row.name for row in self.rows)
-        return {"smoke": SMOKE_ROWS, "medium": MEDIUM_ROWS + MEDIUM_ONCE}.get(scale, DEFAULT_ROWS)
+        return {"smoke": SMOKE_ROWS, "medium": MEDIUM_ROWS}.get(scale, DEFAULT_ROWS)
 
     def seeds_of(self, row: str, scale: str) -> int:
-        return 1 if scale == "medium" and row in MEDIUM_ONCE else self.default_seeds(scale)
+        """At medium one of what has no recurrence, which cannot know all answers and never ends early."""
+        found = task_row(self.name, row)
+        alone = scale == "medium" and found.model in ("baseline", "mt") and found.segments > 1
+        return 1 if alone else self.default_seeds(scale)
 
 
 class AlgorithmicLong(Tasks):

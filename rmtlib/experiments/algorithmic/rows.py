@@ -231,10 +231,7 @@ MEDIUM_ROWS = (
     *("retrieval-2-rmt-5", "retrieval-2-trxl-5", "retrieval-3-rmt-3", "retrieval-3-trxl-3"),
     *("reverse-4-rmt-12", "reverse-4-trxl-12", "reverse-4-rmt-6", "copy-9-rmt-8", "copy-9-trxl-8"),
     *("copy-6-rmt-12", "copy-6-trxl-12"),
-)
-"""What medium trains without --rows, three seeds each."""
-MEDIUM_ONCE = (
     *("copy-3-baseline", "copy-3-mt-24", "reverse-2-baseline", "reverse-2-mt-24"),
     *("retrieval-2-baseline", "retrieval-2-mt-5"),
 )
-"""And these, which cannot know the answer and never end early, with one seed."""
+"""What medium trains without --rows."""

@@ -1,6 +1,6 @@
 """The settings of every row of the algorithmic tasks at every scale."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -38,9 +38,9 @@ class Recipe:
         enough: of each stage.
         train: fields of `TrainConfig`.
         segments: the most that samples are cut into in the first stages; in the others it is the row's own number.
-        kept: in every stage segments have the row's size, so that their number grows.
+        growing: no segment is longer than the row's own, so that their number grows with the task.
         drills, drill: see `Params`.
-        end: the learning rate of the last stage, as a part of the others'.
+        end: what the last stage's rate is of the others'.
     """
 
     lengths: tuple[float, ...]
@@ -50,7 +50,7 @@ class Recipe:
     model: Mapping[str, Any]
     train: Mapping[str, Any]
     segments: tuple[int, ...] = ()
-    kept: bool = False
+    growing: bool = False
     drills: int = 0
     drill: Literal["pairs", "letters"] = "letters"
     end: float = 1.0
@@ -64,11 +64,14 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
     sizes = tuple(max(round(size * part), 1) for part in recipe.lengths)
     task = TASKS[row.task](size, alphabet)
     S = task.segment_size(row.segments)
-    cuts: Iterable[int] = (min(most, row.segments) for most in (*recipe.segments, *[row.segments] * len(recipe.steps)))
-    if recipe.kept:
-        cuts = (-(-TASKS[row.task](each, alphabet).length // S) for each in sizes)
-    rates = (*[recipe.lr] * (len(recipe.steps) - 1), recipe.lr * recipe.end)
-    stages = tuple(Stage(cut, steps, lr) for cut, steps, lr in zip(cuts, recipe.steps, rates, strict=False))
+    count = len(recipe.steps)
+    if recipe.growing:
+        cuts = [-(-TASKS[row.task](each, alphabet).length // S) for each in sizes]
+    else:
+        first = [min(most, row.segments) for most in recipe.segments]
+        cuts = first + [row.segments] * (count - len(first))
+    rates = [recipe.lr] * (count - 1) + [recipe.lr * recipe.end]
+    stages = tuple(Stage(*stage) for stage in zip(cuts, recipe.steps, rates, strict=True))
     return Params(
         task=row.task,
         alphabet=alphabet,
@@ -109,7 +112,7 @@ SMALL = Recipe(
         batch_size=32, evaluate_every=25, weight_decay=0.0, beta2=0.98, clip_norm=0.25, continued=True,
         horizon=CONSTANT, patience=10_000, log_every=20, warmup=0.3, precision="bf16",
     ),
-    kept=True,
+    growing=True,
     end=0.25,
 )  # fmt: skip
 SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols whenever it is learned
@@ -123,12 +126,12 @@ SYMBOLS = Recipe(  # found by the trials: the task grows by four symbols wheneve
         horizon=CONSTANT, patience=10_000, log_every=50, warmup=0.3, precision="bf16",
     ),
 )  # fmt: skip
-COPY = replace(  # and segments keep their size; the rate falls at the end
+COPY = replace(  # and segments are at most as long as the row's; the rate falls at the end
     SYMBOLS,
     lengths=(*SYMBOLS.lengths, 1.0),
     steps=(1000, 400, 400, 400, 400, 800, 800),
     enough=(*[0.99] * 6, SOLVED),
-    kept=True,
+    growing=True,
     end=0.25,
 )
 PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose segments grow to the row's number
@@ -144,9 +147,7 @@ PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose s
 )
 RECIPES: Mapping[str, Recipe] = {"copy": COPY, "reverse": SYMBOLS, "retrieval": PAIRS}
 """Of the scale medium, the same for all models of a task."""
-SMALL_PAIRS = replace(
-    PAIRS, steps=(700, 200, 300, 300, 300, 300), lr=SMALL.lr, model=SMALL.model, train=SMALL.train
-)
+SMALL_PAIRS = replace(PAIRS, steps=(700, 200, 300, 300, 300, 300), lr=SMALL.lr, model=SMALL.model, train=SMALL.train)
 SMOKE_PAIRS = replace(SMOKE, segments=(1,), drills=1)
 
 

@@ -31,7 +31,7 @@ class AnswerTask(Protocol):
 
     @property
     def answer_size(self) -> int:
-        """Positions at the end that have a target."""
+        """Positions that have a target: of a task the last ones."""
         ...
 
     @property

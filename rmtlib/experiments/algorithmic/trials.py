@@ -21,7 +21,7 @@ GROWING = Recipe(
 )  # fmt: skip
 
 
-KEPT = replace(SYMBOLS, kept=True)
+KEPT = replace(SYMBOLS, growing=True)  # COPY without its last stage
 STEADY = replace(  # one rate to the end
     PAIRS,
     lengths=(0.5, 1.0, 1.0, 1.0, 1.0),
@@ -41,8 +41,8 @@ def _trial(name: str, row: str, note: str, recipe: Recipe) -> Trial:
 LENGTHS = "length curriculum of 4, 8, 12, 16, 24 symbols"
 EVEN = "length curriculum of 4, 8, ... 24 symbols, validated every 50 steps"
 DRILLED = "drills of 2 and 4 pairs in one segment and of 2 in all, then 3 and 4 pairs"
-LETTERS = "drills without answers to read: 2 and 4 pairs in one segment, 4 in two and in all"
-KEEP = "segments keep their size, so that their number grows"
+LETTERS = "drills that show no digit twice: 2 and 4 pairs in one segment, 4 in two and in all"
+KEEP = "segments at most as long as the row's, so that their number grows"
 
 TRIALS = (
     _trial("growing", "copy-3-rmt-24", f"{LENGTHS}; stopped at chance with 24", GROWING),

@@ -43,8 +43,8 @@ CLAIMS = (
         "spread-grows",
         "Performance on context lengths exceeding those seen during training may vary across different runs.",
         "BABILong, appendix C",
-        "How far a run is from the median over seeds (as in Levene's test), in standard deviations of a binomial with "
-        "as many questions and as many right, so that lengths can be compared: at the training length less at "
+        "How far a run is from the median over seeds (as in Levene's test), divided by the standard error that so many "
+        "questions leave, so that lengths of different accuracy can be compared: at the training length less at "
         f"{BEYOND} times that length.",
         below(*((f"{task}: deviation trained", f"{task}: deviation far") for task in TASKS)),
     ),

@@ -62,8 +62,8 @@ VERBS = {
     "far": Verb(*MATCH),
     "slope": Verb("loses {} more exact match per doubling than", "loses {} less exact match per doubling than"),
     "deviation trained": Verb(
-        "varies {} standard deviations of a binomial less between seeds than",
-        "varies {} standard deviations of a binomial more between seeds than",
+        "varies less between seeds, by {} standard errors of its questions, than",
+        "varies more between seeds, by {} standard errors of its questions, than",
     ),
 }
 ARMS = {"deviation trained": " at the training length"}

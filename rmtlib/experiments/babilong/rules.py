@@ -32,31 +32,30 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
 
     Of every row: "trained" is the exact match at the training length, "far" at `BEYOND` times that length, "fall" what
     is lost between these, "fall to the longest" what is lost up to the longest context, "slope" the change per doubling
-    of the context, "deviation trained" and "deviation far" the distance from the median over seeds, in standard
-    deviations of a binomial that has as many questions and the mean over seeds (half an answer away from none and all).
+    of the context, "deviation trained" and "deviation far" the distance from the median over seeds in standard errors:
+    those of a binomial with as many questions and the seeds' mean, which counts as half an answer away from none and all.
     """
     by_arm: dict[str, list[float]] = {}
     asked: dict[str, int] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics, row = record["metrics"], record["row"]
-        accuracy = {point["segments"]: point["correct"] / point["n"] for point in metrics["exact_match"]}
+        points = {point["segments"]: point for point in metrics["exact_match"]}
+        accuracy = {segments: point["correct"] / point["n"] for segments, point in points.items()}
         trained, longest = metrics["train_segments"], max(accuracy)
-        questions = {point["segments"]: point["n"] for point in metrics["exact_match"]}
         numbers = {"slope": slope(accuracy)}
         if trained in accuracy and longest > trained:
-            asked[f"{row}: trained"] = questions[trained]
+            asked[f"{row}: trained"] = points[trained]["n"]
             numbers |= {"trained": accuracy[trained], "fall to the longest": accuracy[trained] - accuracy[longest]}
         if {trained, BEYOND * trained} <= set(accuracy):
-            far, asked[f"{row}: far"] = accuracy[BEYOND * trained], questions[BEYOND * trained]
+            far, asked[f"{row}: far"] = accuracy[BEYOND * trained], points[BEYOND * trained]["n"]
             numbers |= {"far": far, "fall": accuracy[trained] - far}
         for name, value in numbers.items():
             by_arm.setdefault(f"{row}: {name}", []).append(value)
-    for name in [name for name in by_arm if name.endswith((": trained", ": far"))]:
+    for name, n in asked.items():
         row, _, at = name.partition(": ")
-        n, right = asked[name], fmean(by_arm[name])
-        right = min(max(right, 0.5 / n), 1 - 0.5 / n)
-        noise = sqrt(right * (1 - right) / n)
-        by_arm[f"{row}: deviation {at}"] = [abs(value - median(by_arm[name])) / noise for value in by_arm[name]]
+        right = min(max(fmean(by_arm[name]), 0.5 / n), 1 - 0.5 / n)
+        error = sqrt(right * (1 - right) / n)
+        by_arm[f"{row}: deviation {at}"] = [abs(value - median(by_arm[name])) / error for value in by_arm[name]]
     return by_arm
 
 

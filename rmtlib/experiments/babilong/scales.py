@@ -13,7 +13,7 @@ NEVER = 1.01
 
 
 def until_learned(params: Params) -> Params:
-    """The same; all stages but the last end as soon as they are learned."""
+    """These settings, but every stage except the last ends as soon as it is learned."""
     return replace(params, enough=(*[LEARNED] * (len(params.train.stages) - 1), NEVER))
 
 
@@ -116,7 +116,7 @@ def _paper(task: str, seed: int) -> Params:
 def _gpu(task: str, seed: int) -> Params:
     """GPT-2 fine-tuned with the papers' curriculum in far fewer steps.
 
-    Nobody has tuned them: a stage ends by its score, and none for lack of patience.
+    The steps are not tuned, so a stage but the last ends when it is learned, and none because the score stands still.
     """
     paper = _paper(task, seed)
     params = replace(
@@ -158,7 +158,7 @@ def _gpu_from_scratch(task: str, seed: int) -> Params:
             beta2=0.99,
             evaluate_every=100,
         ),
-        enough=(),
+        enough=(),  # of as many stages as before
     )
     return until_learned(params)
 

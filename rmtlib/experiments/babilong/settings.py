@@ -5,7 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig, RWKVConfig
-from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, mamba_weights, retrieval_weights, rwkv_weights
+from rmtlib.models.size import (
+    DECODERS,
+    armt_state,
+    armt_weights,
+    decoder_weights,
+    mamba_weights,
+    retrieval_weights,
+    rwkv_weights,
+)
 from rmtlib.runs.cost import activations, recompute_from, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
@@ -130,7 +138,7 @@ def forward_flops(b: DecoderConfig | MambaConfig | RWKVConfig, kind: Kind, M: in
         return 2.0 * mamba_weights(b) + 10 * b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
     blocks = 1 if kind == "armt" else 3 if kind.startswith("rmt-r") else 2
     layers, width, positions = b.n_layers, b.d_model, (S + blocks * M) / S
-    own = 2 * layers * 6 * d_memory * (width + 1) if kind == "armt" else 0
+    own = 2 * armt_state(layers, width, d_memory) if kind == "armt" else 0
     return positions * (24 * layers * width**2 + 2 * layers * (S + blocks * M) * width + own)
 
 

@@ -53,7 +53,7 @@ CLAIMS = (
         "flat-to-ten-million",
         "Memory stays flat up to ten million tokens and more.",
         "BABILong, section 3.3, of RMT and ARMT",
-        f"The part by which the peak grows over the last step, to 10M tokens and more (at small scale to 1M): below "
+        "The part by which the peak grows over the last step, to 10M tokens and more (at small scale to 1M): below "
         f"{FLAT}.",
         Rule(tuple(Contrast({f"{model}-long: memory growth": 1}, FLAT) for model in MODELS)),
     ),

@@ -70,9 +70,10 @@ CLAIMS = (
     ),
     Claim(
         "dpfp-order",
-        "DPFP-3 has shown significant superiority over other methods, which is also consistent with our findings.",
+        "[DPFP-3] has shown significant superiority over other methods, which is also consistent with our findings.",
         "ARMT, section 2",
-        "Pairs stored of 16 with DPFP-1, whose keys are three times as wide, less with DPFP-3.",
+        "Pairs stored of 16: with DPFP-1 and keys three times as wide, so that there are as many features, less with "
+        "DPFP-3.",
         below(("armt-dpfp-1-remember", "armt-remember")),
     ),
     Claim(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, MambaConfig, PRMTConfig, RMTConfig
-from rmtlib.models.size import decoder_weights, mamba_weights
+from rmtlib.models.size import armt_state, decoder_weights, mamba_weights
 from rmtlib.runs.cost import activations, kept_numbers, recompute_from, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
@@ -50,7 +50,7 @@ class ModelConfig:
         if isinstance(b, MambaConfig):
             return b.n_layers * b.d_inner * (b.state_size + b.conv_taps - 1)
         if self.kind == "armt":
-            return b.n_layers * 2 * self.delta_rule.nu * self.d_memory * (b.d_model + 1)
+            return armt_state(b.n_layers, b.d_model, self.d_memory, self.delta_rule.nu)
         return self.memory_tokens * b.d_model * (b.n_layers if self.kind == "prmt" else 1)
 
     def flops_per_token(self, segment_size: int) -> float:

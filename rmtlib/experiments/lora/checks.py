@@ -6,6 +6,7 @@ from typing import Any
 
 from rmtlib.experiments.lora.averages import derived
 from rmtlib.experiments.lora.settings import Params, Reading, trained_weights, weights
+from rmtlib.models.size import armt_state
 from rmtlib.runs.checks import check_curves, differs, is_number
 
 
@@ -26,7 +27,7 @@ def check(metrics: Mapping[str, Any], curves: Mapping[str, Any], params: Params)
     c = params.decoder
     state = params.memory_tokens * c.d_model
     if params.memory == "armt":
-        state = c.n_layers * 6 * params.d_memory * (c.d_model + 1)
+        state = armt_state(c.n_layers, c.d_model, params.d_memory)
     expected: dict[str, Any] = {"state_size": state, "parameters": weights(params)}
     expected["trained_parameters"] = trained_weights(params)
     if params.tuning is not None and params.tuning.labels == "all":

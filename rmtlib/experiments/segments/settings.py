@@ -6,7 +6,7 @@ from math import log2
 from typing import Any, Literal
 
 from rmtlib.models.config import ARMTConfig, DecoderConfig, DeltaRule, RMTConfig
-from rmtlib.models.size import decoder_weights
+from rmtlib.models.size import armt_state, decoder_weights
 from rmtlib.runs.cost import PROCESS_BYTES, activations, training_passes, transformer_cost
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least, from_dict
@@ -72,7 +72,8 @@ class ModelConfig:
     def state_size(self) -> int:
         """Floats that pass from segment to segment, per sample."""
         layers, width, _ = self.shape
-        return layers * 6 * self.d_memory * (width + 1) if self.kind == "armt" else self.memory_tokens * width
+        nu = (self.rule or DeltaRule()).nu
+        return armt_state(layers, width, self.d_memory, nu) if self.kind == "armt" else self.memory_tokens * width
 
 
 @dataclass(frozen=True)
