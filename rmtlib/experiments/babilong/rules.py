@@ -33,7 +33,7 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     Of every row: "trained" is the exact match at the training length, "far" at `BEYOND` times that length, "fall" what
     is lost between these, "fall to the longest" what is lost up to the longest context, "slope" the change per doubling
     of the context, "deviation trained" and "deviation far" the distance from the median over seeds in standard errors:
-    those of a binomial with as many questions and the seeds' mean, which counts as half an answer away from none and all.
+    those of a binomial with as many questions and the seeds' mean, taken half an answer away from none and from all.
     """
     by_arm: dict[str, list[float]] = {}
     asked: dict[str, int] = {}

@@ -78,11 +78,11 @@ CLAIMS = (
     ),
     Claim(
         "mamba-falls-as-in-the-paper",
-        "Mamba loses next to nothing up to eight times the training length on qa1, qa4 and qa5, and 11 and 15 points on "
-        "qa2 and qa3.",
+        "Mamba loses next to nothing up to eight times the training length on qa1, qa4 and qa5, and 11 and 15 points "
+        "on qa2 and qa3.",
         TABLE,
-        "What Mamba loses from the training length to eight times that length: below what it loses in the paper plus five "
-        "points.",
+        "What Mamba loses from the training length to eight times that length: below what it loses in the paper plus "
+        "five points.",
         Rule(
             tuple(
                 Contrast({f"mamba-{task}: fall": 1}, limit=round(fall_in_paper("mamba", task) + 0.05, 6))

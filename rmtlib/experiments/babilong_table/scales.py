@@ -1,8 +1,8 @@
 """The settings of every row of the artifact babilong at every scale: those of Figure 5, with another model.
 
-All models of a task read the same stream of samples; one that ends a stage early meets it elsewhere in the next. Beyond bAbI's own questions, training on two and three
-facts asks where people and objects are along the story: a named difference from the papers, without which small models
-do not leave the plateau of answering by recency.
+All models of a task read the same stream of samples; one that ends a stage early meets it elsewhere in the next. Beyond
+bAbI's own questions, training on two and three facts asks where people and objects are along the story: a named
+difference from the papers, without which small models do not leave the plateau of answering by recency.
 """
 
 from dataclasses import replace
