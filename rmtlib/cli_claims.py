@@ -27,7 +27,7 @@ def _views(names: Sequence[str]) -> list[View]:
 def claims(options: argparse.Namespace) -> int:
     """What the published records say of each claim."""
     from rmtlib.evaluation.decisions import ENOUGH_POWER
-    from rmtlib.report.claims import OLDER, Effect
+    from rmtlib.report.claims import FORMER, OLDER, Effect
     from rmtlib.report.verdicts import NOT_DECLARED, as_data
 
     found = [claim for view in _views([options.artifact] if options.artifact else []) for claim in as_data(view)]
@@ -37,10 +37,12 @@ def claims(options: argparse.Namespace) -> int:
     for claim in found:
         kind = "primary" if claim["primary"] else "secondary"
         print(f"{claim['artifact']} {claim['claim']} ({kind}), {claim['scale']} scale: {claim['verdict'].upper()}")
-        about: dict[str, Any] = {"claim": f"{claim['text']} ({claim['source']})", "rule": claim["rule"]}
-        if can := claim["power"]:
+        about: dict[str, Any] = {"claim": f"{claim['text']} ({claim['source']})"}
+        about["rule"] = f"{FORMER}, of these contrasts" if claim["former"] else claim["rule"]
+        if (can := claim["power"]) and not claim["former"]:
             about["power"] = f"holds in {can['paper']:.2f} if the paper is true, {can['boundary']:.2f} at the margin"
             about["power"] += f" (n = {can['n']})" + f"; {can['needed']} needed" * (can["paper"] < ENOUGH_POWER)
+        if claim["primary"]:
             about["commit"] = (claim["commit"] or NOT_DECLARED) + f"; {OLDER}" * claim["older"]
         about["effects"] = "; ".join(f"{e['contrast']} = {Effect(**e).numbers}" for e in claim["effects"])
         about |= {"p": claim["p"] and f"{claim['p']:.2g}", "why": claim["why"]}

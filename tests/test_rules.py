@@ -19,6 +19,7 @@ from rmtlib.experiments.lora import rules as lora
 from rmtlib.experiments.quadratic import rules as quadratic
 from rmtlib.experiments.registry import all_artifacts
 from rmtlib.experiments.segments import rules as segments
+from rmtlib.report.claims import Verdict
 
 PRIMARY = {
     "memory-capacity": capacity.RULES,
@@ -105,6 +106,15 @@ def test_every_rule_belongs_to_a_primary_claim_and_there_are_many_claims():
     primary = {(artifact, claim.name): claim.test for artifact, claim in claims() if claim.primary}
     assert primary == {(artifact, name): PRIMARY[artifact][name] for artifact, name in EVERY}
     assert len(claims()) >= 25
+
+
+def test_a_verdict_by_a_replaced_form_of_a_rule_says_so():
+    """It would be read as one of the words beside it, which are the newest form's."""
+    replaced = [claim for _, claim in claims() if len(claim.declared) > 1]
+    assert replaced
+    for claim in replaced:
+        formers = [Verdict(claim, "small", "holds", commit=entry.commit).former for entry in claim.declared]
+        assert formers == [True] * (len(formers) - 1) + [False]
 
 
 def test_the_newest_declaration_of_every_rule_is_the_rule():

@@ -18,6 +18,7 @@ Outcome = Literal["holds", "fails", "undecided", "described", "not enough runs",
 OUTCOMES: tuple[Outcome, ...] = ("holds", "fails", "undecided", "described", "not enough runs", "not run")
 
 OLDER = "rule declared after these records"
+FORMER = "an earlier form of the rule"
 
 
 class Declaration(NamedTuple):
@@ -113,6 +114,11 @@ class Verdict:
     why: str = ""
     commit: str | None = None
     older: bool = False
+
+    @property
+    def former(self) -> bool:
+        """Whether it is by a form of the rule that a later declaration has replaced; words and power are the newest's."""
+        return self.commit is not None and self.commit != self.claim.declared[-1].commit
 
 
 def in_words(contrast: Contrast) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rmtlib.report.claims import OLDER, Claim, Effect, Verdict
+from rmtlib.report.claims import FORMER, OLDER, Claim, Effect, Verdict
 from rmtlib.report.words import effect_in_words
 from rmtlib.runs.spec import SCALES
 
@@ -73,6 +73,8 @@ def warnings(view: View, verdict: Verdict) -> list[str]:
     notes = [verdict.claim.note] if verdict.claim.note and verdict.effects else []
     if verdict.outcome == "holds" and (part := _part_of_plan(verdict)) is not None and part < TINY:
         notes.append(f"Tiny: {100 * part:.0f} % of the effect that the rule was planned for.")
+    if verdict.former and verdict.effects:
+        notes.append(f"By {FORMER}.")
     if verdict.older and verdict.effects:
         notes.append(f"{OLDER[:1].upper()}{OLDER[1:]}.")
     if verdict.effects or verdict.outcome == "undecided":

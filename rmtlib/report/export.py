@@ -72,6 +72,7 @@ CLAIM_COLUMNS = {
     "why": "what is missing, or which gate is shut",
     "commit": "where the rule was declared",
     "older": "whether a record is older than the rule",
+    "former": "whether it is by an earlier form of the rule; words and power are those of the newest",
     "cost": "what the missing runs are estimated to take",
 }
 EFFECT_COLUMNS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
-from rmtlib.report.claims import OLDER, Claim, Outcome, Verdict, in_words, primaries
+from rmtlib.report.claims import FORMER, OLDER, Claim, Outcome, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import escape
 from rmtlib.report.evidence import lacking, most_telling, ours, theirs, warnings
@@ -45,6 +45,7 @@ class ClaimData(TypedDict):
     why: str
     commit: str | None
     older: bool
+    former: bool
     cost: str | None
 
 
@@ -111,11 +112,11 @@ def numbers(view: View, verdict: Verdict) -> Iterator[str]:
     if verdict.why:
         yield f"{verdict.scale}: {verdict.why}"
     if verdict.claim.primary:
-        older = f"; {OLDER}" if verdict.older else ""
+        about = f"; {FORMER}" * verdict.former + f"; {OLDER}" * verdict.older
         yield (
             f"{verdict.scale}: "
             + (f"rule of commit {verdict.commit}" if verdict.commit else f"rule {NOT_DECLARED}")
-            + older
+            + about
         )
 
 
@@ -182,5 +183,6 @@ def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> Cl
         "why": verdict.why,
         "commit": verdict.commit,
         "older": verdict.older,
+        "former": verdict.former,
         "cost": cost,
     }
