@@ -117,7 +117,7 @@ class Verdict:
 
     @property
     def former(self) -> bool:
-        """Whether it is by a form of the rule that a later declaration has replaced; words and power are the newest's."""
+        """Whether a later declaration has replaced its form of the rule; words and power are the newest's."""
         return self.commit is not None and self.commit != self.claim.declared[-1].commit
 
 
