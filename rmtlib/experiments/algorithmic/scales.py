@@ -39,7 +39,6 @@ class Recipe:
         train: fields of `TrainConfig`.
         segments: the most that samples are cut into in the first stages; in the others it is the row's own number.
         growing: no segment is longer than the row's own, so that their number grows with the task.
-        full: see `Params.full_segments`.
         drills, drill: see `Params`.
         end: what the last stage's rate is of the others'.
     """
@@ -52,7 +51,6 @@ class Recipe:
     train: Mapping[str, Any]
     segments: tuple[int, ...] = ()
     growing: bool = False
-    full: bool = False
     drills: int = 0
     drill: Literal["pairs", "letters"] = "letters"
     end: float = 1.0
@@ -90,7 +88,6 @@ def params_of(row: TaskRow, recipe: Recipe, seed: int, *, shrink: float = 1.0, *
         carry_cache=row.variant == "carried",
         drills=recipe.drills,
         drill=recipe.drill if recipe.drills else "pairs",
-        full_segments=recipe.full,
         **samples,
     )
 
@@ -137,7 +134,6 @@ COPY = replace(  # and segments are at most as long as the row's; the rate falls
     growing=True,
     end=0.25,
 )
-COPY_IN_THREE = replace(COPY, full=True)  # whose segments would have six sizes
 PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose segments grow to the row's number
     SYMBOLS,
     lengths=(0.5, 1.0, 1.0, 1.0, 1.0, 1.0),
@@ -162,7 +158,7 @@ def published_shape(row: TaskRow) -> Mapping[str, Any]:
 
 def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
     """The published model, data and segments, in fewer steps; `recipe` is another than the one that was chosen."""
-    recipe = recipe or (COPY_IN_THREE if row.task == "copy" and row.segments == 3 else RECIPES[row.task])
+    recipe = recipe or RECIPES[row.task]
     shaped = replace(recipe, model={**published_shape(row), **recipe.model})
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
     return params_of(row, shaped, seed, **samples)

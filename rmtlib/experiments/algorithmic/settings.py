@@ -103,8 +103,6 @@ class Params(AnswerParams):
         sizes: of the task in each stage, see `data.algorithmic.Task`.
         drills: so many stages at the beginning have a drill in the place of retrieval.
         drill: which one, a name of `data.algorithmic.DRILLS`.
-        full_segments: segments have `train.segment_size` in every stage, the last one may be shorter; else a stage's
-            segments are as long as each other.
     """
 
     task: str
@@ -112,7 +110,6 @@ class Params(AnswerParams):
     sizes: tuple[int, ...]
     drills: int = field(default=0, metadata={"since": 3})
     drill: Literal["pairs", "letters"] = field(default="pairs", metadata={"since": 4})
-    full_segments: bool = field(default=False, metadata={"since": 4})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,11 +118,6 @@ class Params(AnswerParams):
         self.one_a_stage("sizes")
         if not 0 <= self.drills < len(self.sizes) or (self.drills and self.task != "retrieval"):
             raise ValueError(f"drills is {self.drills}; only retrieval has drills, and its last stage is none")
-
-    @property
-    def segment_sizes(self) -> tuple[int, ...]:
-        """Of each stage."""
-        return (self.train.segment_size,) * len(self.sizes) if self.full_segments else super().segment_sizes
 
     @property
     def tasks(self) -> tuple[Task, ...]:

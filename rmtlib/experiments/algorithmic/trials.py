@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rmtlib.experiments.algorithmic.rows import task_row
-from rmtlib.experiments.algorithmic.scales import COPY_IN_THREE, PAIRS, SOLVED, SYMBOLS, Recipe, medium
+from rmtlib.experiments.algorithmic.scales import PAIRS, SOLVED, SYMBOLS, Recipe, medium
 from rmtlib.runs.spec import PILOT, RunConfig, Trial
 from rmtlib.settings import to_params
 
@@ -57,7 +57,6 @@ TRIALS = (
     _trial("falling", "retrieval-2-rmt-5", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
     _trial("falling", "retrieval-3-trxl-3", f"{LETTERS}; a quarter of the rate at the end", PAIRS),
     _trial("kept", "copy-9-rmt-8", f"{EVEN}; {KEEP}", KEPT),
-    _trial("full", "copy-3-rmt-24", f"{EVEN}; segments of the row's size, so that their number grows", COPY_IN_THREE),
     _trial("kept", "reverse-4-trxl-12", f"{EVEN}; {KEEP}", KEPT),
     _trial("kept", "reverse-4-rmt-12", f"{EVEN}; {KEEP}", KEPT),
     _trial("kept", "copy-9-trxl-8", f"{EVEN}; {KEEP}", KEPT),
