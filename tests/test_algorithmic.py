@@ -390,7 +390,7 @@ def test_at_medium_what_cannot_know_all_answers_has_one_seed_unless_more_are_ask
     assert len(select(ARTIFACT, "medium", 2, "copy-3-mt-24")) == 2
 
 
-@pytest.mark.parametrize("segments", [3, 6, 9])
+@pytest.mark.parametrize("segments", [6, 9])
 def test_copy_grows_in_segments_that_are_no_longer_than_the_rows_own(segments):
     params = settings(row("copy", segments, "rmt"), "medium", 0)
     counts = [stage.segments for stage in params.train.stages]

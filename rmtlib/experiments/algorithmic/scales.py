@@ -145,8 +145,6 @@ PAIRS = replace(  # found by the trials: drills of two and of all pairs, whose s
     drills=4,
     end=0.25,
 )
-RECIPES: Mapping[str, Recipe] = {"copy": COPY, "reverse": SYMBOLS, "retrieval": PAIRS}
-"""Of the scale medium, the same for all models of a task."""
 SMALL_PAIRS = replace(PAIRS, steps=(700, 200, 300, 300, 300, 300), lr=SMALL.lr, model=SMALL.model, train=SMALL.train)
 SMOKE_PAIRS = replace(SMOKE, segments=(1,), drills=1)
 
@@ -156,9 +154,16 @@ def published_shape(row: TaskRow) -> Mapping[str, Any]:
     return RETRIEVAL_MODEL if row.task == "retrieval" else COPY_MODEL
 
 
+def recipe_of(row: TaskRow) -> Recipe:
+    """At medium, the same for all models of a task and number of segments."""
+    if row.task == "retrieval":
+        return PAIRS
+    return COPY if row.task == "copy" and row.segments > 3 else SYMBOLS
+
+
 def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
     """The published model, data and segments, in fewer steps; `recipe` is another than the one that was chosen."""
-    recipe = recipe or RECIPES[row.task]
+    recipe = recipe or recipe_of(row)
     shaped = replace(recipe, model={**published_shape(row), **recipe.model})
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=256)
     return params_of(row, shaped, seed, **samples)
