@@ -52,7 +52,7 @@ def test_the_queue_command_at_smoke(root, tmp_path, monkeypatch, capsys):
     changed = {"medium": "smoke", "28800": "0.01", "figure-5": "memory-capacity"}
     assert main([changed.get(word, word) for word in words]) == 75
     done = capsys.readouterr()
-    assert "20 left" in done.out.splitlines()[0] and done.out.splitlines()[1].startswith(
+    assert "22 left" in done.out.splitlines()[0] and done.out.splitlines()[1].startswith(
         "left: memory-capacity armt-remember"
     )
     assert "time budget of 0.01 s used: 0 of 20 runs finished" in done.err
