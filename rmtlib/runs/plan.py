@@ -167,7 +167,7 @@ def _elsewhere(
 
 def _by_nearest(cost: Cost, runs: list[tuple[Cost, dict[str, Any]]]) -> tuple[float, str] | None:
     """Seconds of a run by those `ALIKE` runs that are nearest in FLOP a token, and how that was found."""
-    if not runs:
+    if not runs or not cost.flops:
         return None
 
     def unlike(other: Cost) -> float:
