@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import cases, naive  # noqa: E402
+from benchmarks import cases, gpu, naive  # noqa: E402
 from benchmarks.measure import Row, memory  # noqa: E402
 from benchmarks.measure import speed as speed_row  # noqa: E402
 
@@ -165,3 +165,31 @@ def test_the_naive_armt_is_the_packages(hf):
     ours = ARMT(decoder_from_hf(hf), 3, 4, DeltaRule("batched", "released"))
     torch.nn.init.normal_(ours.value_LDD, std=0.1)
     compare(ours, naive.NaiveARMT(hf, hf.transformer.h, ours))
+
+
+# The GPU
+
+
+def test_gpu_rows_are_rates_against_what_is_to_be_reached(monkeypatch):
+    monkeypatch.setattr(cases, "CORE_FLOPS", 1e12)
+    row = gpu._row("reading", "what", 1_000_000, (0.5, 1.0), 1.5e6, 1e5)
+    assert row == Row("reading", "what", "2M tokens/s", "1M tokens/s", 2.0, ">= 1.5M tokens/s", True, "20%")
+    assert not gpu._row("reading", "what", 1_000_000, (0.5, None), 3e6, 1e5).reached
+
+
+def test_gpu_cases_without_a_gpu_are_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(command.provenance, "has_gpu", lambda: False)
+    assert command.main(["--gpu"]) == 2
+    assert capsys.readouterr().err == "error: --gpu: torch finds no GPU here\n"
+
+
+def test_a_record_says_how_it_was_measured(recorded):
+    record = json.loads(recorded.read_text())
+    assert "one thread, float32, CPU time, median" in speed.about(record)
+    assert "on the GPU, median" in speed.about({**record, "how": gpu.HOW})
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", gpu.CASES)
+def test_gpu_cases_run(case):
+    assert list(gpu.CASES[case](1))
