@@ -153,10 +153,13 @@ def associative(rounds: int) -> Iterator[Row]:
     peer, segments = make_peer().cuda(), [s.to("cuda") for s in segments]
     ours = ours.cuda()
     fast = seconds(lambda: cases._train(ours, segments), rounds)
-    slow = seconds(lambda: cases._train_naive(peer, segments), rounds)
-    what = "4 layers of 128, 51 segments, batch 512, float32"
-    row = f"{fast * 1e3:.3g} ms", f"{slow * 1e3:.3g} ms", slow / fast, "<= 60 ms", fast <= 0.06
-    yield Row("associative ARMT, a step", what, *row)
+    what, target = "4 layers of 128, 51 segments, batch 512, float32", ("<= 60 ms", fast <= 0.06)
+    try:
+        slow = seconds(lambda: cases._train_naive(peer, segments), rounds)
+        theirs: tuple[str, float | None] = f"{slow * 1e3:.3g} ms", slow / fast
+    except torch.cuda.OutOfMemoryError:
+        theirs = "out of memory", None
+    yield Row("associative ARMT, a step", what, f"{fast * 1e3:.3g} ms", *theirs, *target)
 
 
 CASES: dict[str, Callable[[int], Iterator[Row]]] = {
