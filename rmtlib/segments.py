@@ -81,6 +81,50 @@ class Segment(NamedTuple):
         return Labelled(rows_BN, chosen_BN.flatten().nonzero()[:, 0], self.labels_BS[labelled_BS])
 
 
+ROWS_STEP = 8
+
+
+def even(segments: Sequence[Segment]) -> list[Segment]:
+    """The same batch in as few shapes as can be, for what is made once for each shape.
+
+    All labelled segments have as many labelled rows, a multiple of `ROWS_STEP`; rows that fill up have the label IGNORE,
+    which costs nothing. All segments have lengths, or none has.
+    """
+    segments = [segment.to("cpu") for segment in segments]
+    if any(segment.lengths_B is not None for segment in segments):
+        segments = [s._replace(lengths_B=_lengths(s)) for s in segments]
+    counts = [_rows(segment) for segment in segments]
+    B, S = segments[0].input_ids_BS.shape
+    if all(len(segment.labelled().which_K) == B * N for segment, N in zip(segments, counts, strict=True)):
+        return segments
+    N = -(-max(counts) // ROWS_STEP) * ROWS_STEP
+    return [_with_rows(s, N if 2 * N <= S else None) if count else s for s, count in zip(segments, counts, strict=True)]
+
+
+def _lengths(segment: Segment) -> Tensor:
+    B, S = segment.input_ids_BS.shape
+    return torch.full((B,), S) if segment.lengths_B is None else segment.lengths_B
+
+
+def _rows(segment: Segment) -> int:
+    """Rows of a sample that are read."""
+    rows_BN, which_K, _ = segment.labelled()
+    if not len(which_K):
+        return 0
+    return segment.input_ids_BS.shape[1] if rows_BN is None else rows_BN.shape[1]
+
+
+def _with_rows(segment: Segment, N: int | None) -> Segment:
+    """The same segment with N rows of every sample read, None: all, and each of them labelled, if by IGNORE."""
+    labels_BS, rows_BN = segment.labels_BS, None
+    targets_BN = labels_BS
+    if N is not None:
+        rows_BN = (labels_BS != IGNORE).int().argsort(dim=1, descending=True, stable=True)[:, :N]
+        targets_BN = labels_BS.gather(1, rows_BN)
+    at = Labelled(rows_BN, torch.arange(targets_BN.numel()), targets_BN.flatten())
+    return segment._replace(labelled_at=at)
+
+
 def segment_count(length: int, segment_size: int) -> int:
     """Segments that `length` tokens fill."""
     return -(-length // segment_size)

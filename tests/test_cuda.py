@@ -5,10 +5,16 @@ import test_hub_promises as hub
 import torch
 from test_history import S, made, stream
 from test_rmt import ids, make
-from test_training import batch, gradients
+from test_training import V, batch, gradients
 
 from rmtlib.evaluation.history import by_history
+from rmtlib.models.armt import ARMT
+from rmtlib.models.config import DecoderConfig, MambaConfig, TransformerXLConfig
+from rmtlib.models.decoder import Decoder
+from rmtlib.models.mamba import Mamba
+from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.training import bptt
+from rmtlib.training.captured import WARM_UPS, Captured
 from rmtlib.training.trainer import autocast
 
 pytestmark = pytest.mark.cuda
@@ -59,5 +65,46 @@ def test_nats_by_history_equal_the_cpu(kind):
     expected = by_history(model, stream(), S, 4, batch=5)
     found = by_history(model.cuda(), stream(), S, 4, batch=5, device="cuda")
     rounding = dict(rel=1e-7)  # of float32, in which the scores are
-    assert found.nats == pytest.approx(expected.nats, **rounding) and found.off == pytest.approx(expected.off, **rounding)
+    assert found.nats == pytest.approx(expected.nats, **rounding) and found.off == pytest.approx(
+        expected.off, **rounding
+    )
     assert found.swapped == pytest.approx(expected.swapped, **rounding)
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt", "mamba", "transformer-xl"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_as_a_graph_is_the_step(kind, precision):
+    models = {
+        "rmt": lambda: make().float(),
+        "armt": lambda: ARMT(Decoder(DecoderConfig(V, 32, 2, 2, positions="rotary", dropout=0.1)), 2, 8),
+        "mamba": lambda: Mamba(MambaConfig(V, 32, 2)),
+        "transformer-xl": lambda: TransformerXL(
+            TransformerXLConfig(V, d_model=32, n_layers=2, n_heads=2, d_head=16, d_ff=64, memory_tokens=2, cache=3)
+        ),
+    }
+    torch.manual_seed(0)
+    model = models[kind]().cuda().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    add = lambda segments: bptt.accumulate(model, segments, scale=0.1)  # noqa: E731
+    fast = Captured(add, model.parameters())
+
+    def step(call, segments):
+        optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(1)  # of dropout's masks
+        with autocast(torch.device("cuda"), precision):
+            loss = call(segments).item()
+        return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    for i in range(WARM_UPS + 4):
+        torch.manual_seed(100 + i)
+        segments = [s._replace(input_ids_BS=torch.randint(0, V, s.input_ids_BS.shape)) for s in batch([25, 13], {1, 4})]
+        segments = [s.to("cpu") for s in segments]
+        loss, gradients = step(fast, segments)
+        expected, plain = step(add, [s.to("cuda") for s in segments])
+        assert loss == pytest.approx(expected, rel=1e-3 if precision == "bf16" else 1e-5)
+        assert gradients.keys() == plain.keys()
+        for name, gradient in gradients.items():
+            close = dict(rtol=0.05, atol=2e-3) if precision == "bf16" else dict(rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(gradient, plain[name], **close)
+        optimizer.step()  # the next step has other weights
+    assert fast.possible and len(fast.graphs) == 1

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_rmt import V, make
 
 from rmtlib.errors import RmtlibError
-from rmtlib.segments import IGNORE, cut, next_token_labels, segment_count
+from rmtlib.models.reading import labelled_loss, read
+from rmtlib.segments import IGNORE, cut, even, next_token_labels, segment_count
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 
@@ -81,3 +84,32 @@ def test_wrong_arguments_are_one_line_errors():
         next(cut([np.arange(3)], None, 0))
     with pytest.raises(RmtlibError, match="alignment is 'center'"):
         next(cut([np.arange(3)], None, 2, "center"))
+
+
+def test_an_even_batch_has_the_same_loss_in_fewer_shapes():
+    model, shapes = make(), set()
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        tokens = [random.integers(0, V, n) for n in random.integers(50, 61, 4)]
+        labels = [next_token_labels(x, random.random(len(x)) < 0.15) for x in tokens]
+        segments = list(cut(tokens, labels, 20))
+        evened = even(segments)
+        shapes.add(tuple((s.labelled().rows_BN.shape, s.labelled().which_K.shape) for s in evened))
+        assert {s.lengths_B is None for s in evened} == {False}
+        torch.testing.assert_close(summed(model, evened), summed(model, segments))
+    assert len(shapes) == 1
+
+
+def test_a_batch_that_is_even_stays_as_it_is():
+    tokens = [np.arange(30) % V] * 3
+    segments = list(cut(tokens, [next_token_labels(x) for x in tokens], 10))[:2]
+    assert [s.labelled().rows_BN for s in even(segments)] == [None, None]
+    assert all(
+        a.labelled().targets_K.equal(b.labelled().targets_K) for a, b in zip(even(segments), segments, strict=True)
+    )
+    assert {s.lengths_B for s in even(segments)} == {None}
+
+
+def summed(model, segments):
+    reading = read(model, segments, model.initial_state(len(segments[0].input_ids_BS)), len(segments))
+    return torch.stack([labelled_loss(model, segment, hidden) for segment, hidden in reading]).sum()

@@ -161,11 +161,11 @@ class Counting:
 def test_recomputation_begins_at_the_stage_that_needs_it(monkeypatch, tmp_path):
     seen = {}
 
-    def backward(model, segments, *, recompute, **options):
+    def accumulate(model, segments, *, recompute=False, **options):
         seen.setdefault(len(segments), recompute)
-        return bptt.backward(model, segments, recompute=recompute, **options)
+        return bptt.accumulate(model, segments, recompute=recompute, **options)
 
-    monkeypatch.setattr(sources, "backward", backward)
+    monkeypatch.setattr(sources, "accumulate", accumulate)
     stages = tuple(Stage(n, 1, 1e-3) for n in (1, 2, 3))
     source = CurriculumSource(
         TrainConfig(stages, S, 2, 0, recompute=True, recompute_from=2), lambda stage, index: Counting(S * (stage + 1))
@@ -279,13 +279,13 @@ def test_a_score_that_is_enough_ends_the_stage(tmp_path):
 
 
 def test_a_stage_may_have_segments_of_its_own_size(tmp_path, monkeypatch):
-    sizes, plain = [], bptt.backward
+    sizes, plain = [], bptt.accumulate
 
     def spy(model, segments, **options):
         sizes.append({segment.input_ids_BS.shape[1] for segment in segments})
         return plain(model, segments, **options)
 
-    monkeypatch.setattr(sources, "backward", spy)
+    monkeypatch.setattr(sources, "accumulate", spy)
     trainer(tmp_path, stages=(Stage(2, 1, 1e-3),) * 2, segment_sizes=(S, 3)).fit()
     assert sizes == [{S}, {3}]
 

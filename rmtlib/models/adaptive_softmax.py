@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.segments import IGNORE
+
 
 class AdaptiveSoftmax(nn.Module):
     """Output layer without a weight matrix of its own; `forward` and `log_probabilities` take the embedding table.
@@ -48,15 +50,18 @@ class AdaptiveSoftmax(nn.Module):
         return _log_softmax(F.linear(hidden_ND, table_VD[low:high], self.bias_V[low:high]))
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor, table_VD: Tensor) -> Tensor:
-        """Negative log-likelihood (N) in nats of each row's target; a cluster is scored for the rows that need it."""
+        """Negative log-likelihood (N) in nats of each row's target, 0 for the target IGNORE.
+
+        A cluster is scored for the rows that need it.
+        """
         head_NH = self._head(hidden_ND, table_VD)
         first, clusters = self.bounds[0], len(self.bounds) - 1
-        entry_N = targets_N.clone()
+        entry_N = targets_N.clamp(min=0)
         for c, (low, high) in enumerate(pairwise(self.bounds)):
             entry_N[(targets_N >= low) & (targets_N < high)] = first + c
         if self.special_id is not None:
             entry_N[targets_N == self.special_id] = first + clusters
-        nll_N = -head_NH.gather(1, entry_N[:, None])[:, 0]
+        nll_N = -head_NH.gather(1, entry_N[:, None])[:, 0].masked_fill(targets_N == IGNORE, 0)
         for low, high in pairwise(self.bounds):
             rows = ((targets_N >= low) & (targets_N < high)).nonzero()[:, 0]
             if len(rows):

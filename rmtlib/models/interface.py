@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmtlib.errors import RmtlibError
+from rmtlib.segments import IGNORE
 
 State = Any
 """A NamedTuple of tensors, each named by its shape."""
@@ -49,7 +50,7 @@ class RecurrentModel(Protocol):
         ...
 
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Negative log-likelihood (N) in nats of one target a row of `hidden`."""
+        """Negative log-likelihood (N) in nats of one target a row of `hidden`, 0 for the target IGNORE."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -77,10 +78,10 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Negative log-likelihood (N) in nats, computed in float32 or higher."""
+        """Negative log-likelihood (N) in nats, 0 for the target IGNORE; computed in float32 or higher."""
         logits_NV = self.logits(hidden_ND)
         exact = torch.promote_types(logits_NV.dtype, torch.float32)
-        return F.cross_entropy(logits_NV.to(exact), targets_N, reduction="none")
+        return F.cross_entropy(logits_NV.to(exact), targets_N, ignore_index=IGNORE, reduction="none")
 
     def open_segment(self, state: State) -> Any:
         """The state itself: there is nothing to read before the text."""

@@ -5,7 +5,7 @@
 
 Two ways to it, which agree as long as the weights stay and nothing is random (tests compare them):
 
-    backward        all losses of a batch at one update. Every segment is read once, in a graph of its own; the
+    accumulate      all losses of a batch at one update. Every segment is read once, in a graph of its own; the
                     gradient at its input state is handed back to the graph before, k times.
     replayed_loss   the loss of one segment, the others' updates having come before. The k earlier segments are read
                     again with today's weights, in one graph.
@@ -28,14 +28,19 @@ from rmtlib.training.recompute import Rebuilds, rebuilt_backward, recomputed_los
 from rmtlib.training.stream_config import Replay
 
 
-def backward(
+def backward(model: RecurrentModel, segments: Sequence[Segment], **options: Any) -> float:
+    """`accumulate` with the summed loss as a number."""
+    return accumulate(model, segments, **options).item()
+
+
+def accumulate(
     model: RecurrentModel,
     segments: Sequence[Segment],
     *,
     scale: float = 1.0,
     bptt_segments: int | None = None,
     recompute: bool = False,
-) -> float:
+) -> Tensor:
     """Run the segments and add the gradient of ``scale * loss`` to the parameters.
 
     Args:
@@ -62,7 +67,7 @@ def backward(
         losses = [labelled_loss(model, *pair) for pair in read(model, segments, start, len(segments))]
     total = torch.stack(losses).sum()
     (total * scale).backward()
-    return total.item()
+    return total.detach()
 
 
 def carried_backward(
@@ -80,7 +85,7 @@ def carried_backward(
 
 def _truncated_backward(
     model: RecurrentModel, segments: Sequence[Segment], start: State, scale: float, k: int
-) -> float:
+) -> Tensor:
     """BPTT-k at one forward pass a segment instead of k+1; graphs that no later loss reaches are dropped."""
     outputs, inputs = {-1: start}, {}
     total = torch.zeros((), dtype=torch.float64, device=segments[0].input_ids_BS.device)
@@ -98,7 +103,7 @@ def _truncated_backward(
         if s >= k:
             inputs.pop(s - k)
             outputs.pop(s - k - 1)
-    return total.item()
+    return total
 
 
 class Read(NamedTuple):

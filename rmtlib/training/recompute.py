@@ -33,7 +33,7 @@ def recomputed_loss(model: RecurrentModel, segment: Segment, state: State, write
     return checkpoint(segment_loss, model, segment, state, write, use_reentrant=False)
 
 
-def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scale: float) -> float:
+def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scale: float) -> Tensor:
     """The gradient of ``scale * loss`` from about 2 sqrt(n) of n states; returns the summed loss in nats.
 
     On the way back the states between two kept ones are built anew by the same additions, so that they are bitwise
@@ -69,7 +69,7 @@ def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scal
             torch.autograd.backward([loss * scale, *outputs[: len(gradients)]], [torch.ones_like(loss), *gradients])
             gradients = take_gradients(inputs)
     hand_back(start, gradients)
-    return total.item()
+    return total
 
 
 def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:

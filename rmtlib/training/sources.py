@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from rmtlib.data.streams import Stream, train_segment, train_segments
 from rmtlib.models.interface import State, detach, join, select
 from rmtlib.seeds import generator
-from rmtlib.segments import IGNORE, Segment, Tokens, cut
-from rmtlib.training.bptt import Read, backward, replayed_loss, window_loss
+from rmtlib.segments import IGNORE, Segment, Tokens, cut, even
+from rmtlib.training.bptt import Read, accumulate, replayed_loss, window_loss
+from rmtlib.training.captured import Captured
 from rmtlib.training.curriculum import TrainConfig, learning_rate
 from rmtlib.training.peers import ALONE, Peers
 from rmtlib.training.stream_config import StreamConfig
@@ -115,6 +117,7 @@ class CurriculumSource:
         self.segment_sizes = segment_sizes or [config.segment_size] * len(config.stages)
         self.stages, self.patience = len(config.stages), float(config.patience)
         self.optimizer: torch.optim.Optimizer | None = None
+        self.captured: Captured | None = None
         self.peers = ALONE
 
     def steps(self, stage: int) -> int:
@@ -152,10 +155,15 @@ class CurriculumSource:
         cuts: list[list[Segment]] = [list(cut([s.tokens for s in part], [s.labels for s in part], S)) for part in parts]
         total = 0.0
         for segments in cuts:
-            here = [segment.to(_device(model)) for segment in segments]
-            total += backward(
-                model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=recompute
-            )  # fmt: skip
+            if recompute:
+                here = [segment.to(_device(model)) for segment in segments]
+                loss = accumulate(model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=True)
+            else:
+                self.captured = self.captured or Captured(
+                    partial(_accumulate, model, c.bptt_segments), model.parameters()
+                )
+                loss = self.captured(even(segments) if self.captured.possible else segments, 1 / labels)
+            total += loss.item()
         return total / labels
 
     def tensors(self) -> dict[str, Tensor]:
@@ -178,6 +186,7 @@ class StreamSource:
         self.epoch = train_segments(stream, config.batch_size, config.segment_size)
         self.recent: deque[Read] = deque(maxlen=config.bptt + 1 if config.replay != "none" else 0)
         self.state: State | None = None  # of this process's columns before the next segment; None: the initial state
+        self.captured: Captured | None = None
         self.peers = ALONE
 
     def steps(self, stage: int) -> int:
@@ -216,19 +225,26 @@ class StreamSource:
 
     def _pass(self, model: Any, segments: list[Segment], columns: slice) -> tuple[float, State]:
         """Add some columns' part to the gradient; returns their part of the loss, and their next state."""
-        c, device = self.config, _device(model)
-        if c.replay == "none":
-            mine = [_columns(segment, columns, device) for segment in segments]
-            loss, mean, state = window_loss(model, mine, self._state_of(self.state, columns), c.auxiliary)
+        if self.config.replay == "none":
+            reads = [Read(segment, None) for segment in segments]
+            reads[0] = Read(segments[0], self.state)
         else:
-            recent = [
-                Read(_columns(segment, columns, device), self._state_of(state, columns))
-                for segment, state in self.recent
-            ]
-            loss, mean, state = replayed_loss(model, recent, c.replay, c.auxiliary)
-        part = (columns.stop - columns.start) / c.batch_size
+            reads = list(self.recent)
+        mine = [Read(_columns(segment, columns), self._state_of(state, columns)) for segment, state in reads]
+        self.captured = self.captured or Captured(partial(self._add, model), model.parameters())
+        mean, state = self.captured(mine, part := (columns.stop - columns.start) / self.config.batch_size)
+        return mean.item() * part, state
+
+    def _add(self, model: Any, reads: list[Read], part: float) -> tuple[Tensor, State]:
+        """Add some columns' gradient; returns their mean loss, and their next state."""
+        c = self.config
+        if c.replay == "none":
+            segments, start = [segment for segment, _ in reads], reads[0].state
+            loss, mean, state = window_loss(model, segments, start, c.auxiliary)
+        else:
+            loss, mean, state = replayed_loss(model, reads, c.replay, c.auxiliary)
         (loss * part).backward()
-        return mean.item() * part, detach(state)
+        return mean, state
 
     def _state_of(self, state: State | None, columns: slice) -> State | None:
         """The part of this process's state that belongs to some of its columns."""
@@ -280,5 +296,9 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _columns(segment: Segment, columns: slice, device: torch.device) -> Segment:
-    return Segment(segment.input_ids_BS[columns], segment.labels_BS[columns], None).to(device)
+def _accumulate(model: Any, bptt_segments: int | None, segments: list[Segment], scale: float) -> Tensor:
+    return accumulate(model, segments, scale=scale, bptt_segments=bptt_segments)
+
+
+def _columns(segment: Segment, columns: slice) -> Segment:
+    return Segment(segment.input_ids_BS[columns], segment.labels_BS[columns], None).to("cpu")

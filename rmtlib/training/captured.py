@@ -1,0 +1,180 @@
+"""Forward and backward pass of a step as one CUDA graph.
+
+A small model's step is thousands of kernels, each shorter than the call that starts it. A graph starts all of them with
+one call. It repeats what it recorded, on the memory that it recorded it with, so that inputs are copied into place.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WARM_UPS = 2
+"""Calls of a shape before it is recorded: what the first ones set up must not be part of a graph."""
+MOST = 64
+"""Shapes that are recorded; from then on, new ones run as they are."""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    places: list[Tensor]  # of the inputs on the GPU
+    flat: dict[torch.dtype, Tensor]  # that hold those of the host, one after the other
+    replay: Callable[[], None]
+    outputs: Any
+    trained: list[nn.Parameter]
+
+
+class Captured:
+    """`function`, which adds to gradients; on a GPU as a CUDA graph for each shape that its inputs have.
+
+    Args:
+        function: of nested tuples and lists of tensors and single values, which gives such; it reads nothing else but
+            the parameters, and must not look at values of the GPU. It is given its inputs on the parameters' device.
+        parameters: whose gradients it adds to.
+    """
+
+    def __init__(self, function: Callable[..., Any], parameters: Iterable[nn.Parameter]):
+        self.function = function
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.possible = self.device.type == "cuda"
+        self.calls: Counter[Hashable] = Counter()
+        self.trained: dict[Hashable, list[nn.Parameter]] = {}
+        self.gradients: dict[nn.Parameter, Tensor] = {}
+        self.graphs: dict[Hashable, _Graph] = {}
+        self.pool: Any = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What `function` returns, without its graph."""
+        if not self.possible or any(p.grad is not None for p in self.parameters):  # a graph starts from no gradient
+            return self._plainly(inputs)
+        shape = _shape(inputs)
+        graph = self.graphs.get(shape)
+        if graph is None and self.calls[shape] >= WARM_UPS and len(self.graphs) < MOST:
+            graph = self._record(shape, inputs)
+        if graph is None:
+            self.calls[shape] += 1
+            outputs = self._plainly(inputs)
+            self.trained[shape] = [p for p in self.parameters if p.grad is not None]
+            return outputs
+        _fill(graph, inputs)
+        for p in graph.trained:
+            p.grad = self.gradients[p]
+        graph.replay()
+        return _map(torch.clone, graph.outputs)
+
+    def _plainly(self, inputs: Any) -> Any:
+        there = _map(lambda x: x.to(self.device, non_blocking=True), inputs)
+        return _map(torch.detach, self.function(*there))
+
+    def _record(self, shape: Hashable, inputs: Any) -> _Graph | None:
+        """The graph of this shape, not run yet; None if there can be none."""
+        trained = self.trained[shape]
+        for p in trained:
+            p.grad = self.gradients.setdefault(p, torch.zeros_like(p))
+        places, flat = _places(inputs, self.device)
+        static = _filled(inputs, iter(places))
+
+        def run() -> Any:
+            torch._foreach_zero_([self.gradients[p] for p in trained])
+            return _map(torch.detach, self.function(*static))
+
+        try:
+            replay, outputs, self.pool = record(run, self.pool)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            print(f"note: no CUDA graph: {str(error).splitlines()[0]}", flush=True)
+            self.possible = False
+            for p in trained:
+                p.grad = None
+            return None
+        self.graphs[shape] = _Graph(places, flat, replay, outputs, trained)
+        return self.graphs[shape]
+
+
+def record(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
+    """A CUDA graph of `run`: what starts it, what it writes its outputs to, and the memory that graphs share."""
+    graph, pool = torch.cuda.CUDAGraph(), pool or torch.cuda.graph_pool_handle()
+    torch.clear_autocast_cache()  # of weights: their casts must be part of the graph
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            outputs = run()
+    finally:
+        torch.clear_autocast_cache()
+    return graph.replay, outputs, pool
+
+
+def _places(inputs: Any, device: torch.device) -> tuple[list[Tensor], dict[torch.dtype, Tensor]]:
+    """Memory for the inputs' tensors. Those of the host lie in one block for each type, to be copied at once."""
+    leaves = _leaves(inputs)
+    host = [x for x in leaves if x.device != device]
+    flat = {
+        kind: torch.empty(sum(x.numel() for x in host if x.dtype == kind), dtype=kind, device=device)
+        for kind in {x.dtype for x in host}
+    }
+    used: Counter[torch.dtype] = Counter()
+    places = []
+    for x in leaves:
+        if x.device == device:
+            places.append(torch.empty_like(x))
+            continue
+        first = used[x.dtype]
+        used[x.dtype] += x.numel()
+        places.append(flat[x.dtype][first : first + x.numel()].view(x.shape))
+    _copy(leaves, places, flat, device)
+    return places, flat
+
+
+def _fill(graph: _Graph, inputs: Any) -> None:
+    _copy(_leaves(inputs), graph.places, graph.flat, graph.places[0].device)
+
+
+def _copy(leaves: list[Tensor], places: list[Tensor], flat: dict[torch.dtype, Tensor], device: torch.device) -> None:
+    for kind, block in flat.items():
+        parts = [x.reshape(-1) for x in leaves if x.device != device and x.dtype == kind]
+        block.copy_(torch.cat(parts), non_blocking=True)
+    there = [(place, x) for place, x in zip(places, leaves, strict=True) if x.device == device]
+    if there:
+        torch._foreach_copy_([place for place, _ in there], [x for _, x in there])
+
+
+# Nested tuples and lists, named ones too.
+
+
+def _map(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(change, item) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_map(change, item) for item in value)
+    return value
+
+
+def _filled(value: Any, tensors: Any) -> Any:
+    """The same with other tensors, in order."""
+    return _map(lambda _: next(tensors), value)
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def note(x: Tensor) -> Tensor:
+        found.append(x)
+        return x
+
+    _map(note, value)
+    return found
+
+
+def _shape(value: Any) -> Hashable:
+    """Equal for inputs that one graph fits."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return type(value), *(_shape(item) for item in value)
+    return value

@@ -1,0 +1,169 @@
+"""A step as a CUDA graph gives what the step gives; where there is no GPU, a stand-in repeats what it recorded."""
+
+from functools import partial
+
+import pytest
+import torch
+from test_rmt import make
+from test_training import S, V, batch
+
+from rmtlib.models.config import TransformerXLConfig
+from rmtlib.models.transformer_xl import TransformerXL
+from rmtlib.segments import Segment
+from rmtlib.training import captured
+from rmtlib.training.bptt import Read, accumulate, replayed_loss
+from rmtlib.training.captured import WARM_UPS, Captured
+
+CPU = torch.device("cpu")
+
+
+def recorded_on_the_cpu(log, run, pool):
+    """As `captured.record`: what it returns writes to the outputs of the recording."""
+    outputs = run()
+    log.append("recorded")
+
+    def replay():
+        log.append("replayed")
+        for kept, new in zip(captured._leaves(outputs), captured._leaves(run()), strict=True):
+            kept.copy_(new)
+
+    return replay, outputs, "pool"
+
+
+class OnAGPU:
+    """How `Captured` sees a GPU: the host's tensors are on another device than the model."""
+
+    def __init__(self, monkeypatch):
+        self.log = []
+        monkeypatch.setattr(captured, "record", partial(recorded_on_the_cpu, self.log))
+
+    def made(self, function, model):
+        made = Captured(function, model.parameters())
+        made.possible = True
+        return made
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return OnAGPU(monkeypatch)
+
+
+def one_step(model, call):
+    model.zero_grad(set_to_none=True)
+    outputs = call()
+    return outputs, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(a, b):
+    for x, y in zip(captured._leaves(a[0]), captured._leaves(b[0]), strict=True):
+        torch.testing.assert_close(x, y)
+    assert a[1].keys() == b[1].keys()
+    for name in a[1]:
+        torch.testing.assert_close(a[1][name], b[1][name])
+
+
+def drawn(seed, lengths=(25, 13)):
+    torch.manual_seed(seed)
+    return [
+        Segment(torch.randint(0, V, s.input_ids_BS.shape), s.labels_BS, s.lengths_B).to("cpu")
+        for s in batch(list(lengths), {1, 4})
+    ]
+
+
+def test_every_call_gives_the_loss_and_the_gradients_of_its_own_batch(gpu):
+    model = make()
+    add = lambda segments: accumulate(model, segments, scale=0.5)  # noqa: E731
+    fast = gpu.made(add, model)
+    for i in range(WARM_UPS + 3):
+        segments = drawn(i)
+        assert_same(one_step(model, lambda s=segments: fast(s)), one_step(model, lambda s=segments: add(s)))
+    assert gpu.log == ["recorded"] + ["replayed"] * 3
+
+
+def test_shapes_have_graphs_of_their_own(gpu):
+    model = make()
+    add = lambda segments: accumulate(model, segments)  # noqa: E731
+    fast = gpu.made(add, model)
+    for i in range(WARM_UPS + 2):
+        for lengths in ((25, 13), (S, S)):
+            segments = drawn(i, lengths)
+            assert_same(one_step(model, lambda s=segments: fast(s)), one_step(model, lambda s=segments: add(s)))
+    assert gpu.log == ["recorded", "replayed"] * 2 + ["replayed"] * 2
+
+
+def test_a_parameter_without_gradient_stays_without(gpu):
+    model = make()
+    fast = gpu.made(lambda segments: accumulate(model, segments), model)
+    for _ in range(WARM_UPS + 2):
+        _, gradients = one_step(model, lambda: fast(drawn(0, (S - 1,))))
+    assert "memory_MD" in dict(model.named_parameters())
+    assert gradients.keys() == one_step(model, lambda: accumulate(model, drawn(0, (S - 1,))))[1].keys()
+
+
+def test_gradients_that_are_there_are_added_to(gpu):
+    model = make()
+    fast = gpu.made(lambda segments: accumulate(model, segments), model)
+    for _ in range(WARM_UPS + 1):
+        one_step(model, lambda: fast(drawn(0)))
+    _, twice = one_step(model, lambda: (fast(drawn(0)), fast(drawn(0))))
+    _, once = one_step(model, lambda: accumulate(model, drawn(0)))
+    for name in once:
+        torch.testing.assert_close(twice[name], 2 * once[name])
+
+
+def test_states_pass_from_call_to_call(gpu):
+    xl = dict(vocab_size=V, d_model=16, n_layers=2, n_heads=2, d_head=8, d_ff=32, dropout=0.0, memory_tokens=2)
+    torch.manual_seed(0)
+    model = TransformerXL(TransformerXLConfig(**xl)).double()
+
+    def add(reads):
+        loss, mean, state = replayed_loss(model, reads, "stored")
+        loss.backward()
+        return mean, state
+
+    def losses(call):
+        state, found, earlier = None, [], None
+        for i in range(WARM_UPS + 4):
+            torch.manual_seed(i)
+            x = torch.randint(0, V, (2, S))
+            read = Read(Segment(x, x, None).to("cpu"), state)
+            model.zero_grad(set_to_none=True)
+            mean, state = call([read] if earlier is None else [earlier, read])
+            state = type(state)(*(y.detach() for y in state))
+            found.append(mean.item())
+            earlier = read
+        return found
+
+    assert losses(gpu.made(add, model)) == pytest.approx(losses(add))
+    assert "replayed" in gpu.log
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, capsys):
+    def refused(run, pool):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(captured, "record", refused)
+    model = make()
+    fast = Captured(lambda segments: accumulate(model, segments), model.parameters())
+    fast.possible = True
+    for i in range(WARM_UPS + 2):
+        segments = drawn(i)
+        plain = one_step(model, lambda s=segments: accumulate(model, s))
+        assert_same(one_step(model, lambda s=segments: fast(s)), plain)
+    assert capsys.readouterr().out == "note: no CUDA graph: operation not permitted when stream is capturing\n"
+
+
+def test_without_a_gpu_nothing_is_recorded(monkeypatch):
+    monkeypatch.setattr(captured, "record", lambda *_: pytest.fail("recorded"))
+    model = make()
+    fast = Captured(lambda segments: accumulate(model, segments), model.parameters())
+    for _ in range(WARM_UPS + 2):
+        one_step(model, lambda: fast(drawn(0)))
+
+
+def test_tensors_of_the_host_are_copied_into_place_at_once():
+    elsewhere = torch.device("cpu", 0)  # not the device of a tensor on the CPU, by name
+    segments = drawn(0)
+    places, flat = captured._places((segments, 0.5), elsewhere)
+    assert [x.tolist() for x in places] == [x.tolist() for x in captured._leaves(segments)]
+    assert len(flat) == 1 and all(x.untyped_storage().data_ptr() == flat[torch.int64].data_ptr() for x in places)
