@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmtlib.training.peers import ALONE, Peers
+
 WARM_UPS = 2
 """Calls of a shape before it is recorded: what the first ones set up must not be part of a graph."""
 MOST = 64
@@ -34,13 +36,14 @@ class Captured:
         function: of nested tuples and lists of tensors and single values, which gives such; it reads nothing else but
             the parameters, and must not look at values of the GPU. It is given its inputs on the parameters' device.
         parameters: whose gradients it adds to.
+        peers: with others, whose messages would be in the way of recording, it stays as it is.
     """
 
-    def __init__(self, function: Callable[..., Any], parameters: Iterable[nn.Parameter]):
+    def __init__(self, function: Callable[..., Any], parameters: Iterable[nn.Parameter], peers: Peers = ALONE):
         self.function = function
         self.parameters = [p for p in parameters if p.requires_grad]
         self.device = self.parameters[0].device
-        self.possible = self.device.type == "cuda"
+        self.possible = self.device.type == "cuda" and peers.size == 1
         self.calls: Counter[Hashable] = Counter()
         self.trained: dict[Hashable, list[nn.Parameter]] = {}
         self.gradients: dict[nn.Parameter, Tensor] = {}

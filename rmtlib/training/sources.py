@@ -231,7 +231,7 @@ class StreamSource:
         else:
             reads = list(self.recent)
         mine = [Read(_columns(segment, columns), self._state_of(state, columns)) for segment, state in reads]
-        self.captured = self.captured or Captured(partial(self._add, model), model.parameters())
+        self.captured = self.captured or Captured(partial(self._add, model), model.parameters(), self.peers)
         mean, state = self.captured(mine, part := (columns.stop - columns.start) / self.config.batch_size)
         return mean.item() * part, state
 
