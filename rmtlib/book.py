@@ -202,6 +202,7 @@ def _write_pages(views: Sequence[View], out: Path, notebooks: Path, results: Pat
     (out / "speed-gains.md").write_text(speed.gains(bench), encoding="utf-8")
     for name, cases in (("speed", ""), ("speed-mamba", "Mamba"), ("speed-wavefront", "wavefront")):
         (out / f"{name}.md").write_text(speed.fragment(bench, extra, cases), encoding="utf-8")
+    (out / "speed-gpu.md").write_text(speed.fragment(bench.with_name("gpu.json"), extra), encoding="utf-8")
     (out / "stress.md").write_text(stress.fragment(tried, extra), encoding="utf-8")
 
 

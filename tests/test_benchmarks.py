@@ -124,9 +124,10 @@ def test_uncommitted_code_leaves_no_record(capsys, monkeypatch):
     assert "committed code" in capsys.readouterr().err
 
 
-def test_every_miss_of_the_record_is_explained_on_the_page():
+@pytest.mark.parametrize("record", [command.RECORD, command.GPU_RECORD])
+def test_every_miss_of_the_record_is_explained_on_the_page(record):
     page = " ".join((ROOT / "book" / "speed.md").read_text().split())
-    for row in speed.load(command.RECORD)["rows"]:
+    for row in speed.load(record)["rows"]:
         assert row["reached"] or f"`{row['case']}`" in page, f"why {row['case']} is missed is not on the page"
 
 

@@ -182,8 +182,7 @@ class LayeredModel(HasMemory, LanguageModel):
         """Whether `forward_diagonal` is faster for `count` segments of `length` tokens, and gives the same result.
 
         It is faster if a cell alone is too small to keep the device busy: on a CPU if the calls cost more than the
-        arithmetic (three layers up, narrow ones: measured, see benchmarks/); on a GPU up to some thousand rows (an
-        estimate).
+        arithmetic (three layers up, narrow ones), on a GPU up to some thousand rows: measured, see benchmarks/.
         """
         if count < 2 or not stackable(self.decoder):
             return False
@@ -193,7 +192,7 @@ class LayeredModel(HasMemory, LanguageModel):
         size = batch * (length + (1 + self.has_read_block) * self.memory_tokens) * c.d_model
         if self.decoder.tokens.weight.device.type == "cpu":
             return c.d_model <= 256 and size <= 2**16
-        return size <= 2**21
+        return size <= 2**23
 
     # Token by token, for generation: open_segment, extend as often as wanted, close_segment; equal to one step.
 

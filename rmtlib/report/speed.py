@@ -79,17 +79,18 @@ def fragment(path: Path, extra: Path, cases: str = "") -> str:
     """The table as HTML with where it comes from, or that there is none; copies the record into `extra`.
 
     Args:
+        path: of the record of a CPU, or of a GPU: gpu.json.
         cases: only rows whose case starts so.
     """
     if not path.exists():
         return "Not run: `make bench BENCH_ARGS=--record` measures it.\n"
-    record = load(path)
+    record, name = load(path), "bench-gpu.json" if path.name == "gpu.json" else "bench.json"
     extra.mkdir(parents=True, exist_ok=True)
-    write_json(extra / "bench.json", record)
+    write_json(extra / name, record)
     rows = tuple(cells(row) for row in record["rows"] if row["case"].startswith(cases))
     table = Table("Speed and memory against straightforward peers.", HEADER, rows, prose=("case", "what"))
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
     return (
         f"{table.to_html()}\n<p>{escape(about(record))}; {escape(versions)}. "
-        '<a href="bench.json">The record as JSON</a>.</p>\n'
+        f'<a href="{name}">The record as JSON</a>.</p>\n'
     )
