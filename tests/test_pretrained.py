@@ -9,8 +9,11 @@ import torch
 
 from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.evaluation.language import Likelihood
 from rmtlib.experiments.small_decoder import SMALL_DECODERS
+from rmtlib.runs import pretrained
 from rmtlib.runs.pretrained import pretrained_decoder
+from rmtlib.training.trainer import Trainer
 
 SMOKE = SMALL_DECODERS["smoke"]
 CONFIG = replace(SMOKE, train=replace(SMOKE.train, steps=8, evaluate_every=4, warmup=1))
@@ -38,6 +41,26 @@ def test_the_first_call_trains_and_the_second_reads(monkeypatch):
         assert torch.equal(x, second.decoder.state_dict()[name])
     files = sorted(path.name for path in home().iterdir())
     assert files == ["about.json", "decoder.safetensors", "lock", "metrics.jsonl"]
+
+
+def test_it_is_trained_and_validated_where_runs_are(monkeypatch):
+    seen = []
+
+    def fit(self):
+        seen.append(self.device.type)
+        self.validate(self.model, 0)
+        raise Stopped("seen enough")
+
+    def likelihood(*_, device, **__):
+        seen.append(device.type)
+        return Likelihood(1.0, 1)
+
+    monkeypatch.setattr(pretrained, "default_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(pretrained, "likelihood", likelihood)
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(Stopped):
+        pretrained_decoder(CONFIG)
+    assert seen == ["meta", "meta"]
 
 
 def test_other_settings_are_another_decoder():

@@ -26,6 +26,7 @@ from rmtlib.files import unwritable, write_atomically
 from rmtlib.models.backbones import load_tokenizer
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.rmt import RMT
+from rmtlib.runs.training import default_device
 from rmtlib.seeds import torch_seed
 from rmtlib.training.pretrain_config import ABOUT, PretrainConfig
 from rmtlib.training.sources import StreamSource
@@ -86,11 +87,11 @@ def _train(
     text = load_subwords(config.text, tokenizer, notes, ("train", "validation"))
     held_out = text.splits["validation"].head(config.validation_tokens)
     torch.manual_seed(torch_seed(config.train.seed, "pretrained", "init"))
-    model = RMT(Decoder(config.decoder), 0)
-    size = config.train.segment_size
+    device, size = default_device(), config.train.segment_size
+    model = RMT(Decoder(config.decoder), 0).to(device)
 
     def validate(model: Any, _: int) -> float:
-        found = likelihood(model, held_out, size, columns=VALIDATION_COLUMNS)
+        found = likelihood(model, held_out, size, columns=VALIDATION_COLUMNS, device=device)
         return -found.nats / found.tokens
 
     source = StreamSource(config.train, text.splits["train"])
@@ -100,7 +101,7 @@ def _train(
 
     trainer = Trainer(model, source, home, validate, say, should_stop)
     trainer.fit()
-    content = save({name: x.detach().contiguous() for name, x in model.decoder.state_dict().items()})
+    content = save({name: x.detach().cpu().contiguous() for name, x in model.decoder.state_dict().items()})
     write_atomically(home / WEIGHTS, content)
     about = {
         "sha256": sha256(content).hexdigest(),
