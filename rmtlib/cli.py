@@ -140,11 +140,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from rmtlib.runs.folder import run_folder
-    from rmtlib.runs.plan import without_gpu
+    from rmtlib.runs.plan import without_bf16, without_gpu
     from rmtlib.runs.scheduler import run
 
     artifact, configs = selected(options, prepare=True)
-    if warning := without_gpu(artifact, configs, options.jobs, fresh=options.fresh):
+    gpu = without_gpu(artifact, configs, options.jobs, fresh=options.fresh)
+    for warning in filter(None, (gpu, without_bf16(artifact, configs, fresh=options.fresh))):
         print(f"warning: {warning}", file=sys.stderr)
     if options.executor == "slurm":
         return cli_cluster.write_slurm(artifact, configs, options)

@@ -264,6 +264,35 @@ def test_a_scale_for_a_gpu_without_one_is_warned_of_with_its_time(rmtlib, monkey
     assert "warning" not in rmtlib("run", "fake", "--scale", "gpu", "--seeds", "2")[2]
 
 
+def test_bf16_on_a_processor_without_units_for_it_is_warned_of(rmtlib, monkeypatch):
+    plain = Fake.cost
+    monkeypatch.setattr(Fake, "cost", lambda self, config: replace(plain(self, config), precision="bf16"))
+    monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
+    monkeypatch.setattr(provenance, "has_gpu", lambda: False)
+    monkeypatch.setattr(provenance, "multiplies_bf16", lambda: False)
+    said = "warning: 2 runs compute in bf16, for which this processor has no units"
+    assert said in rmtlib("plan", "fake", "--scale", "small")[1]
+    assert "warning: 1 run computes in bf16" in rmtlib("run", "fake", "--scale", "small", "--seeds", "1")[2]
+    assert "bf16" not in rmtlib("run", "fake", "--scale", "small", "--seeds", "1")[2]  # nothing left to train
+    monkeypatch.setattr(provenance, "multiplies_bf16", lambda: True)
+    assert "bf16," not in rmtlib("plan", "fake", "--scale", "small")[1]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has"),
+    [
+        ("model name\t: X\nflags\t\t: fpu avx512f amx_bf16\n", True),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx2\n", False),
+        ("model name\t: says nothing\n", True),
+    ],
+)
+def test_which_processors_multiply_bf16(monkeypatch, cpuinfo, has):
+    monkeypatch.setattr(Path, "read_text", lambda self: cpuinfo)
+    assert provenance.multiplies_bf16() is has
+
+
 def test_plan_says_where_published_runs_had_other_settings(rmtlib, monkeypatch):
     monkeypatch.setattr(plan_module, "core_flops", lambda: 1e9)
     run = json.loads(rmtlib("run", "fake", "--scale", "small", "--seeds", "1", "--json")[1])["runs"][0]

@@ -119,8 +119,7 @@ def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[st
 
 def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
     """A warning with the estimated time if runs that are meant for a GPU would be trained without one."""
-    scale = configs[0].scale
-    todo = [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
+    scale, todo = configs[0].scale, _to_train(configs, fresh)
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
         return None
     speed = core_flops() * CPU_EFFICIENCY
@@ -129,6 +128,19 @@ def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None =
         f"scale {scale} is meant for a GPU and there is none here: about {duration(seconds)} on this CPU; "
         "--scale small is made for a CPU"
     )
+
+
+def without_bf16(artifact: Artifact, configs: list[RunConfig], *, fresh: bool = False) -> str | None:
+    """A warning if runs that are meant for a CPU would compute in bf16 on one that is slow at it."""
+    todo = [config for config in _to_train(configs, fresh) if artifact.cost(config).precision == "bf16"]
+    if not todo or todo[0].scale in ("gpu", "paper") or provenance.has_gpu() or provenance.multiplies_bf16():
+        return None
+    count = "1 run computes" if len(todo) == 1 else f"{len(todo)} runs compute"
+    return f"{count} in bf16, for which this processor has no units: several times the time that others take"
+
+
+def _to_train(configs: list[RunConfig], fresh: bool) -> list[RunConfig]:
+    return [config for config in configs if fresh or not (run_folder(config) / "record.json").exists()]
 
 
 def _measured(
@@ -309,6 +321,7 @@ def plan(
         "total": total,
         "warnings": [
             *artifact.remarks(scale),
+            *filter(None, [without_bf16(artifact, configs)]),
             *_warnings(total, Path(runs_dir), gpu_scale),
             *_other_settings(configs, published),
         ],

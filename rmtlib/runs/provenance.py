@@ -119,6 +119,16 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def multiplies_bf16() -> bool:
+    """Whether the processor has units for bf16 products, as far as it says; without, they take several times as long."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return True
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    return flags is None or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
 def memory_bytes() -> int:
     """The machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
