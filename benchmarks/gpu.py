@@ -117,7 +117,7 @@ def training(rounds: int) -> Iterator[Row]:
 
     slow = seconds(theirs, rounds) * 4
     what = f"GPT-2 124M, 32 segments of {SEGMENT}, batch 4; peer keeps all, 8 segments, times 4"
-    graph = Captured(partial(accumulate, ours, scale=1 / 3), ours.parameters())
+    graph = Captured(ours, partial(accumulate, ours, scale=1 / 3))
     again = partial(accumulate, ours, scale=1 / 3, recompute=True)
     ways: tuple[tuple[str, Callable[..., Any], float], ...] = (
         ("", graph, 573e6),
@@ -146,7 +146,7 @@ def enwik8(rounds: int) -> Iterator[Row]:
         loss.backward()
         return mean
 
-    graph = Captured(add, model.parameters())
+    graph = Captured(model, add)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
@@ -164,7 +164,7 @@ def associative(rounds: int) -> Iterator[Row]:
     ours, segments, make_peer = cases._associative(cases.AR_PAIRS, 512)
     peer, segments = make_peer().cuda(), [s.to("cuda") for s in segments]
     ours = ours.cuda()
-    graph = Captured(partial(accumulate, ours, scale=1 / 3), ours.parameters())
+    graph = Captured(ours, partial(accumulate, ours, scale=1 / 3))
 
     def mine() -> None:
         ours.zero_grad(set_to_none=True)

@@ -82,13 +82,14 @@ class Segment(NamedTuple):
 
 
 ROWS_STEP = 8
+"""Labelled rows of an even batch are a multiple of it."""
 
 
 def even(segments: Sequence[Segment]) -> list[Segment]:
     """The same batch in as few shapes as can be, for what is made once for each shape.
 
     All labelled segments have as many labelled rows, a multiple of `ROWS_STEP`; rows that fill up have the label
-    IGNORE, which costs nothing. All segments have lengths, or none has.
+    IGNORE, which adds no loss. All segments have lengths, or none has.
     """
     segments = [segment.to("cpu") for segment in segments]
     if any(segment.lengths_B is not None for segment in segments):

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from test_rmt import make
@@ -9,12 +10,12 @@ from test_training import S, V, batch
 
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.models.transformer_xl import TransformerXL
-from rmtlib.segments import Segment
+from rmtlib.segments import Segment, next_token_labels
 from rmtlib.training import captured
 from rmtlib.training.bptt import Read, accumulate, replayed_loss
 from rmtlib.training.captured import WARM_UPS, Captured
-
-CPU = torch.device("cpu")
+from rmtlib.training.curriculum import Stage, TrainConfig
+from rmtlib.training.sources import CurriculumSource
 
 
 def recorded_on_the_cpu(log, run, pool):
@@ -38,7 +39,7 @@ class OnAGPU:
         monkeypatch.setattr(captured, "record", partial(recorded_on_the_cpu, self.log))
 
     def made(self, function, model):
-        made = Captured(function, model.parameters())
+        made = Captured(model, function)
         made.possible = True
         return made
 
@@ -93,11 +94,12 @@ def test_shapes_have_graphs_of_their_own(gpu):
 
 def test_a_parameter_without_gradient_stays_without(gpu):
     model = make()
+    model.unused = torch.nn.Parameter(torch.ones(2))
     fast = gpu.made(lambda segments: accumulate(model, segments), model)
     for _ in range(WARM_UPS + 2):
-        _, gradients = one_step(model, lambda: fast(drawn(0, (S - 1,))))
-    assert "memory_MD" in dict(model.named_parameters())
-    assert gradients.keys() == one_step(model, lambda: accumulate(model, drawn(0, (S - 1,))))[1].keys()
+        _, gradients = one_step(model, lambda: fast(drawn(0)))
+    assert "replayed" in gpu.log
+    assert gradients.keys() == dict(model.named_parameters()).keys() - {"unused"}
 
 
 def test_gradients_that_are_there_are_added_to(gpu):
@@ -105,10 +107,13 @@ def test_gradients_that_are_there_are_added_to(gpu):
     fast = gpu.made(lambda segments: accumulate(model, segments), model)
     for _ in range(WARM_UPS + 1):
         one_step(model, lambda: fast(drawn(0)))
-    _, twice = one_step(model, lambda: (fast(drawn(0)), fast(drawn(0))))
-    _, once = one_step(model, lambda: accumulate(model, drawn(0)))
-    for name in once:
-        torch.testing.assert_close(twice[name], 2 * once[name])
+
+    def both(call):
+        call(drawn(0))
+        call(drawn(1))
+
+    expected = one_step(model, lambda: both(lambda segments: accumulate(model, segments)))
+    assert_same(one_step(model, lambda: both(fast)), expected)
 
 
 def test_states_pass_from_call_to_call(gpu):
@@ -144,7 +149,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, capsys):
 
     monkeypatch.setattr(captured, "record", refused)
     model = make()
-    fast = Captured(lambda segments: accumulate(model, segments), model.parameters())
+    fast = Captured(model, lambda segments: accumulate(model, segments))
     fast.possible = True
     for i in range(WARM_UPS + 2):
         segments = drawn(i)
@@ -156,7 +161,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(monkeypatch, capsys):
 def test_without_a_gpu_nothing_is_recorded(monkeypatch):
     monkeypatch.setattr(captured, "record", lambda *_: pytest.fail("recorded"))
     model = make()
-    fast = Captured(lambda segments: accumulate(model, segments), model.parameters())
+    fast = Captured(model, lambda segments: accumulate(model, segments))
     for _ in range(WARM_UPS + 2):
         one_step(model, lambda: fast(drawn(0)))
 
@@ -167,3 +172,55 @@ def test_tensors_of_the_host_are_copied_into_place_at_once():
     places, flat = captured._places((segments, 0.5), elsewhere)
     assert [x.tolist() for x in places] == [x.tolist() for x in captured._leaves(segments)]
     assert len(flat) == 1 and all(x.untyped_storage().data_ptr() == flat[torch.int64].data_ptr() for x in places)
+
+
+def test_out_of_memory_gives_the_graphs_memory_back(gpu):
+    model = make()
+
+    def add(segments):
+        if fails:
+            raise torch.cuda.OutOfMemoryError
+        return accumulate(model, segments)
+
+    fails, fast = [], gpu.made(add, model)
+    for _ in range(WARM_UPS + 1):
+        one_step(model, lambda: fast(drawn(0)))
+    fails.append(True)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        one_step(model, lambda: fast(drawn(0, (S, S))))
+    assert not fast.graphs and fast.pool is None and not fast.possible
+
+
+def test_a_softmax_with_clusters_waits_for_the_device():
+    xl = dict(vocab_size=V, d_model=16, n_layers=1, n_heads=2, d_head=8, d_ff=32)
+    for cutoffs in ((), (V // 2,)):
+        model = TransformerXL(TransformerXLConfig(**xl, cutoffs=cutoffs))
+        waits = [m for m in model.modules() if getattr(m, "waits_for_device", False)]
+        assert bool(waits) == bool(cutoffs)
+
+
+def test_a_source_records_each_batch_of_a_shape_whatever_its_labels_count(gpu, monkeypatch):
+    class Sample:
+        def __init__(self, index):
+            random = np.random.default_rng(index)
+            self.tokens = random.integers(0, V, 50)
+            self.labels = next_token_labels(self.tokens, random.random(50) < 0.1)
+
+    def steps(model, possible):
+        stages = (Stage(2, 4, 1e-3), Stage(2, 4, 1e-3))
+        source = CurriculumSource(TrainConfig(stages, 25, 4, 0), lambda stage, index: Sample(index))
+        found = []
+        for stage in range(2):
+            optimizer = source.new_optimizer(model)
+            for step in range(WARM_UPS + 3):
+                optimizer.zero_grad(set_to_none=True)
+                source._step(model).possible = possible
+                batch = source.next_batch(stage, step, 4 * step)
+                loss = source.backward(model, batch, 4)
+                found.append((torch.tensor(loss), {name: p.grad.clone() for name, p in model.named_parameters()}))
+        return found
+
+    model = make()
+    for fast, plain in zip(steps(model, True), steps(model, False), strict=True):
+        assert_same(fast, plain)
+    assert gpu.log.count("recorded") == 2 and gpu.log.count("replayed") == 6  # once a stage

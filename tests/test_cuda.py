@@ -86,7 +86,7 @@ def test_a_step_as_a_graph_is_the_step(kind, precision):
     model = models[kind]().cuda().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     add = lambda segments: bptt.accumulate(model, segments, scale=0.1)  # noqa: E731
-    fast = Captured(add, model.parameters())
+    fast = Captured(model, add)
 
     def step(call, segments):
         optimizer.zero_grad(set_to_none=True)

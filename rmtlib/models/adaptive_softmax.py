@@ -32,6 +32,7 @@ class AdaptiveSoftmax(nn.Module):
         if list(cutoffs) != sorted(set(cutoffs)) or (cutoffs and not 0 < cutoffs[0] <= cutoffs[-1] < vocab_size):
             raise ValueError(f"cutoffs {tuple(cutoffs)} do not ascend between 0 and the vocabulary of {vocab_size}")
         self.bounds = (*cutoffs, vocab_size)
+        self.waits_for_device = bool(cutoffs)  # `forward` asks which rows have words of a cluster
         self.special_id = vocab_size if special else None
         extra = len(cutoffs) + special
         self.bias_V = nn.Parameter(torch.zeros(vocab_size))

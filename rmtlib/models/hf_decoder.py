@@ -39,6 +39,7 @@ class HFDecoder(nn.Module):
     """
 
     base: Any  # the part of `model` that gives hidden states
+    waits_for_device = True  # what its code does is not known here
 
     def __init__(self, model: Any, adapters: dict[str, dict[str, Any]] | None = None):
         super().__init__()

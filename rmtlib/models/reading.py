@@ -74,7 +74,8 @@ def wanted_rows(segment: Segment, hidden_BSD: Tensor) -> Tensor:
 def labelled_loss(model: RecurrentModel, segment: Segment, hidden_BND: Tensor) -> Tensor:
     """Summed negative log-likelihood (nats) of the segment's labelled rows, from what `read` gave.
 
-    Only labelled rows are scored: a segment without labels costs no projection to the vocabulary.
+    Only labelled rows are scored (and those that fill them up): a segment without labels costs no projection to the
+    vocabulary.
     """
     labelled = segment.labelled()
     nll_K = model.nll(labelled.select(hidden_BND), labelled.targets_K)

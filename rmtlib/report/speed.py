@@ -12,7 +12,6 @@ from rmtlib.runs.storage import check_seal, read_json, write_json
 
 HEADER = ("case", "what", "ours", "peer", "ratio", "target", "met", "arithmetic")
 REACHED = {None: "not measured", True: "yes", False: "no"}
-REMEDY = "write it anew with make bench BENCH_ARGS=--record"
 _KEYS = {"machine", "commit", "date", "packages", "rounds", "rows", "sha256"}
 _CPU = "one thread, float32, CPU time"  # how a record was measured that does not say how
 
@@ -39,11 +38,21 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         RmtlibError: it is no such record, or was changed after it was written.
     """
-    record = read_json(path, dict, REMEDY)
+    remedy = f"write it anew with {_command(path)}"
+    record = read_json(path, dict, remedy)
     if set(record) - {"how"} != _KEYS:
-        raise RmtlibError(f"{path} is not a record of make bench: {REMEDY}")
-    check_seal(path, record, REMEDY)
+        raise RmtlibError(f"{path} is not a record of make bench: {remedy}")
+    check_seal(path, record, remedy)
     return record
+
+
+def _command(path: Path) -> str:
+    """What makes the record at this path."""
+    return f"make bench BENCH_ARGS={repr('--gpu --record') if _of_gpu(path) else '--record'}"
+
+
+def _of_gpu(path: Path) -> bool:
+    return path.name == "gpu.json"
 
 
 TASKS = {  # what a user does -> the row of the record that measures it
@@ -83,8 +92,8 @@ def fragment(path: Path, extra: Path, cases: str = "") -> str:
         cases: only rows whose case starts so.
     """
     if not path.exists():
-        return "Not run: `make bench BENCH_ARGS=--record` measures it.\n"
-    record, name = load(path), "bench-gpu.json" if path.name == "gpu.json" else "bench.json"
+        return f"Not run: `{_command(path)}` measures it.\n"
+    record, name = load(path), "bench-gpu.json" if _of_gpu(path) else "bench.json"
     extra.mkdir(parents=True, exist_ok=True)
     write_json(extra / name, record)
     rows = tuple(cells(row) for row in record["rows"] if row["case"].startswith(cases))

@@ -37,7 +37,7 @@ def accumulate(
     model: RecurrentModel,
     segments: Sequence[Segment],
     *,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     bptt_segments: int | None = None,
     recompute: bool = False,
 ) -> Tensor:
@@ -84,7 +84,7 @@ def carried_backward(
 
 
 def _truncated_backward(
-    model: RecurrentModel, segments: Sequence[Segment], start: State, scale: float, k: int
+    model: RecurrentModel, segments: Sequence[Segment], start: State, scale: float | Tensor, k: int
 ) -> Tensor:
     """BPTT-k at one forward pass a segment instead of k+1; graphs that no later loss reaches are dropped."""
     outputs, inputs = {-1: start}, {}

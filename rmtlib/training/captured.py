@@ -5,7 +5,7 @@ one call. It repeats what it recorded, on the memory that it recorded it with, s
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +30,25 @@ class _Graph:
 
 
 class Captured:
-    """`function`, which adds to gradients; on a GPU as a CUDA graph for each shape that its inputs have.
+    """A function that adds to a model's gradients; on a GPU one CUDA graph for each shape that its inputs have.
+
+    The gradients of a recorded shape are written where they were when it was recorded, so a parameter's `.grad` is the
+    same tensor at every call. The parameters must stay where they are, too: load weights into them, not in their place.
 
     Args:
-        function: of nested tuples and lists of tensors and single values, which gives such; it reads nothing else but
-            the parameters, and must not look at values of the GPU. It is given its inputs on the parameters' device.
-        parameters: whose gradients it adds to.
-        peers: with others, whose messages would be in the way of recording, it stays as it is.
+        model: may have modules that say `waits_for_device`, because they look at values of the GPU; nothing is
+            recorded then.
+        function: takes the inputs on the model's device, and reads nothing besides but the parameters. Inputs and
+            outputs are tensors and single values, in tuples and lists. Each single value has graphs of its own.
+        peers: with others nothing is recorded, as their messages would be in the way.
     """
 
-    def __init__(self, function: Callable[..., Any], parameters: Iterable[nn.Parameter], peers: Peers = ALONE):
-        self.function = function
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(self, model: nn.Module, function: Callable[..., Any], peers: Peers = ALONE):
+        self.model, self.function = model, function
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        self.possible = self.device.type == "cuda" and peers.size == 1
+        waits = any(getattr(module, "waits_for_device", False) for module in model.modules())
+        self.possible = self.device.type == "cuda" and peers.size == 1 and not waits
         self.calls: Counter[Hashable] = Counter()
         self.trained: dict[Hashable, list[nn.Parameter]] = {}
         self.gradients: dict[nn.Parameter, Tensor] = {}
@@ -51,7 +56,14 @@ class Captured:
         self.pool: Any = None
 
     def __call__(self, *inputs: Any) -> Any:
-        """What `function` returns, without its graph."""
+        """What `function` returns, detached."""
+        try:
+            return self._call(inputs)
+        except torch.cuda.OutOfMemoryError:  # the graphs keep all of theirs
+            self.graphs, self.pool, self.possible = {}, None, False
+            raise
+
+    def _call(self, inputs: Any) -> Any:
         if not self.possible or any(p.grad is not None for p in self.parameters):  # a graph starts from no gradient
             return self._plainly(inputs)
         shape = _shape(inputs)
@@ -74,7 +86,7 @@ class Captured:
         return _map(torch.detach, self.function(*there))
 
     def _record(self, shape: Hashable, inputs: Any) -> _Graph | None:
-        """The graph of this shape, not run yet; None if there can be none."""
+        """The graph of this shape, not run yet; None if it cannot be recorded."""
         trained = self.trained[shape]
         for p in trained:
             p.grad = self.gradients.setdefault(p, torch.zeros_like(p))
@@ -102,10 +114,15 @@ class Captured:
 def record(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
     """A CUDA graph of `run`: what starts it, what it writes its outputs to, and the memory that graphs share."""
     graph, pool = torch.cuda.CUDAGraph(), pool or torch.cuda.graph_pool_handle()
+    random = torch.cuda.default_generators[torch.cuda.current_device()]
+    before = random.graphsafe_get_state()
     torch.clear_autocast_cache()  # of weights: their casts must be part of the graph
     try:
         with torch.cuda.graph(graph, pool=pool):
             outputs = run()
+    except RuntimeError:
+        random.graphsafe_set_state(before)  # else dropout believes that the recording goes on
+        raise
     finally:
         torch.clear_autocast_cache()
     return graph.replay, outputs, pool

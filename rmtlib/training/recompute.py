@@ -33,7 +33,7 @@ def recomputed_loss(model: RecurrentModel, segment: Segment, state: State, write
     return checkpoint(segment_loss, model, segment, state, write, use_reentrant=False)
 
 
-def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scale: float) -> Tensor:
+def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scale: float | Tensor) -> Tensor:
     """The gradient of ``scale * loss`` from about 2 sqrt(n) of n states; returns the summed loss in nats.
 
     On the way back the states between two kept ones are built anew by the same additions, so that they are bitwise

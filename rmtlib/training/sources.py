@@ -131,7 +131,7 @@ class CurriculumSource:
         return f"stage {stage + 1}/{self.stages} ({f'1-{segments} segments' if segments else 'facts only'})"
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        c = self.config
+        c, self.captured = self.config, None  # a stage has shapes of its own
         if self.optimizer is None or not c.continued:
             betas = (0.9, c.beta2)
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=betas, weight_decay=c.weight_decay)
@@ -158,13 +158,18 @@ class CurriculumSource:
             if recompute:
                 here = [segment.to(_device(model)) for segment in segments]
                 loss = accumulate(model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=True)
+            elif (step := self._step(model)).possible:  # a tensor: a number would have graphs of its own
+                loss = step(even(segments), torch.tensor(1 / labels, dtype=torch.float32))
             else:
-                self.captured = self.captured or Captured(
-                    partial(_accumulate, model, c.bptt_segments), model.parameters()
-                )
-                loss = self.captured(even(segments) if self.captured.possible else segments, 1 / labels)
+                loss = step([segment.to("cpu") for segment in segments], 1 / labels)
             total += loss.item()
         return total / labels
+
+    def _step(self, model: Any) -> Captured:
+        """Adds the gradient of some segments' summed loss, times a factor."""
+        if self.captured is None or self.captured.model is not model:
+            self.captured = Captured(model, partial(_accumulate, model, self.config.bptt_segments), self.peers)
+        return self.captured
 
     def tensors(self) -> dict[str, Tensor]:
         """None: samples are a function of their index."""
@@ -199,6 +204,7 @@ class StreamSource:
         return "training"
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        self.captured = None  # it holds memory of the GPU
         return torch.optim.Adam(model.parameters(), lr=0.0)
 
     def learning_rate(self, stage: int, step: int) -> float:
@@ -231,8 +237,10 @@ class StreamSource:
         else:
             reads = list(self.recent)
         mine = [Read(_columns(segment, columns), self._state_of(state, columns)) for segment, state in reads]
-        self.captured = self.captured or Captured(partial(self._add, model), model.parameters(), self.peers)
-        mean, state = self.captured(mine, part := (columns.stop - columns.start) / self.config.batch_size)
+        if self.captured is None or self.captured.model is not model:
+            self.captured = Captured(model, partial(self._add, model), self.peers)
+        part = (columns.stop - columns.start) / self.config.batch_size
+        mean, state = self.captured(mine, part)
         return mean.item() * part, state
 
     def _add(self, model: Any, reads: list[Read], part: float) -> tuple[Tensor, State]:
@@ -296,7 +304,7 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _accumulate(model: Any, bptt_segments: int | None, segments: list[Segment], scale: float) -> Tensor:
+def _accumulate(model: Any, bptt_segments: int | None, segments: list[Segment], scale: float | Tensor) -> Tensor:
     return accumulate(model, segments, scale=scale, bptt_segments=bptt_segments)
 
 
