@@ -108,3 +108,20 @@ def test_a_step_as_a_graph_is_the_step(kind, precision):
             torch.testing.assert_close(gradient, plain[name], **close)
         optimizer.step()  # the next step has other weights
     assert fast.possible and len(fast.graphs) == 1
+
+
+def test_what_cannot_be_recorded_trains_on_with_dropout(capsys):
+    model = Decoder(DecoderConfig(V, 32, 2, 2, positions="rotary", dropout=0.1)).cuda().train()
+
+    def waiting(x):
+        hidden = model(x)
+        hidden.sum().item()  # looks at a value
+        hidden.square().mean().backward()
+        return hidden.detach().mean()
+
+    fast, x = Captured(model, waiting), torch.randint(0, V, (2, 8))
+    for _ in range(WARM_UPS + 3):
+        model.zero_grad(set_to_none=True)
+        assert fast(x).isfinite()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert not fast.possible and capsys.readouterr().out.startswith("note: no CUDA graph")

@@ -182,7 +182,8 @@ class LayeredModel(HasMemory, LanguageModel):
         """Whether `forward_diagonal` is faster for `count` segments of `length` tokens, and gives the same result.
 
         It is faster if a cell alone is too small to keep the device busy: on a CPU if the calls cost more than the
-        arithmetic (three layers up, narrow ones), on a GPU up to some thousand rows (measured in reading; see benchmarks/).
+        arithmetic (three layers up, narrow ones), on a GPU up to some thousand rows (in reading). Measured: see
+        benchmarks/.
         """
         if count < 2 or not stackable(self.decoder):
             return False

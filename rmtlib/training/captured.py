@@ -114,14 +114,13 @@ class Captured:
 def record(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, Any]:
     """A CUDA graph of `run`: what starts it, what it writes its outputs to, and the memory that graphs share."""
     graph, pool = torch.cuda.CUDAGraph(), pool or torch.cuda.graph_pool_handle()
-    random = torch.cuda.default_generators[torch.cuda.current_device()]
-    before = random.graphsafe_get_state()
     torch.clear_autocast_cache()  # of weights: their casts must be part of the graph
     try:
         with torch.cuda.graph(graph, pool=pool):
             outputs = run()
-    except RuntimeError:
-        random.graphsafe_set_state(before)  # else dropout believes that the recording goes on
+    except RuntimeError:  # else dropout believes that the recording goes on; seeds are set anew at every step
+        random = torch.cuda.default_generators[torch.cuda.current_device()]
+        random.graphsafe_set_state(torch.Generator(random.device))
         raise
     finally:
         torch.clear_autocast_cache()
