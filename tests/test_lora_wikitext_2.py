@@ -77,7 +77,10 @@ def test_configs_are_complete_json_with_costs(row, scale):
 @pytest.mark.parametrize("scale", LORA.scales)
 def test_every_controlled_row_is_trained_on_as_many_tokens_of_the_same_segments(scale):
     tuned = [params(row, scale).tuning for row in CONTROLLED]
-    assert len({t.tokens for t in tuned}) == 1 and len({t.train.segment_size for t in tuned}) == 1
+    one, whole = params("lora", scale).tuning.train.segment_size, params("lora-window-2seg", scale).tuning
+    assert len({t.tokens for t in tuned}) == 1 and (whole.train.segment_size, whole.segments) == (2 * one, 1)
+    assert {t.train.segment_size for row, t in zip(CONTROLLED, tuned, strict=True) if "window" not in row} == {one}
+    assert len({t.chunk * t.train.segment_size for t in tuned if t.chunk != 6}) == 1  # of text, in every step
     assert len({t.text for t in tuned}) == 1 and len({t.train.precision for t in tuned}) == 1
     read = {(r.text, r.tokens) for row in CONTROLLED for r in params(row, scale).readings}
     assert len(read) == 1

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 DECIDING = ("lora", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem")
-BASE = ("backbone", "lora", "full", "lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem")
+BASE = (
+    *("backbone", "lora", "lora-window-2seg", "full"),
+    *("lora-rmt-1seg-4mem", "lora-rmt-2seg-4mem", "lora-rmt-4seg-4mem"),
+)
 
 
 class LoRAWikiText2(Artifact):

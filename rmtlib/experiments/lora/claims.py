@@ -79,6 +79,13 @@ CLAIMS = (
         below(("lora-armt-2seg-4mem", "lora")),
     ),
     Claim(
+        "earlier-text-helps",
+        "A segment is read better with the one before it: there is something for a memory to bring.",
+        OWN,
+        "Bits per byte of LoRA without memory, tuned and read on two segments at once, less that on single segments.",
+        below(("lora-window-2seg", "lora")),
+    ),
+    Claim(
         "tuning-alone",
         "Tuning without memory improves on the backbone, zero-shot.",
         OWN,

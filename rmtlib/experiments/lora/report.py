@@ -147,7 +147,7 @@ def by_segment(results: Results, scale: str) -> Table | None:
     rows = {
         name: series
         for name, series in results.series().get(scale, {}).items()
-        if STUDY[name].segments > 1 and not STUDY[name].published
+        if STUDY[name].segments > 1 and STUDY[name].memory != "none" and not STUDY[name].published
     }
     body: list[tuple[Cell, ...]] = []
     most = max((STUDY[name].segments for name in rows), default=0)

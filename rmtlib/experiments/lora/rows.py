@@ -19,7 +19,8 @@ Memory = Literal["none", "rmt", "armt"]
 class Study:
     """A row: a model, how it is tuned, and the protocol.
 
-    A memory with one segment is not passed on: its vectors are trained as a prefix alone.
+    A memory with one segment is not passed on: its vectors are trained as a prefix alone. Several segments without a
+    memory are read at once, with full attention.
     `published`: trained and evaluated as the study's scripts do, else by the controlled protocol.
     """
 
@@ -33,9 +34,11 @@ class Study:
 
     @property
     def name(self) -> str:
-        """backbone, lora, lora-rmt-2seg-4mem, published-full-rmt-5seg-32mem."""
+        """backbone, lora, lora-window-2seg, lora-rmt-2seg-4mem, published-full-rmt-5seg-32mem."""
         if not self.tuning:
             return "backbone"
+        if self.memory == "none" and self.segments > 1:
+            return f"{self.tuning}-window-{self.segments}seg"
         size = f"-{self.memory}-{self.segments}seg-{self.tokens}mem" if self.memory != "none" else ""
         return f"{'published-' * self.published}{self.tuning}{size}"
 
@@ -46,7 +49,7 @@ class Study:
             return "backbone, zero-shot"
         how = {"lora": "LoRA", "full": "full tuning"}[self.tuning]
         if self.memory == "none":
-            return f"{how}, no memory"
+            return f"{how}, no memory{f', {self.segments} segments at once' * (self.segments > 1)}"
         if self.segments == 1:
             return f"{how}, {self.tokens} memory tokens that are not passed on"
         what = f"{self.memory.upper()}, {self.segments} segments, {self.tokens} memory tokens"
@@ -54,7 +57,12 @@ class Study:
 
 
 def _rows() -> tuple[Study, ...]:
-    controlled = [Study("", printed=ZERO_SHOT, table="Table 1"), Study("lora"), Study("full")]
+    controlled = [
+        Study("", printed=ZERO_SHOT, table="Table 1"),
+        Study("lora"),
+        Study("lora", segments=2),
+        Study("full"),
+    ]
     controlled += [Study("lora", "rmt", segments, 4) for segments in (1, 2, 4, 6, 8)]
     controlled += [Study("lora", "rmt", 2, memory) for memory in (2, 8, 16, 32, 64)]
     controlled += [Study("lora", "armt", 2, 4), Study("full", "rmt", 2, 4)]

@@ -162,6 +162,10 @@ def settings(row: str, scale: str, seed: int, backbone: str | None = None) -> Pa
 
 def _controlled(study: Study, s: Scale, seed: int) -> Tuning:
     """Equal tokens for every row: a step reads whole chunks, cut into the row's windows."""
+    if study.memory == "none":  # a window is one segment, however long
+        chunk = CHUNK // study.segments
+        whole, steps = replace(study, segments=1), s.budget // (s.chunks * CHUNK)
+        return _tuning(whole, s, seed, chunk, s.chunks * chunk, steps, study.segments * s.segment)
     chunk = CHUNK if CHUNK % study.segments == 0 else study.segments
     batch = s.chunks * chunk // study.segments
     return _tuning(study, s, seed, chunk, batch, s.budget // (s.chunks * chunk), s.segment)
@@ -211,8 +215,9 @@ def _readings(study: Study, s: Scale) -> tuple[Reading, ...]:
         others = [(f"memory {whose}", whose) for whose in ("off", "shuffled", "other") if study.segments > 1]
         return (*own, *(test(name, study.segments, 1, memory=whose) for name, whose in others))
     context = s.backbone.train.segment_size if isinstance(s.backbone, PretrainConfig) else CONTEXTS[s.backbone]
-    longer = [test(f"window of {n} segments", n, n) for n in LENGTHS if n * s.segment <= context]
-    readings = [test("test", 1, 1), *longer]
+    readings = [test("test", study.segments, study.segments)]
+    if study.segments == 1:
+        readings += [test(f"window of {n} segments", n, n) for n in LENGTHS if n * s.segment <= context]
     if not study.tuning:
         readings += _notebook(s, s.context, s.context)
     return tuple(readings)
