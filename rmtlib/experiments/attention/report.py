@@ -130,11 +130,14 @@ def paper(results: Results) -> Table:
     )
 
 
+IN_CAPTION = 4  # rows; the table has all
+
+
 def caption(results: Results) -> str:
     """Where memory is written and read, and what is left without it, at the largest scale that was run."""
     scale, rows = shown(results)
     parts = []
-    for row, records in rows.items():
+    for row, records in list(rows.items())[:IN_CAPTION]:
         found = [numbers(record) for record in records]
         mean = {name: fmean(run[name] for run in found) for name in found[0]}
         did = "writes {write:+.2f} and reads {read:+.2f}" if "write" in mean else "reads its cache {cache:+.2f}"
