@@ -115,9 +115,9 @@ def compare(artifact: str, results: Results) -> Table:
         name = row.label.replace(" of 24 symbols", "")
         body.append((name, authors, *(cells if any(cells) else ("not run",) * len(scales))))
     return Table(
-        "Per-token accuracy of generated answers, the mean of the authors' test values beside ours. A row that "
-        "does not say of how many symbols is of 24, at small of 12. The authors' values have the first token of every segment "
-        "given, and are with teacher forcing if the answer is shorter than a segment.",
+        "Per-token accuracy of generated answers, the mean of the authors' test values beside ours. A row that does "
+        "not say of how many symbols is of 24, at small of 12. The authors' values have the first token of every "
+        "segment given, and are with teacher forcing if the answer is shorter than a segment.",
         ("row", "authors", *scales),
         tuple(body),
         prose=("row",),
