@@ -120,7 +120,6 @@ def compare(artifact: str, results: Results) -> Table:
         "segment given, and are with teacher forcing if the answer is shorter than a segment.",
         ("row", "authors", *scales),
         tuple(body),
-        prose=("row",),
     )
 
 
