@@ -54,6 +54,16 @@ BRANCHES = {
             "test_bf16_is_asked_of_the_device_and_float32_of_none",
         ),
     ),
+    "training/captured.py": Branch(
+        "a CUDA graph of a training step",
+        "the step itself",
+        (
+            "test_every_call_gives_the_loss_and_the_gradients_of_its_own_batch",
+            "test_what_cannot_be_recorded_runs_as_it_is",
+            "test_without_a_gpu_nothing_is_recorded",
+            "test_a_step_as_a_graph_is_the_step",
+        ),
+    ),
     "training/recompute.py": Branch(
         "the GPU's random numbers, kept and set again beside the CPU's",
         "the CPU's alone",
@@ -73,7 +83,7 @@ BRANCHES = {
         "no autocast, of the tensor's device", "the same", ("test_bf16_is_asked_of_the_device_and_float32_of_none",)
     ),
     "models/layered.py": Branch(
-        "a wavefront up to 2 M numbers a segment",
+        "a wavefront up to 8 M numbers a segment",
         "on narrow models alone",
         ("test_on_a_gpu_wide_models_read_diagonally",),
     ),
@@ -203,7 +213,8 @@ def test_on_a_gpu_wide_models_read_diagonally():
         there = ARMT(Decoder(config), 4, 8).eval()
     here = ARMT(Decoder(config), 4, 8).eval()
     assert there.prefers_wavefront(1, 512, 8) and not here.prefers_wavefront(1, 512, 8)
-    assert not there.prefers_wavefront(16, 512, 8)  # large enough to fill the GPU
+    assert there.prefers_wavefront(16, 512, 8)
+    assert not there.prefers_wavefront(32, 512, 8)  # large enough to fill the GPU
     assert not there.prefers_wavefront(1, 512, 1)
 
 
