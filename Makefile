@@ -81,7 +81,7 @@ explore: $(VENV)/.ready
 	@echo "The executed notebook is out/explore/explore.ipynb; open notebooks/explore.ipynb to choose (make lab)"
 
 test: $(VENV)/.ready
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 rehearse: $(VENV)/.ready
 	@OMP_NUM_THREADS=1 $(RMTLIB) rehearse all --scale gpu --rows '$(or $(ROWS),all)' --record benchmarks/rehearsal.json \

@@ -12,12 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW = ("test_book", "test_stops", "test_lora_wikitext_2", "test_figure_5", "test_babilong_table", "test_kernels")
+SLOW += ("test_devices", "test_tutorial", "test_hub_bounds", "test_queue", "test_settings")
 
 
 @pytest.fixture
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process waits for the other at the end; else the order stays."""
+    rank = {name: i for i, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(SLOW)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
