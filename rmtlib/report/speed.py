@@ -26,9 +26,10 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 def about(record: dict[str, Any]) -> str:
     """Where the numbers come from, in a line."""
     rounds = f"{record['rounds']} round{'s' * (record['rounds'] > 1)}"
+    commit, *changed = record["commit"].split(" ", 1)  # whole, it is wider than a phone
     return (
         f"{record['machine']}; {record.get('how', _CPU)}, median of {rounds}; "
-        f"commit {record['commit']}; {record['date']}"
+        f"commit {' '.join([commit[:12], *changed])}; {record['date']}"
     )
 
 
