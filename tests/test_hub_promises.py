@@ -472,8 +472,9 @@ def test_a_saved_folder_loads_by_name(model, kind, tmp_path):
     assert type(again) is CLASSES[kind] and type(AutoConfig.from_pretrained(tmp_path)) is model.config_class
     x, tensors = ids(2, 19), again.state_dict()
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
-    # Not to the bit: products can depend on where a tensor lies in memory, and a loaded file puts it elsewhere.
-    torch.testing.assert_close(again(x).logits, model(x).logits, rtol=1e-12, atol=1e-12)
+    for parameter in again.parameters():  # the last bits of products can depend on where a file's bytes begin
+        parameter.data = parameter.data.clone()
+    assert torch.equal(again(x).logits, model(x).logits)
     assert (again.config.segment_size, again.core.memory_tokens) == (S, M)
     assert torch.equal(again.generate(x, max_new_tokens=5), model.generate(x, max_new_tokens=5))
 
