@@ -11,7 +11,9 @@ from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.experiments.babilong import artifact as figure_5
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data
+from rmtlib.experiments.babilong.selection import chosen, selection_table
 from rmtlib.experiments.babilong.settings import Params
+from rmtlib.report.measurements import Results
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import write_sealed
@@ -147,3 +149,21 @@ def test_summary_says_what_the_records_show():
         "qa1: exact match 0.50 at 8 segments (from 0.50 to 0.50)",
         "qa1: naming the most recent answer alone would give 0.53; stories from bAbI's files and the simulator",
     ]
+
+
+def test_regret_is_what_the_run_chosen_by_short_contexts_lacks_far_beyond_them():
+    assert chosen([(0.9, 0.8), (0.95, 0.5), (0.7, 0.9)]) == (0.5, 1)  # never by how far it holds
+    assert chosen([(0.95, 0.8), (0.95, 0.5), (0.7, 0.9)]) == (pytest.approx(0.65), 2)
+
+    def record(seed, validation, far):
+        points = [{"segments": n, "tokens": 128 * n, "correct": c, "n": 10} for n, c in ((2, 10), (16, far))]
+        curve = [[0, 100, 1.0], [1, 50, 0.3], [1, 100, validation]]  # the first stage is of other lengths
+        metrics = {"train_segments": 2, "exact_match": points, "recency_accuracy": 0.5}
+        about = {"artifact": "figure-5", "row": "qa1", "scale": "medium", "seed": seed, "run_id": f"r{seed}"}
+        return about | {"finished": str(seed), "metrics": metrics, "curves": {"validation": curve}, "data": []}
+
+    results = Results(FIGURE.rows, lambda record: [], [record(0, 0.9, 8), record(1, 0.95, 5), record(2, 0.7, 9)])
+    table = selection_table(results, "medium")
+    assert [row[1:] for row in table.rows] == [("3", "0.500", "0.733", "0.900", "0.400")]
+    one = Results(FIGURE.rows, lambda record: [], [record(0, 0.9, 8)])
+    assert selection_table(one, "medium") is None and selection_table(results, "small") is None

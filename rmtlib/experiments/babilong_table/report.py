@@ -9,6 +9,7 @@ from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
 from rmtlib.experiments.babilong.report import MATCH, measure
 from rmtlib.experiments.babilong.report import VERBS as BABILONG_VERBS
 from rmtlib.experiments.babilong.rules import BEYOND, arms, slope
+from rmtlib.experiments.babilong.selection import selection_table
 from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.language_models import language_models, two_series
@@ -159,7 +160,7 @@ def report() -> Report:
         figure=figure,
         alt=alt,
         caption=caption,
-        by_scale=tuple(by_task(task) for task in TASKS),
+        by_scale=(*(by_task(task) for task in TASKS), selection_table),
         compare=compare,
         paper=paper,
         claims=CLAIMS,
