@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from rmtlib.data.babi import TASKS
-from rmtlib.errors import Stopped
-from rmtlib.experiments.babilong.settings import Params, weights, work
+from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.babilong.run import build_model
+from rmtlib.experiments.babilong.settings import Params, trained_weights, weights, work
 from rmtlib.experiments.babilong_table.figure import STYLES
 from rmtlib.experiments.babilong_table.language_models import published
-from rmtlib.experiments.babilong_table.rows import LENGTHS, MODELS, TABLE_4
+from rmtlib.experiments.babilong_table.rows import LENGTHS, MODELS, PRETRAINED, TABLE_4
 from rmtlib.experiments.babilong_table.rules import RULES
 from rmtlib.experiments.babilong_table.scales import settings, with_model
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.experiments.view import view_of
+from rmtlib.models.config import LoRAConfig
+from rmtlib.models.lora import trained_parameters
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.folder import RunFolder
 from rmtlib.settings import from_dict, to_params
@@ -38,8 +41,15 @@ def runs(row, *falls, start=0.95):
     ]
 
 
-@pytest.mark.parametrize("scale", TABLE.scales)
-@pytest.mark.parametrize("row", [f"{model}-{task}" for model in MODELS for task in ("qa1", "qa3")])
+@pytest.mark.parametrize(
+    ("row", "scale"),
+    [
+        (f"{model}-{task}", scale)
+        for model in MODELS
+        for task in ("qa1", "qa3")
+        for scale in PRETRAINED.get(model, TABLE.scales)
+    ],
+)
 def test_settings_are_complete_and_survive_their_record(row, scale):
     config = TABLE.config(row, scale, 1)
     params = from_dict(Params, config.to_json()["params"])
@@ -54,10 +64,10 @@ def test_all_models_of_a_task_have_the_same_data_and_steps(task):
     own = ("kind", "backbone", "memory_tokens", "d_memory", "test_samples", "evaluation_batch")
     rest = [
         {key: value for key, value in to_params(settings(model, task, "medium", 0)).items() if key not in own}
-        for model in MODELS
+        for model in sorted(set(MODELS) - set(PRETRAINED))
     ]
     assert all(other == rest[0] for other in rest)
-    tests = {model: settings(model, task, "medium", 0).test_samples for model in MODELS}
+    tests = {model: settings(model, task, "medium", 0).test_samples for model in set(MODELS) - set(PRETRAINED)}
     whole = tests.pop("full-attention")
     assert all(other == tests["rmt"] for other in tests.values()) and whole.items() <= tests["rmt"].items()
 
@@ -67,10 +77,16 @@ def test_two_and_three_facts_are_tracked_in_training_and_one_fact_is_not():
     assert asked["qa2"] > 0 and asked["qa3"] > 0 and asked["qa1"] == asked["qa4"] == asked["qa5"] == 0
 
 
-@pytest.mark.parametrize("model", ["rmt-r", "mamba", "rwkv", "rag", "rag-dense", "full-attention"])
+@pytest.mark.parametrize(
+    "model", ["rmt-r", "mamba", "rwkv", "rag", "rag-dense", "full-attention", "full-attention-lora"]
+)
 def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
     """Two steps a stage, with tracked questions; stopped in the second stage."""
-    params = settings(model, "qa2", "smoke", 0)
+    lora, base = model.endswith("-lora"), model.removesuffix("-lora")
+    params = settings(base, "qa2", "smoke", 0)
+    if lora:
+        bf16 = replace(params.train, precision="bf16")  # frozen maps are then stored as such
+        params = replace(params, lora=LoRAConfig(rank=2), train=bf16)
     stages = tuple(replace(stage, steps=2) for stage in params.train.stages)
     params = replace(
         params,
@@ -80,7 +96,7 @@ def test_a_stopped_run_continues_to_the_same_record(tmp_path, model):
         tracked_questions=2,
         enough=(0.9,) * len(stages),
     )
-    config = replace(TABLE.config(f"{model}-qa2", "smoke", 0), params=to_params(params))
+    config = replace(TABLE.config(f"{base}-qa2", "smoke", 0), params=to_params(params))
     whole = TABLE.execute(config, RunFolder(tmp_path / "whole"))
     folder, asked = RunFolder(tmp_path / "parts"), iter(range(10**6))
     folder.should_stop = lambda: next(asked) == 3
@@ -129,6 +145,35 @@ def test_full_attention_sees_what_a_window_does_not(tmp_path):
                 hidden, state = built.step(piece, state)
             outputs.append(hidden[0, -1])
         assert torch.equal(*outputs) != differs
+
+
+def test_with_lora_the_backbone_is_frozen_and_only_adapters_take_training_memory():
+    params = settings("full-attention", "qa1", "smoke", 0)
+    tuned = replace(params, lora=LoRAConfig(rank=2))
+    model, plain = build_model(tuned)[0], build_model(params)[0]
+    assert trained_parameters(model) == trained_weights(tuned) == weights(tuned) - weights(params)
+    text = torch.randint(0, 600, (1, 100), generator=torch.Generator().manual_seed(0))
+    hidden = [each.eval().step(text, each.initial_state(1))[0] for each in (model, plain)]
+    assert torch.equal(*hidden)  # untrained adapters change nothing
+    whole, adapters = (
+        TABLE.cost(replace(TABLE.config("full-attention-qa1", "smoke", 0), params=to_params(each)))
+        for each in (params, tuned)
+    )
+    assert adapters.memory_bytes < whole.memory_bytes and adapters.disk_bytes < whole.disk_bytes / 4
+    assert adapters.flops < whole.flops
+
+
+def test_lora_tunes_pretrained_backbones_alone():
+    medium, paper = (settings("full-attention-lora", "qa1", scale, 0) for scale in ("medium", "paper"))
+    assert medium.backbone == "smollm2" and medium.lora and medium.train.precision == "bf16"
+    assert max(map(int, medium.test_samples)) * medium.train.segment_size <= 2048
+    assert "Mistral-7B" in paper.backbone and weights(paper) == pytest.approx(7.24e9, rel=0.01)
+    assert sum(s.steps for s in paper.train.stages) * paper.train.batch_size == 3000  # 1,000 samples, three epochs
+    assert max(map(int, paper.test_samples)) * 512 == 32_768  # what the published answers reach
+    with pytest.raises(
+        RmtlibError, match="full-attention-lora has no settings at small: use one of medium, gpu, paper"
+    ):
+        settings("full-attention-lora", "qa1", "small", 0)
 
 
 def test_cost_of_full_attention_grows_with_the_square_of_the_length():

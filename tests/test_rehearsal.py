@@ -8,6 +8,7 @@ from toy_artifact.artifact import Toy
 
 from rmtlib.cli import main
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong.settings import MISTRAL
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts
 from rmtlib.runs.rehearsal import rehearsal_of, rehearse, smaller
 from rmtlib.settings import from_dict
@@ -56,7 +57,8 @@ def test_every_row_can_be_rehearsed_with_its_own_model_precision_and_segments(na
             for key in ("segment_size", "precision", "recompute", "lr", "bptt", "bptt_segments") if ours else ():
                 assert ours.get(key) == theirs.get(key), (row.name, key)
         plan = artifact.cost(small)
-        assert plan.flops <= 40e12, f"{row.name} takes {plan.flops:.1e} FLOP: too long for a CPU"
+        bound = 200e12 if config.params.get("backbone") == MISTRAL else 40e12
+        assert plan.flops <= bound, f"{row.name} takes {plan.flops:.1e} FLOP: too long for a CPU"
         assert plan.flops <= artifact.cost(config).flops
 
 

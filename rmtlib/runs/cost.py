@@ -11,12 +11,12 @@ GPU_BYTES = 60e9  # of a GPU's 80 GB, for what the backward pass needs; the rest
 ACTIVATIONS = 34  # numbers kept for the backward pass, a position, layer and width (Korthikanti et al. 2022)
 
 
-def training_passes(recompute: bool = False) -> int:
+def training_passes(recompute: bool = False, *, frozen: bool = False) -> float:
     """Forward passes that a training step costs: the forward pass, and the backward pass, which costs two of them.
 
-    With recomputation every segment is run once more.
+    With recomputation every segment is run once more; weights that are frozen need no gradient, adapters on them little.
     """
-    return 4 if recompute else 3
+    return (2.2 if frozen else 3) + recompute
 
 
 def activations(layers: int, width: int, positions: float) -> float:
@@ -45,6 +45,7 @@ def transformer_cost(
     tokens: float,
     work: list[float],
     weights: int,
+    trained: int | None = None,
     kept: float,
     precision: str,
     float32_bytes: float = 0.0,
@@ -54,16 +55,19 @@ def transformer_cost(
 
     Args:
         work: FLOP of its parts.
+        trained: those of the weights that training changes; None: all.
         kept: numbers kept for the backward pass at once, in the run's precision.
         float32_bytes: what else is in memory, e.g. the logits.
         disk_bytes: what else is on disk beside the checkpoint.
     """
     bytes_each = 2 if precision == "bf16" else 4
+    trained = weights if trained is None else trained
+    weight_bytes = TRAINING_BYTES * trained + bytes_each * (weights - trained)
     return Cost(
         tokens=int(tokens),
         flops=sum(work),
-        memory_bytes=int(PROCESS_BYTES + TRAINING_BYTES * weights + bytes_each * kept + float32_bytes),
-        disk_bytes=CHECKPOINT_BYTES * weights + disk_bytes,
+        memory_bytes=int(PROCESS_BYTES + weight_bytes + bytes_each * kept + float32_bytes),
+        disk_bytes=CHECKPOINT_BYTES * trained + disk_bytes,
         precision=precision,
     )
 

@@ -14,9 +14,10 @@ from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
 from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
 from rmtlib.evaluation.retrieval import MeanPooled, retrieve
-from rmtlib.experiments.babilong.settings import Params, context_tokens, work
+from rmtlib.experiments.babilong.settings import Params, adapters, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
 from rmtlib.models.interface import RecurrentModel
+from rmtlib.models.lora import add_lora, keep_frozen_maps_in_bf16
 from rmtlib.models.mamba import mamba_from_hf
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.spec import Result
@@ -83,13 +84,19 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
 
 def build_model(params: Params) -> tuple[RecurrentModel, list[dict[str, Any]]]:
     """The untrained model, and where pretrained weights come from; what is new depends on the seed alone."""
-    if not isinstance(params.backbone, str):
-        return build(params.model(params.backbone), seed=params.train.seed), []
-    if params.kind == "mamba":
+    if isinstance(params.backbone, str) and params.kind == "mamba":
         pretrained, note = load_hf(params.backbone)
         return mamba_from_hf(pretrained), [note]
-    decoder, note = load_backbone(params.backbone)
-    return build(params.model(decoder.config), seed=params.train.seed, decoder=decoder), [note]
+    decoder, notes = None, []
+    if isinstance(params.backbone, str):
+        decoder, note = load_backbone(params.backbone)
+        notes.append(note)
+    model = build(params.model(decoder.config if decoder else params.backbone), seed=params.train.seed, decoder=decoder)
+    if params.lora is not None:
+        add_lora(model, params.lora)
+        if params.train.precision == "bf16":
+            keep_frozen_maps_in_bf16(model)
+    return model, notes
 
 
 def model_size(params: Params) -> dict[str, int]:
@@ -98,7 +105,9 @@ def model_size(params: Params) -> dict[str, int]:
     Of a pretrained backbone, whose weights would have to be here, only the state's size is known.
     """
     sizes = size_of(params.model(params.shape))
-    return {"state_size": sizes["state_size"]} if isinstance(params.backbone, str) else sizes
+    if isinstance(params.backbone, str):
+        return {"state_size": sizes["state_size"]}
+    return sizes | {"parameters": sizes["parameters"] + adapters(params)}
 
 
 def reader(params: Params, model: Any, tokenizer: Tokenizer) -> Callable[[Sample], Any]:

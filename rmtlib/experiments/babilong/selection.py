@@ -12,10 +12,10 @@ from rmtlib.report.measurements import Record, Results
 from rmtlib.report.tables import Cell, Table
 
 
-def validated(record: Record) -> float:
+def validated(record: Record) -> float | None:
     """The best score on validation samples in the last stage: what early stopping sees of a run."""
-    curve = record["curves"]["validation"]
-    return max(score for stage, _, score in curve if stage == curve[-1][0])
+    curve = record["curves"].get("validation", [])
+    return max((score for stage, _, score in curve if stage == curve[-1][0] and score is not None), default=None)
 
 
 def far(record: Record) -> float | None:
@@ -37,8 +37,8 @@ def selection_table(results: Results, scale: str) -> Table | None:
     """A row for every row of the artifact that has two runs or more at this scale; None if there is none."""
     by_row: dict[str, list[tuple[float, float]]] = {}
     for record in results.at(scale):
-        if (value := far(record)) is not None:
-            by_row.setdefault(record["row"], []).append((validated(record), value))
+        if (value := far(record)) is not None and (score := validated(record)) is not None:
+            by_row.setdefault(record["row"], []).append((score, value))
     labels = {row.name: row.label for row in results.rows}
     body: list[tuple[Cell, ...]] = []
     for row, label in labels.items():

@@ -4,12 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rmtlib.models.config import ARMTConfig, DecoderConfig, MambaConfig, PRMTConfig, RMTConfig, RMTRConfig, RWKVConfig
+from rmtlib.models.config import (
+    ARMTConfig,
+    DecoderConfig,
+    LoRAConfig,
+    MambaConfig,
+    PRMTConfig,
+    RMTConfig,
+    RMTRConfig,
+    RWKVConfig,
+)
 from rmtlib.models.size import (
     DECODERS,
     armt_state,
     armt_weights,
     decoder_weights,
+    lora_weights,
     mamba_weights,
     retrieval_weights,
     rwkv_weights,
@@ -21,7 +31,15 @@ from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
 MAMBA = "state-spaces/mamba-130m-hf"
-PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {**DECODERS, MAMBA: MambaConfig(50_280, 768, 24)}
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
+PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {
+    **DECODERS,
+    MAMBA: MambaConfig(50_280, 768, 24),
+    MISTRAL: DecoderConfig(
+        32_000, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8, d_ff=14_336, positions="rotary", rope_theta=1e6,
+        norm="rms", activation="swiglu", bias=False, tied=False, names="llama",
+    ),
+}  # fmt: skip
 
 
 Kind = Literal["rmt", "rmt-r", "rmt-r-top-1", "armt", "prmt", "mamba", "rwkv", "rag", "rag-dense", "full-attention"]
@@ -40,6 +58,7 @@ class Params:
             same on the whole sample at once, as one long segment.
         d_memory: width of ARMT's keys before its feature map.
         tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
+        lora: adapters on the backbone, whose own weights are then frozen; None: all weights are trained.
         enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.
             A stage of the facts alone is then also validated on them alone.
     """
@@ -60,6 +79,7 @@ class Params:
     d_memory: int = field(default=0, metadata={"since": 2})
     tracked_questions: int = field(default=0, metadata={"since": 2})
     enough: tuple[float, ...] = field(default=(), metadata={"since": 2})
+    lora: LoRAConfig | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "validation_samples", "evaluation_batch")
@@ -69,6 +89,8 @@ class Params:
         if isinstance(self.backbone, str) and self.backbone not in PRETRAINED:
             known = ", ".join(PRETRAINED)
             raise ValueError(f"backbone is {self.backbone!r}; it must be {known}, or a model's settings")
+        if self.lora is not None and not isinstance(self.shape, DecoderConfig):
+            raise ValueError(f"lora is for decoders; backbone is {self.backbone!r}")
         if wrong := [key for key in self.test_samples if not (key.isascii() and key.isdecimal())]:
             raise ValueError(f"test_samples has {wrong[0]!r}; its names must be numbers of segments")
 
@@ -116,7 +138,8 @@ def work(params: Params) -> list[float]:
         per_token = _flops_per_token(params, stage.segments)
         checks = -(-stage.steps // (stage.evaluate_every or train.evaluate_every))
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
-        parts.append(per_token * (training_passes(train.recomputes(stage)) * _trained(stage, train) + validated))
+        passes = training_passes(train.recomputes(stage), frozen=params.lora is not None)
+        parts.append(per_token * (passes * _trained(stage, train) + validated))
     tests = {segments: _flops_per_token(params, int(segments)) for segments in params.test_samples}
     return [*parts, sum(each * _tested(params, segments) for segments, each in tests.items())]
 
@@ -161,6 +184,7 @@ def cost(params: Params) -> Cost:
         + sum(_tested(params, segments) for segments in params.test_samples),
         work=work(params),
         weights=weights(params),
+        trained=trained_weights(params),
         kept=segments * _activations(params),
         precision=train.precision,
     )
@@ -180,8 +204,21 @@ def recomputing(params: Params) -> Params:
 
 
 def weights(params: Params) -> int:
-    """Of the whole model."""
-    return model_weights(params.shape, params.kind, params.memory_tokens, params.d_memory)
+    """Of the whole model, adapters included."""
+    return model_weights(params.shape, params.kind, params.memory_tokens, params.d_memory) + adapters(params)
+
+
+def trained_weights(params: Params) -> int:
+    """Those that training changes."""
+    frozen = decoder_weights(params.shape) if params.lora and isinstance(params.shape, DecoderConfig) else 0
+    return weights(params) - frozen
+
+
+def adapters(params: Params) -> int:
+    """Weights of LoRA."""
+    return (
+        lora_weights(params.shape, params.lora.rank) if params.lora and isinstance(params.shape, DecoderConfig) else 0
+    )
 
 
 def model_weights(b: DecoderConfig | MambaConfig | RWKVConfig, kind: Kind, M: int, d_memory: int) -> int:

@@ -45,6 +45,7 @@ STYLES = {
     "mamba": GREEN,
     "rwkv": Style("#7A5195", "v"),
     "full-attention": Style("#6B6B6B", "D"),
+    "full-attention-lora": Style("#6B6B6B", "h"),
     "window": BLACK,
     "rag": Style("#56B4E9", "X"),
     "rag-dense": Style("#2F8CA3", "P"),

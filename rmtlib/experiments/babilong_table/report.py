@@ -13,7 +13,7 @@ from rmtlib.experiments.babilong.selection import selection_table
 from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.language_models import language_models, two_series
-from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, TABLE_4
+from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, STAND_IN, TABLE_4
 from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
@@ -105,11 +105,11 @@ def compare(results: Results) -> Table:
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
             points = [series.at_multiple(m) for m in MULTIPLES]
-            whole = model == "full-attention"
+            whole = model.startswith("full-attention")
             state, missing = ("all tokens", "beyond reach") if whole else (f"{sizes[scale, row.name]:,}", "")
             shown = (missing if p is None else mean_text(p) for p in points)
             body.append((row.label, f"ours, {scale}", state, *shown))
-        if not ours and not row.scales:
+        if not ours and not model.endswith(STAND_IN):
             body.append((row.label, "ours", "not run", *("" for _ in MULTIPLES)))
     return Table(
         "How exact match falls beyond the training length (1×), the papers' models and ours. Read the order and the "

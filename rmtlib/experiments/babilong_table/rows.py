@@ -15,6 +15,7 @@ MODELS = {
     "mamba": "Mamba",
     "rwkv": "RWKV-5",
     "full-attention": "backbone on the whole context",
+    "full-attention-lora": "backbone on the whole context with LoRA",
     "window": "backbone on its window",
     "rag": "backbone on retrieved sentences",
     "rag-dense": "backbone on sentences found by mean-pooled states",
@@ -22,6 +23,8 @@ MODELS = {
 STAND_IN = "smollm2"
 ON_SMOLLM2 = {model: f"{label} on SmolLM2" for model, label in MODELS.items() if model not in ("mamba", "rwkv")}
 """Models around a backbone: at the scale gpu SmolLM2 stands in for GPT-2 in rows "<model>-smollm2-<task>"."""
+PRETRAINED = {"full-attention-lora": ("medium", "gpu", "paper")}
+"""Models that only these scales have: without a pretrained backbone there is nothing to adapt."""
 LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "512k", "1M", "10M")
 TABLE_4: Mapping[
     str, Mapping[str, Sequence[float]]
@@ -94,7 +97,8 @@ def _row(model: str, task: str) -> Row:
         values |= dict(zip(ARMT_LENGTHS, ARMT_TABLE_1[model][task], strict=False))
         sources.append("ARMT (Rodkin et al. 2024), Table 1")
     paper = {length: round(value / 100, 4) for length, value in values.items()}
-    return Row(f"{model}-{task}", f"{MODELS[model]}, {task}", task, paper, "; ".join(sources) or "not in the papers")
+    source = "; ".join(sources) or "not in the papers"
+    return Row(f"{model}-{task}", f"{MODELS[model]}, {task}", task, paper, source, PRETRAINED.get(model, ()))
 
 
 def _stand_in(model: str, task: str) -> Row:

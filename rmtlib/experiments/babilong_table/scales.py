@@ -8,10 +8,12 @@ difference from the papers, without which small models do not leave the plateau 
 from dataclasses import replace
 from typing import Any
 
+from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.scales import settings as figure_5
 from rmtlib.experiments.babilong.scales import until_learned
-from rmtlib.experiments.babilong.settings import MAMBA, Params
-from rmtlib.models.config import DecoderConfig, MambaConfig, RWKVConfig
+from rmtlib.experiments.babilong.settings import MAMBA, MISTRAL, Params
+from rmtlib.experiments.babilong_table.rows import PRETRAINED
+from rmtlib.models.config import DecoderConfig, LoRAConfig, MambaConfig, RWKVConfig
 from rmtlib.training.curriculum import Stage
 
 TRACKED = {"qa2": 8, "qa3": 12}
@@ -21,6 +23,7 @@ FROM_SCRATCH_RATE = 5e-4  # where the other rows are pretrained
 LONGEST = 8192  # tokens that full attention reads at once: SmolLM2's positions, and what a small one can afford
 WHOLE_BATCH = 8  # samples of that length that are tested at once
 REACH = {"gpt2": 1024, "smollm2": LONGEST}  # positions of pretrained backbones
+LORA_RATE = 5e-4
 
 
 def with_model(params: Params, model: str) -> Params:
@@ -31,6 +34,8 @@ def with_model(params: Params, model: str) -> Params:
         return _with_rwkv(params)
     if model == "full-attention":
         return _with_full_attention(params)
+    if model == "full-attention-lora":
+        return _with_lora(_with_full_attention(params))
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
@@ -78,6 +83,49 @@ def _with_full_attention(params: Params) -> Params:
     return until_learned(whole) if params.enough else whole
 
 
+def _with_lora(params: Params) -> Params:
+    stages = tuple(replace(stage, lr=LORA_RATE) for stage in params.train.stages)
+    return replace(params, lora=LoRAConfig(), train=replace(params.train, stages=stages))
+
+
+def _lora_medium(task: str, seed: int) -> Params:
+    """SmolLM2 on facts alone, then on one segment of 512 tokens; tested on up to four."""
+    params = figure_5(task, "gpu", seed, "smollm2")
+    train = replace(
+        params.train,
+        stages=(Stage(0, 300, LORA_RATE), Stage(1, 100, LORA_RATE)),
+        batch_size=8,
+        evaluate_every=50,
+        recompute=False,
+        recompute_from=0,
+    )
+    tests = {"1": 200, "2": 100, "4": 50}
+    whole = replace(params, train=train, enough=(), test_samples=tests, validation_samples=50)
+    return until_learned(_with_lora(_with_full_attention(whole)))
+
+
+def _lora_paper(task: str, seed: int) -> Params:
+    """Section 3.3: Mistral-7B on as many samples as three epochs of 1,000 have.
+
+    The paper says neither how long they were nor that LoRA tuned the model; here they have up to 2k tokens.
+    """
+    params = figure_5(task, "paper", seed)
+    batch = 8
+    train = replace(params.train, stages=(Stage(4, 3000 // batch, 1e-4),), batch_size=batch, evaluate_every=50)
+    tests = {segments: count for segments, count in params.test_samples.items() if int(segments) <= 64}
+    return replace(
+        params,
+        backbone=MISTRAL,
+        tokenizer=MISTRAL,
+        kind="full-attention",
+        memory_tokens=0,
+        lora=LoRAConfig(),
+        train=train,
+        test_samples=tests,
+        evaluation_batch=1,
+    )
+
+
 def _tracked(params: Params, task: str) -> Params:
     return replace(params, tracked_questions=TRACKED.get(task, 0))
 
@@ -98,6 +146,10 @@ def _medium(task: str, seed: int) -> Params:
 
 def settings(model: str, task: str, scale: str, seed: int, stand_in: str = "") -> Params:
     """All that a run depends on; questions "auto" stand for what is on the machine. `stand_in`: as Figure 5 has it."""
+    if scale not in PRETRAINED.get(model, (scale,)):
+        raise RmtlibError(f"{model} has no settings at {scale}: use one of {', '.join(PRETRAINED[model])}")
+    if model == "full-attention-lora" and scale != "gpu":
+        return {"medium": _lora_medium, "paper": _lora_paper}[scale](task, seed)
     params = _medium(task, seed) if scale == "medium" else figure_5(task, scale, seed, stand_in)
     if scale in ("small", "medium"):
         params = _tracked(params, task)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from rmtlib.models.config import DecoderConfig, LoRAConfig
 from rmtlib.models.size import DECODERS, armt_weights, decoder_weights, lora_weights, qkv_width
-from rmtlib.runs.cost import CHECKPOINT_BYTES, PROCESS_BYTES, activations
+from rmtlib.runs.cost import CHECKPOINT_BYTES, PROCESS_BYTES, activations, training_passes
 from rmtlib.runs.spec import Cost
 from rmtlib.settings import at_least
 from rmtlib.training.curriculum import TrainConfig
@@ -178,7 +178,7 @@ def work(params: Params) -> list[float]:
         t = params.tuning
         read = t.steps * t.train.batch_size * t.window
         checks = -(-t.steps // t.train.evaluate_every) * t.validation_tokens * (t.segments if t.labels == "last" else 1)
-        passes = 2.2 if t.lora else 3.0  # frozen weights need no gradient
+        passes = training_passes(frozen=t.lora is not None)
         parts.append((passes * read + checks) * _per_token(params, t.train.segment_size))
     for reading in params.readings:
         parts.append(_passes(reading) * (reading.tokens or WHOLE_TEXT) * _per_token(params, reading.segment))
