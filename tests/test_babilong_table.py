@@ -8,7 +8,9 @@ import torch
 
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.evaluation.outcomes import pack_outcomes
 from rmtlib.experiments.babilong.run import build_model
+from rmtlib.experiments.babilong.scorers import both, scorers_table
 from rmtlib.experiments.babilong.settings import Params, trained_weights, weights, work
 from rmtlib.experiments.babilong_table.figure import STYLES
 from rmtlib.experiments.babilong_table.language_models import published
@@ -255,3 +257,35 @@ def test_what_is_beyond_full_attentions_reach_is_said():
 
 def test_every_model_and_printed_row_has_a_style():
     assert {*MODELS, *TABLE_4} <= set(STYLES)
+
+
+def test_both_scorers_are_compared_on_the_same_answers_and_checked():
+    made = record("rmt-qa1", lambda n: 0.9)
+    point = next(p for p in made["metrics"]["exact_match"] if p["segments"] == 8)
+    exact = [True] * 9 + [False]
+    point |= {"n": 10, "correct": 9, "outcomes": pack_outcomes(exact)}
+    text = [True] * 7 + [False]  # of the first eight, the last one is judged differently
+    scored = {"segments": 8, "tokens": point["tokens"], "n": 8, "correct": 7, "outcomes": pack_outcomes(text)}
+    made["metrics"]["babilong_scorer"] = scored
+    assert both(made) == (8, 8, 7, 7) and both(record("rmt-qa1", lambda n: 0.9)) is None
+    table = scorers_table(view_of("babilong", [made]).results, "medium")
+    assert [row[1:] for row in table.rows] == [("8", "1.000", "0.875", "1")]
+    assert scorers_table(view_of("babilong", [record("rmt-qa1", lambda n: 0.9)]).results, "medium") is None
+
+    config = TABLE.config("rmt-qa1", "medium", 0)
+    size = from_dict(Params, config.params).train.segment_size
+    points = [
+        {"segments": int(n), "tokens": int(n) * size, "n": 10, "correct": 10, "outcomes": pack_outcomes([True] * 10)}
+        for n in config.params["test_samples"]
+    ]
+    metrics = {"exact_match": points, "train_segments": 8}
+
+    def refused(**changed):
+        given = metrics | {"babilong_scorer": scored | {"tokens": 8 * size} | changed}
+        return TABLE.check_metrics(given, {}, config)
+
+    assert refused() is None
+    assert "samples of 4 segments, the settings give 8" in refused(segments=4)
+    assert "11 samples, exact_match 10" in refused(n=11, correct=11, outcomes=pack_outcomes([True] * 11))
+    assert "not 6 of 8" in refused(correct=6)
+    assert refused(n=0) == f"babilong_scorer has {scored | {'tokens': 8 * size, 'n': 0}!r}"

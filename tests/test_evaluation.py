@@ -15,6 +15,7 @@ from rmtlib.evaluation.outcomes import pack_outcomes, unpack_outcomes
 from rmtlib.evaluation.question_answering import (
     LABELS,
     answers_correct,
+    answers_in_text,
     babilong_match,
     exact_match,
     recency_accuracy,
@@ -60,6 +61,42 @@ def test_exact_match_is_what_greedy_generation_answers(builder, model):
         made = generate(model, prompt, model.initial_state(1), S, 10, eos_id=TOKENIZER.eos_id)[0]
         assert strict_match(TOKENIZER.decode(made.tolist()), sample.question.answer) == right
     assert 0 < fast.sum() < 60  # the comparison saw both
+    said = answers_in_text(model, samples, S, TOKENIZER, 10)
+    asked = [sample.question for sample in samples]
+    assert [strict_match(text, q.answer) for text, q in zip(said, asked, strict=True)] == fast.tolist()
+    # each answer is one room here, so the benchmark's scorer says the same
+    assert [
+        babilong_match("qa1", text, q.answer, q.question) for text, q in zip(said, asked, strict=True)
+    ] == fast.tolist()
+
+
+def test_answers_in_text_end_with_eos_or_with_the_room_for_them(builder):
+    """A model that writes one room, then others, then EOS: by what it writes, not by its first token."""
+    samples = [builder.build(i, size) for i, size in enumerate((90, 200, 90))]
+    room, other, beyond = (int(TOKENIZER.encode(place)[0]) for place in ("garden", "kitchen", "office"))
+    writes = [room, other, TOKENIZER.eos_id, beyond]
+
+    class Scripted:
+        """The n-th new token is the n-th of `writes`; how much was read does not matter."""
+
+        def initial_state(self, batch):
+            return 0
+
+        def open_segment(self, state):
+            return state
+
+        def extend(self, segment, ids_Bn):
+            segment = segment + (ids_Bn.shape[1] == 1)
+            return torch.full((*ids_Bn.shape, 1), float(segment)), segment
+
+        def close_segment(self, segment):
+            return segment
+
+        def logits(self, hidden):
+            return torch.nn.functional.one_hot(torch.tensor([writes[int(n)] for n in hidden[:, 0]]), 600).float()
+
+    assert answers_in_text(Scripted(), samples, S, TOKENIZER, 10) == ["garden kitchen"] * 3
+    assert answers_in_text(Scripted(), samples, S, TOKENIZER, 1) == ["garden"] * 3
 
 
 def test_results_do_not_depend_on_the_batch(builder, model):

@@ -134,7 +134,7 @@ def test_the_background_of_every_split_is_made_of_its_own_books(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "name", "artifact", "row"),
     [
-        (babilong, "answers_correct", Figure5(), "qa1"),
+        (babilong, "exact_match", Figure5(), "qa1"),
         (capacity, "answers_correct", MemoryCapacity(), "rmt-remember"),
         (language, "likelihood", Enwik8(), "baseline-seg128"),
     ],

@@ -6,12 +6,15 @@ EOS is the arg-max of its position (by induction over the tokens). A test compar
 """
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rmtlib.data.babi import Question
+from rmtlib.data.text import Tokenizer
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
 from rmtlib.models.reading import read
@@ -69,6 +72,42 @@ def exact_match_by_generation(
     prompt_BT, wanted_BT = tokens_BT[:, :-answer], tokens_BT[:, -answer:]
     made_BT = generate(model, prompt_BT, model.initial_state(len(samples)), segment_size, answer)  # type: ignore[attr-defined]
     return (made_BT == wanted_BT).all(1).cpu()
+
+
+@torch.no_grad()
+def answers_in_text(
+    model: SegmentReader,
+    samples: Sequence[Any],
+    segment_size: int,
+    tokenizer: Tokenizer,
+    new_tokens: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> list[str]:
+    """What the model writes after each question, greedily and up to EOS: for scorers that read text.
+
+    Args:
+        samples: each with `tokens`, and `labels` on its last answer alone.
+        new_tokens: at most so many.
+    """
+    prompts = []
+    for sample in samples:
+        labels = sample.labels[0 : len(sample.tokens)]
+        prompts.append(
+            torch.as_tensor(sample.tokens[0 : int(np.flatnonzero(labels != IGNORE)[0]) + 1].astype(np.int64))
+        )
+    texts = [""] * len(samples)
+    for length in {len(prompt) for prompt in prompts}:  # `generate` takes prompts of one length
+        which = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        prompt_BT = torch.stack([prompts[i] for i in which]).to(device)
+        state = model.initial_state(len(which))  # type: ignore[attr-defined]
+        made_Bn = generate(model, prompt_BT, state, segment_size, new_tokens, eos_id=tokenizer.eos_id)
+        for i, ids in zip(which, made_Bn.tolist(), strict=True):
+            answer = takewhile(lambda token: token != tokenizer.eos_id, ids)
+            texts[i] = tokenizer.decode(
+                token for token in answer if token < tokenizer.vocab_size
+            ).strip()  # else no text
+    return texts
 
 
 def answers_correct(

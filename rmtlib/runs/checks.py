@@ -104,14 +104,8 @@ def check_exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> 
         return f"exact_match is {points!r}"
     lengths: list[int] = []
     for point in points:
-        if not isinstance(point, dict) or not {"segments", "tokens", "n", "correct"} <= set(point):
-            return f"exact_match has {point!r}"
-        if not all(is_number(point[key], 1, whole=True) for key in ("segments", "tokens", "n")):
-            return f"exact_match has {point!r}"
-        if not is_number(point["correct"], 0, point["n"], whole=True):
-            return f"{point['correct']!r} of {point['n']} correct at {point['segments']} segments"
-        if "outcomes" in point and (why := _outcomes(point["outcomes"], point["n"], point["correct"])):
-            return f"{why} at {point['segments']} segments"
+        if why := check_count("exact_match", point):
+            return why
         lengths.append(point["segments"])
     if len(set(lengths)) < len(lengths):
         return "exact_match has a length twice"
@@ -120,6 +114,19 @@ def check_exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> 
     if not is_number(metrics.get("recency_accuracy", 0), 0, 1):
         return f"recency_accuracy is {metrics['recency_accuracy']!r}"
     return check_curves(curves, 0, 1)
+
+
+def check_count(name: str, point: Any) -> str | None:
+    """Answers counted at one length: {"segments", "tokens", "n", "correct"}, and "outcomes" in newer records."""
+    if not isinstance(point, dict) or not {"segments", "tokens", "n", "correct"} <= set(point):
+        return f"{name} has {point!r}"
+    if not all(is_number(point[key], 1, whole=True) for key in ("segments", "tokens", "n")):
+        return f"{name} has {point!r}"
+    if not is_number(point["correct"], 0, point["n"], whole=True):
+        return f"{point['correct']!r} of {point['n']} correct at {point['segments']} segments"
+    if "outcomes" in point and (why := _outcomes(point["outcomes"], point["n"], point["correct"])):
+        return f"{why} at {point['segments']} segments"
+    return None
 
 
 def _outcomes(packed: Any, n: int, correct: int) -> str | None:

@@ -21,7 +21,7 @@ from rmtlib.experiments.babilong.settings import Params, cost
 from rmtlib.experiments.babilong.trials import TRIALS
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.backbones import GPT2, SMOLLM2, SMOLLM2_FILE, at_hand, fetch_gpt2_or_other
-from rmtlib.runs.checks import check_exact_match, differs
+from rmtlib.runs.checks import check_count, check_exact_match, differs
 from rmtlib.runs.spec import Cost, Result, RunConfig, Trial
 from rmtlib.settings import from_dict, to_params
 
@@ -138,6 +138,14 @@ class BABILong(Artifact):
                 return why
             if point["n"] > params.test_samples[segments]:  # fewer if the facts of few questions fit into the context
                 return f"at {segments} segments n is {point['n']}, the settings give {params.test_samples[segments]}"
+        if (scored := metrics.get("babilong_scorer")) is not None:  # older records have none
+            at = params.scored_as_text
+            if why := check_count("babilong_scorer", scored):
+                return why
+            if (scored["segments"], scored["tokens"]) != (at, points[str(at)]["tokens"]):
+                return f"babilong_scorer has samples of {scored['segments']} segments, the settings give {at}"
+            if scored["n"] > points[str(at)]["n"]:
+                return f"babilong_scorer has {scored['n']} samples, exact_match {points[str(at)]['n']}"
         expected = {"train_segments": max(stage.segments for stage in params.train.stages)}
         return differs(metrics, expected) or differs(metrics, model_size(params))
 

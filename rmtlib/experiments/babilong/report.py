@@ -19,6 +19,7 @@ from rmtlib.experiments.babilong.figure import (
 )
 from rmtlib.experiments.babilong.rows import ROWS
 from rmtlib.experiments.babilong.rules import BEYOND, PAPER, arms, slope
+from rmtlib.experiments.babilong.scorers import scorers_table
 from rmtlib.experiments.babilong.selection import selection_table
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
 from rmtlib.report.report import Report
@@ -173,7 +174,7 @@ def report() -> Report:
         figure=figure,
         alt=alt,
         caption=caption,
-        by_scale=(accuracy_table, selection_table),
+        by_scale=(accuracy_table, selection_table, scorers_table),
         compare=comparison_table,
         paper=paper_table,
         claims=CLAIMS,

@@ -10,9 +10,16 @@ import torch
 
 from rmtlib.data import babi, books
 from rmtlib.data.babilong import JOINS, TEST_SEED, Sample, SampleBuilder
+from rmtlib.data.babilong_prompts import NEW_TOKENS
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
-from rmtlib.evaluation.question_answering import answers_correct, recency_accuracy
+from rmtlib.evaluation.question_answering import (
+    answers_correct,
+    answers_in_text,
+    babilong_match,
+    exact_match,
+    recency_accuracy,
+)
 from rmtlib.evaluation.retrieval import MeanPooled, retrieve
 from rmtlib.experiments.babilong.settings import Params, adapters, context_tokens, work
 from rmtlib.models.backbones import load_backbone, load_hf, load_tokenizer
@@ -29,6 +36,10 @@ from rmtlib.training.trainer import autocast
 
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
+
+
+SCORED_AS_TEXT = 100
+"""Of the test samples of one length: what the model writes after these is also judged as the benchmark judges text."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +165,11 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
     enough = {"enough": params.enough} if params.enough else {}
     trainer = train(model, CurriculumSource(config, sample, at_once), validate, folder, work(params), **enough)
-    results, tokens = _evaluate(model, data.test, as_read, params, device, trainer.state.tokens, folder)
+    results, scored, tokens = _evaluate(task, model, data.test, as_read, params, device, trainer.state.tokens, folder)
     return Result(
         metrics={
             "exact_match": results,
+            "babilong_scorer": scored,
             "train_segments": max(stage.segments for stage in config.stages),
             "recency_accuracy": recency_accuracy(task, data.test.questions),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -173,6 +185,7 @@ def execute(task: str, params: Params, folder: "RunFolder") -> Result:
 
 
 def _evaluate(
+    task: str,
     model: RecurrentModel,
     test: SampleBuilder,
     as_read: Callable[[Sample], Any],
@@ -180,25 +193,35 @@ def _evaluate(
     device: torch.device,
     tokens: int,
     folder: "RunFolder",
-) -> tuple[list[dict[str, Any]], int]:
-    """Exact match at every length; resumes where it was stopped."""
+) -> tuple[list[dict[str, Any]], dict[str, Any], int]:
+    """Exact match at every length, BABILong's own scorer at the training length; resumes where it was stopped."""
     S = params.train.segment_size
 
-    def line(segments: int, count: int) -> TestSet:
+    def exactly(samples: list[Any], questions: list[babi.Question], at_once: int) -> list[bool]:
+        return exact_match(model, samples, at_once, device=device).tolist()
+
+    def as_text(samples: list[Any], questions: list[babi.Question], at_once: int) -> list[bool]:
+        said = answers_in_text(model, samples, at_once, test.tokenizer, NEW_TOKENS, device=device)  # type: ignore[arg-type]
+        return [babilong_match(task, text, q.answer, q.question) for text, q in zip(said, questions, strict=True)]
+
+    def test_set(name: str, segments: int, count: int, judge: Callable[..., list[bool]]) -> TestSet:
         size, at_once = context_tokens(segments, S), params.read_at_once(segments)
-        sample = lambda index: as_read(test.build(index, size))  # noqa: E731
 
         def correct(indices: range) -> list[bool]:
+            samples = [as_read(test.build(i, size)) for i in indices]
             with autocast(device, params.train.precision):
-                return answers_correct(model, sample, indices, at_once, batch_size=len(indices), device=device)
+                return judge(samples, [test.question_of(i, size) for i in indices], at_once)
 
         label = f"{segments} segments ({size:,} tokens)"
-        return TestSet(str(segments), label, min(count, len(test.fitting(size))), size, correct)
+        return TestSet(name, label, min(count, len(test.fitting(size))), size, correct)
 
-    tests = {int(segments): line(int(segments), count) for segments, count in params.test_samples.items()}
-    measured, tokens = run_tests(list(tests.values()), params.evaluation_batch, folder, tokens, work(params))
-    results = [
+    counts = {int(segments): count for segments, count in params.test_samples.items()}
+    tests = [test_set(str(segments), segments, count, exactly) for segments, count in counts.items()]
+    again = params.scored_as_text
+    tests.append(test_set("as text", again, min(SCORED_AS_TEXT, counts[again]), as_text))
+    measured, tokens = run_tests(tests, params.evaluation_batch, folder, tokens, work(params))
+    *results, scored = (
         {"segments": segments, "tokens": segments * S, **result}
-        for segments, result in zip(tests, measured, strict=True)
-    ]
-    return results, tokens
+        for segments, result in zip([*counts, again], measured, strict=True)
+    )
+    return results, scored, tokens

@@ -99,6 +99,12 @@ class Params:
         """The backbone's, of a pretrained one as far as its size goes."""
         return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
+    @property
+    def scored_as_text(self) -> int:
+        """Segments of the test whose answers are also scored as text: the longest one within the training lengths."""
+        lengths, trained = sorted(map(int, self.test_samples)), max(stage.segments for stage in self.train.stages)
+        return max((n for n in lengths if n <= trained), default=lengths[0])
+
     def read_at_once(self, segments: int, *, training: bool = False) -> int:
         """Tokens of one step of the model on samples of at most so many segments.
 

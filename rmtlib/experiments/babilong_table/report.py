@@ -9,6 +9,7 @@ from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
 from rmtlib.experiments.babilong.report import MATCH, measure
 from rmtlib.experiments.babilong.report import VERBS as BABILONG_VERBS
 from rmtlib.experiments.babilong.rules import BEYOND, arms, slope
+from rmtlib.experiments.babilong.scorers import scorers_table
 from rmtlib.experiments.babilong.selection import selection_table
 from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
@@ -160,7 +161,7 @@ def report() -> Report:
         figure=figure,
         alt=alt,
         caption=caption,
-        by_scale=(*(by_task(task) for task in TASKS), selection_table),
+        by_scale=(*(by_task(task) for task in TASKS), selection_table, scorers_table),
         compare=compare,
         paper=paper,
         claims=CLAIMS,
