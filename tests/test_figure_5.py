@@ -9,6 +9,7 @@ from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.experiments.babilong import artifact as figure_5
+from rmtlib.experiments.babilong import run
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data
 from rmtlib.experiments.babilong.selection import chosen, selection_table
@@ -164,6 +165,29 @@ def test_regret_is_what_the_run_chosen_by_short_contexts_lacks_far_beyond_them()
 
     results = Results(FIGURE.rows, lambda record: [], [record(0, 0.9, 8), record(1, 0.95, 5), record(2, 0.7, 9)])
     table = selection_table(results, "medium")
-    assert [row[1:] for row in table.rows] == [("3", "0.500", "0.733", "0.900", "0.400")]
+    assert [(row[1][0], *row[2:]) for row in table.rows] == [("3", "0.500", "0.733", "0.900", "0.400")]
     one = Results(FIGURE.rows, lambda record: [], [record(0, 0.9, 8)])
     assert selection_table(one, "medium") is None and selection_table(results, "small") is None
+
+
+def test_answers_scored_as_text_belong_to_their_questions(tmp_path, monkeypatch):
+    """Whoever writes each sample's own answer has all right; the same answers in another order have not."""
+
+    def written(order):
+        def answers(model, samples, segment_size, tokenizer, new_tokens, *, device):
+            labels = [s.labels[0 : len(s.tokens)] for s in samples]
+            said = [tokenizer.decode(x for x in each[each >= 0].tolist() if x != tokenizer.eos_id) for each in labels]
+            return said[::order]
+
+        return answers
+
+    config = FIGURE.config("qa1", "smoke", 0)
+    params = from_dict(Params, config.params)
+    assert params.scored_as_text == (2, 32)
+    for order in (1, -1):
+        monkeypatch.setattr(run, "answers_in_text", written(order))
+        folder = RunFolder(tmp_path / "run")  # trained once
+        (folder.path / "evaluation.json").unlink(missing_ok=True)
+        scored = FIGURE.execute(config, folder).metrics["babilong_scorer"]
+        assert (scored["segments"], scored["n"]) == (2, 32)
+        assert (scored["correct"] == 32) == (order == 1)

@@ -87,15 +87,10 @@ def answers_in_text(
     """What the model writes after each question, greedily and up to EOS: for scorers that read text.
 
     Args:
-        samples: each with `tokens`, and `labels` on its last answer alone.
+        samples: each with `tokens` and `prompt_length`.
         new_tokens: at most so many.
     """
-    prompts = []
-    for sample in samples:
-        labels = sample.labels[0 : len(sample.tokens)]
-        prompts.append(
-            torch.as_tensor(sample.tokens[0 : int(np.flatnonzero(labels != IGNORE)[0]) + 1].astype(np.int64))
-        )
+    prompts = [torch.as_tensor(s.tokens[0 : s.prompt_length].astype(np.int64)) for s in samples]
     texts = [""] * len(samples)
     for length in {len(prompt) for prompt in prompts}:  # `generate` takes prompts of one length
         which = [i for i, prompt in enumerate(prompts) if len(prompt) == length]

@@ -29,6 +29,11 @@ class Retrieved:
     tokens: np.ndarray
     labels: np.ndarray
 
+    @property
+    def prompt_length(self) -> int:
+        """Tokens up to and including GEN."""
+        return len(self.labels) - int((self.labels != IGNORE).sum())
+
 
 Ranking = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
 """The scores of sentences for a question, all as token ids."""

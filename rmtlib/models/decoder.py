@@ -119,6 +119,8 @@ class Attention(nn.Module):
         if angles is not None:
             qk_BNTE = rotate(qk_BNTE, angles)
         q_BHTE, k_BGTE = qk_BNTE.split([self.heads, self.kv_heads], dim=1)
+        if past is not None and not past[0].shape[2]:
+            past = None  # nothing is there: causal without a mask of T x T
         if past is not None:
             k_BGTE, v_BGTE = torch.cat([past[0], k_BGTE], dim=2), torch.cat([past[1], v_BGTE], dim=2)
         if rows_BQ is not None:

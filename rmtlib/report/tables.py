@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from rmtlib.report.escape import escape
-from rmtlib.report.measurements import Aggregate
+from rmtlib.report.measurements import Aggregate, Record, slug
 
 
 class Html(str):
@@ -115,6 +115,11 @@ def value_cell(aggregate: Aggregate | None, digits: int = 2, missing: str = "not
         hint = f"seed {run.seed}: {run.metric} {run.value:.4f}{interval}, n = {run.n}"
         links.append(Link(f"s{run.seed}", run.record, hint))
     return (mean_text(aggregate, digits), *links)
+
+
+def runs_cell(records: Sequence[Record]) -> Cell:
+    """How many runs, with a link to each one's record."""
+    return (str(len(records)), *(Link(f"s{record['seed']}", slug(record)) for record in records))
 
 
 def plural(count: int, noun: str) -> str:

@@ -19,7 +19,7 @@ from rmtlib.experiments.babilong.figure import (
 )
 from rmtlib.experiments.babilong.rows import ROWS
 from rmtlib.experiments.babilong.rules import BEYOND, PAPER, arms, slope
-from rmtlib.experiments.babilong.scorers import scorers_table
+from rmtlib.experiments.babilong.scorers import SCORER, scorers_table
 from rmtlib.experiments.babilong.selection import selection_table
 from rmtlib.report.measurements import Measurement, Record, Results, parse_count, short_count
 from rmtlib.report.report import Report
@@ -39,6 +39,11 @@ def measure(record: Record) -> Iterator[Measurement]:
         yield Measurement.of(
             record, "exact match", correct / n, x=entry["tokens"], x_trained=trained, segments=entry["segments"],
             tokens=entry["tokens"], n=n, low=low, high=high, data=stories,
+        )  # fmt: skip
+    if scored := metrics.get("babilong_scorer"):
+        yield Measurement.of(
+            record, SCORER, scored["correct"] / scored["n"], x=scored["tokens"], x_trained=trained,
+            segments=scored["segments"], tokens=scored["tokens"], n=scored["n"], data=stories,
         )  # fmt: skip
     if metrics.get("recency_accuracy") is not None:
         yield Measurement.of(record, RECENCY, metrics["recency_accuracy"], data=stories)

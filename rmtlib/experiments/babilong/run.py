@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 
-SCORED_AS_TEXT = 100
-"""Of the test samples of one length: what the model writes after these is also judged as the benchmark judges text."""
-
-
 @dataclass(frozen=True)
 class TaskData:
     """Builders of the three splits' samples, and where their texts come from."""
@@ -212,13 +208,13 @@ def _evaluate(
             with autocast(device, params.train.precision):
                 return judge(samples, [test.question_of(i, size) for i in indices], at_once)
 
-        label = f"{segments} segments ({size:,} tokens)"
+        label = f"{segments} segments ({size:,} tokens){', as text' if judge is as_text else ''}"
         return TestSet(name, label, min(count, len(test.fitting(size))), size, correct)
 
     counts = {int(segments): count for segments, count in params.test_samples.items()}
     tests = [test_set(str(segments), segments, count, exactly) for segments, count in counts.items()]
-    again = params.scored_as_text
-    tests.append(test_set("as text", again, min(SCORED_AS_TEXT, counts[again]), as_text))
+    again, some = params.scored_as_text
+    tests.append(test_set("as text", again, some, as_text))
     measured, tokens = run_tests(tests, params.evaluation_batch, folder, tokens, work(params))
     *results, scored = (
         {"segments": segments, "tokens": segments * S, **result}

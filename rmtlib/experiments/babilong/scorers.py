@@ -2,11 +2,13 @@
 
 from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.report.measurements import Record, Results
-from rmtlib.report.tables import Cell, Table
+from rmtlib.report.tables import Cell, Table, runs_cell
+
+SCORER = "BABILong's scorer"
 
 
 def both(record: Record) -> tuple[int, int, int, int] | None:
-    """Of the samples that both scorers judged: how many, right by exact match, by BABILong's scorer, judged alike.
+    """Of the samples that both judged: how many, right by exact match, right by BABILong's scorer, judged alike.
 
     None of records that are older than the second scorer.
     """
@@ -24,17 +26,19 @@ def scorers_table(results: Results, scale: str) -> Table | None:
     """A row for every row of the artifact; all its seeds together."""
     body: list[tuple[Cell, ...]] = []
     for row in results.rows:
-        found = [both(record) for record in results.at(scale) if record["row"] == row.name]
-        if counts := [each for each in found if each is not None]:
-            n, exact, text, alike = map(sum, zip(*counts, strict=True))
-            body.append((row.label, str(n), f"{exact / n:.3f}", f"{text / n:.3f}", str(n - alike)))
+        runs = [record for record in results.at(scale) if record["row"] == row.name]
+        counted = [(record, counts) for record in runs if (counts := both(record)) is not None]
+        if counted:
+            n, exact, text, alike = map(sum, zip(*(counts for _, counts in counted), strict=True))
+            runs_here = runs_cell([record for record, _ in counted])
+            body.append((row.label, runs_here, str(n), f"{exact / n:.3f}", f"{text / n:.3f}", str(n - alike)))
     if not body:
         return None
     return Table(
         f"Both scorers, {scale} scale, on the same test samples within the training length. Tables and claims here use "
-        "exact match, as the fine-tuning papers do. BABILong's scorer, which its table of language models uses, looks "
-        "for the right label, and for no other one, in what a model writes.",
-        ("row", "answers", "exact match", "BABILong's scorer", "judged differently"),
+        "exact match, as the fine-tuning papers do. BABILong's scorer, which its table of language models uses, "
+        "accepts an answer that names the right label and no other; labels in the question do not count.",
+        ("row", "runs", "answers", "exact match", SCORER, "judged differently"),
         tuple(body),
         prose=("row",),
     )

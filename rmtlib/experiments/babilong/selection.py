@@ -9,7 +9,7 @@ from statistics import fmean
 
 from rmtlib.experiments.babilong.rules import BEYOND
 from rmtlib.report.measurements import Record, Results
-from rmtlib.report.tables import Cell, Table
+from rmtlib.report.tables import Cell, Table, runs_cell
 
 
 def validated(record: Record) -> float | None:
@@ -26,7 +26,7 @@ def far(record: Record) -> float | None:
 
 
 def chosen(runs: Iterable[tuple[float, float]]) -> tuple[float, int]:
-    """Of pairs (validated, far): far of the run with the best validation score, the mean of those level; how many."""
+    """Of pairs (validated, far): far of the run validated best, the mean if several are level; how many are."""
     pairs = list(runs)
     best = max(score for score, _ in pairs)
     level = [value for score, value in pairs if score == best]
@@ -35,25 +35,23 @@ def chosen(runs: Iterable[tuple[float, float]]) -> tuple[float, int]:
 
 def selection_table(results: Results, scale: str) -> Table | None:
     """A row for every row of the artifact that has two runs or more at this scale; None if there is none."""
-    by_row: dict[str, list[tuple[float, float]]] = {}
-    for record in results.at(scale):
-        if (value := far(record)) is not None and (score := validated(record)) is not None:
-            by_row.setdefault(record["row"], []).append((score, value))
-    labels = {row.name: row.label for row in results.rows}
     body: list[tuple[Cell, ...]] = []
-    for row, label in labels.items():
-        if len(runs := by_row.get(row, [])) > 1:
-            value, level = chosen(runs)
-            values = [value for _, value in runs]
-            best, mean = max(values), fmean(values)
-            said = f"{value:.3f}" + (f" (mean of {level}, whose scores are level)" if level > 1 else "")
-            body.append((label, str(len(runs)), said, f"{mean:.3f}", f"{best:.3f}", f"{best - value:.3f}"))
+    for row in results.rows:
+        runs = [record for record in results.at(scale) if record["row"] == row.name]
+        pairs = {record["seed"]: (validated(record), far(record)) for record in runs}
+        known = [(score, value) for score, value in pairs.values() if score is not None and value is not None]
+        if len(known) < 2 or len(known) < len(runs):
+            continue
+        (value, level), values = chosen(known), [value for _, value in known]
+        said = f"{value:.3f}" + (f" (mean of {level}, whose scores are level)" if level > 1 else "")
+        best, mean = max(values), fmean(values)
+        body.append((row.label, runs_cell(runs), said, f"{mean:.3f}", f"{best:.3f}", f"{best - value:.3f}"))
     if not body:
         return None
     return Table(
         f"What a choice by short contexts costs, {scale} scale: exact match at {BEYOND} times the training length, of "
-        "the run with the best validation score at the training length, of all runs, and of the best run. Regret: what "
-        "the chosen run lacks to the best.",
+        "the run with the best validation score at the training length, of all runs, and of the best run. Regret: the "
+        "best run's value less the chosen run's. The best of values that scatter is taken, so equal runs have some too.",
         ("row", "runs", "chosen run", "mean of all", "best run", "regret"),
         tuple(body),
         prose=("row", "chosen run"),

@@ -1,6 +1,6 @@
 """The settings of a BABILong run, and what it costs. Light to import: no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ from rmtlib.settings import at_least
 from rmtlib.training.curriculum import Stage, TrainConfig
 
 ANSWER_ROOM = 20  # tokens that the released scripts leave in the last segment for question, GEN, answer and EOS
+SCORED_AS_TEXT = 100
+"""Test samples of one length: what the model writes after these is also judged as the benchmark judges text."""
 MAMBA = "state-spaces/mamba-130m-hf"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 PRETRAINED: Mapping[str, DecoderConfig | MambaConfig] = {
@@ -89,8 +91,10 @@ class Params:
         if isinstance(self.backbone, str) and self.backbone not in PRETRAINED:
             known = ", ".join(PRETRAINED)
             raise ValueError(f"backbone is {self.backbone!r}; it must be {known}, or a model's settings")
-        if self.lora is not None and not isinstance(self.shape, DecoderConfig):
-            raise ValueError(f"lora is for decoders; backbone is {self.backbone!r}")
+        if self.lora is not None and not (isinstance(self.shape, DecoderConfig) and self.kind == "full-attention"):
+            raise ValueError(f"lora goes with kind 'full-attention' of a decoder, not {self.kind!r}")
+        if self.lora is not None and self.lora.targets:
+            raise ValueError("lora has targets; here it adapts query, key and value")
         if wrong := [key for key in self.test_samples if not (key.isascii() and key.isdecimal())]:
             raise ValueError(f"test_samples has {wrong[0]!r}; its names must be numbers of segments")
 
@@ -100,10 +104,11 @@ class Params:
         return PRETRAINED[self.backbone] if isinstance(self.backbone, str) else self.backbone
 
     @property
-    def scored_as_text(self) -> int:
-        """Segments of the test whose answers are also scored as text: the longest one within the training lengths."""
+    def scored_as_text(self) -> tuple[int, int]:
+        """Which test answers are also scored as text: those of the longest trained length in segments; how many."""
         lengths, trained = sorted(map(int, self.test_samples)), max(stage.segments for stage in self.train.stages)
-        return max((n for n in lengths if n <= trained), default=lengths[0])
+        segments = max((n for n in lengths if n <= trained), default=lengths[0])
+        return segments, min(SCORED_AS_TEXT, self.test_samples[str(segments)])
 
     def read_at_once(self, segments: int, *, training: bool = False) -> int:
         """Tokens of one step of the model on samples of at most so many segments.
@@ -146,8 +151,7 @@ def work(params: Params) -> list[float]:
         validated = checks * params.validation_samples * max(stage.segments, 1) * S
         passes = training_passes(train.recomputes(stage), frozen=params.lora is not None)
         parts.append(per_token * (passes * _trained(stage, train) + validated))
-    tests = {segments: _flops_per_token(params, int(segments)) for segments in params.test_samples}
-    return [*parts, sum(each * _tested(params, segments) for segments, each in tests.items())]
+    return [*parts, sum(_flops_per_token(params, segments) * tokens for segments, tokens in _tested(params))]
 
 
 def _flops_per_token(params: Params, segments: int) -> float:
@@ -176,9 +180,11 @@ def _trained(stage: Stage, train: TrainConfig) -> int:
     return stage.steps * train.batch_size * context_tokens(1, train.segment_size) * (1 + max(stage.segments, 1)) // 2
 
 
-def _tested(params: Params, segments: str) -> int:
-    """Tokens of the tests of one length."""
-    return context_tokens(int(segments), params.train.segment_size) * params.test_samples[segments]
+def _tested(params: Params) -> Iterator[tuple[int, int]]:
+    """Segments and tokens of every test."""
+    counts = [(int(segments), count) for segments, count in params.test_samples.items()]
+    for segments, count in [*counts, params.scored_as_text]:
+        yield segments, context_tokens(segments, params.train.segment_size) * count
 
 
 def cost(params: Params) -> Cost:
@@ -186,8 +192,7 @@ def cost(params: Params) -> Cost:
     train, whole = params.train, params.kind == "full-attention"
     segments = max(1 if train.recomputes(stage) and not whole else max(stage.segments, 1) for stage in train.stages)
     return transformer_cost(
-        tokens=sum(_trained(stage, train) for stage in train.stages)
-        + sum(_tested(params, segments) for segments in params.test_samples),
+        tokens=sum(_trained(stage, train) for stage in train.stages) + sum(tokens for _, tokens in _tested(params)),
         work=work(params),
         weights=weights(params),
         trained=trained_weights(params),

@@ -1,7 +1,7 @@
 """BABILong Table 4 and ARMT Table 1: models with memory on five tasks, against context length.
 
-One row for a model and a task, one run for a row and a seed: all models of a task get the same samples in the same
-stages, then read contexts from one segment to far beyond the training length.
+One row for a model and a task, one run for a row and a seed: all models of a task, but those with LoRA, get the same
+samples in the same stages, then read contexts from one segment to far beyond the training length.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from rmtlib.experiments.babilong_table.claims import CLAIMS
 from rmtlib.experiments.babilong_table.figure import EXPLORE, LABELS, STYLES, alt, figure, of_task, printed_of
 from rmtlib.experiments.babilong_table.language_models import language_models, two_series
 from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, STAND_IN, TABLE_4
-from rmtlib.report.measurements import Measurement, Results, latest, parse_count, short_count
+from rmtlib.report.measurements import Measurement, Results, Series, latest, parse_count, short_count
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
 from rmtlib.report.words import Verb
@@ -76,7 +76,7 @@ def by_task(task: str) -> Callable[[Results, str], Table | None]:
         lengths = sorted({segments for at in points.values() for segments in at if segments})
         rows = tuple(
             (
-                f"{segments} (longest trained)" if segments in trained else str(segments),
+                f"{segments} (longest trained)" if {segments} == trained else str(segments),
                 *(value_cell(at.get(segments), missing="not measured") for at in points.values()),
             )
             for segments in lengths
@@ -84,12 +84,21 @@ def by_task(task: str) -> Callable[[Results, str], Table | None]:
         return Table(
             f"{task}, {scale} scale: exact match against the context length in segments, mean ± standard deviation "
             "over seeds; for one run its 95 % binomial interval in brackets.",
-            ("segments", *(f"{LABELS[model]}, {plural(s.n_runs, 'run')}" for model, s in models.items())),
+            ("segments", *(_column(model, s, len(trained) > 1) for model, s in models.items())),
             rows,
             prose=("segments",),
         )
 
     return table
+
+
+def _column(model: str, series: Series, differ: bool) -> str:
+    """Who, how many runs, and what a segment is; also the longest training length, if that differs between columns."""
+    run, trained = series.first.runs[0], series.at_trained_x.runs[0].segments
+    said = (
+        f"{LABELS[model]}, {plural(series.n_runs, 'run')}, {(run.tokens or 0) // (run.segments or 1)} tokens a segment"
+    )
+    return f"{said}, trained on up to {trained}" if differ else said
 
 
 def compare(results: Results) -> Table:

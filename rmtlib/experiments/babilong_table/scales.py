@@ -1,16 +1,16 @@
 """The settings of every row of the artifact babilong at every scale: those of Figure 5, with another model.
 
-All models of a task read the same stream of samples; one that ends a stage early meets it elsewhere in the next. Beyond
-bAbI's own questions, training on two and three facts asks where people and objects are along the story: a named
-difference from the papers, without which small models do not leave the plateau of answering by recency.
+All models of a task but those with LoRA read the same stream of samples; one that ends a stage early meets it elsewhere
+in the next. Beyond bAbI's own questions, training on two and three facts asks where people and objects are along the
+story: a named difference from the papers, without which small models do not leave the plateau of answering by recency.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong.scales import LEARNED, NEVER, until_learned
 from rmtlib.experiments.babilong.scales import settings as figure_5
-from rmtlib.experiments.babilong.scales import until_learned
 from rmtlib.experiments.babilong.settings import MAMBA, MISTRAL, Params
 from rmtlib.experiments.babilong_table.rows import PRETRAINED
 from rmtlib.models.config import DecoderConfig, LoRAConfig, MambaConfig, RWKVConfig
@@ -22,8 +22,8 @@ MAMBA_RATE = 3e-4  # of the released script
 FROM_SCRATCH_RATE = 5e-4  # where the other rows are pretrained
 LONGEST = 8192  # tokens that full attention reads at once: SmolLM2's positions, and what a small one can afford
 WHOLE_BATCH = 8  # samples of that length that are tested at once
-REACH = {"gpt2": 1024, "smollm2": LONGEST}  # positions of pretrained backbones
-LORA_RATE = 5e-4
+REACH = {"gpt2": 1024, "smollm2": LONGEST, MISTRAL: 32_768}  # positions of pretrained backbones
+LORA_RATE, MISTRAL_RATE = 5e-4, 1e-4
 
 
 def with_model(params: Params, model: str) -> Params:
@@ -35,7 +35,7 @@ def with_model(params: Params, model: str) -> Params:
     if model == "full-attention":
         return _with_full_attention(params)
     if model == "full-attention-lora":
-        return _with_lora(_with_full_attention(params))
+        return _with_lora(params)
     if model == "window":
         return replace(params, memory_tokens=0)
     kind: Any = model
@@ -71,11 +71,14 @@ def _with_rwkv(params: Params) -> Params:
 
 
 def _with_full_attention(params: Params) -> Params:
-    """The backbone on whole samples, in training and in the tests as far as it reaches; the steps stay."""
+    """The backbone on whole samples, in training and in the tests as far as it reaches; the steps stay.
+
+    A sample is one segment, of which recomputation would save nothing.
+    """
     reach = REACH.get(params.backbone, LONGEST) if isinstance(params.backbone, str) else LONGEST
     longest = reach // params.train.segment_size
-    kept = [i for i, stage in enumerate(params.train.stages) if stage.segments <= longest]
-    train = replace(params.train, stages=tuple(params.train.stages[i] for i in kept))
+    stages = tuple(stage for stage in params.train.stages if stage.segments <= longest)
+    train = replace(params.train, stages=stages, recompute=False, recompute_from=0)
     tests = {segments: count for segments, count in params.test_samples.items() if int(segments) <= longest}
     batch = min(params.evaluation_batch, WHOLE_BATCH)
     params = replace(params, kind="full-attention", memory_tokens=0, evaluation_batch=batch)
@@ -83,47 +86,31 @@ def _with_full_attention(params: Params) -> Params:
     return until_learned(whole) if params.enough else whole
 
 
-def _with_lora(params: Params) -> Params:
-    stages = tuple(replace(stage, lr=LORA_RATE) for stage in params.train.stages)
-    return replace(params, lora=LoRAConfig(), train=replace(params.train, stages=stages))
+def _with_lora(params: Params, rate: float = LORA_RATE) -> Params:
+    whole = _with_full_attention(params)
+    stages = tuple(replace(stage, lr=rate) for stage in whole.train.stages)
+    return replace(whole, lora=LoRAConfig(), train=replace(whole.train, stages=stages))
 
 
 def _lora_medium(task: str, seed: int) -> Params:
     """SmolLM2 on facts alone, then on one segment of 512 tokens; tested on up to four."""
     params = figure_5(task, "gpu", seed, "smollm2")
-    train = replace(
-        params.train,
-        stages=(Stage(0, 300, LORA_RATE), Stage(1, 100, LORA_RATE)),
-        batch_size=8,
-        evaluate_every=50,
-        recompute=False,
-        recompute_from=0,
-    )
+    stages = (Stage(0, 300, LORA_RATE), Stage(1, 100, LORA_RATE))
+    train = replace(params.train, stages=stages, batch_size=8, evaluate_every=50)
     tests = {"1": 200, "2": 100, "4": 50}
-    whole = replace(params, train=train, enough=(), test_samples=tests, validation_samples=50)
-    return until_learned(_with_lora(_with_full_attention(whole)))
+    return _with_lora(replace(params, train=train, enough=(LEARNED, NEVER), test_samples=tests, validation_samples=50))
 
 
 def _lora_paper(task: str, seed: int) -> Params:
-    """Section 3.3: Mistral-7B on as many samples as three epochs of 1,000 have.
+    """Section 3.3: Mistral-7B on as many samples as three epochs of 1,000 have, here without a repetition.
 
     The paper says neither how long they were nor that LoRA tuned the model; here they have up to 2k tokens.
     """
     params = figure_5(task, "paper", seed)
-    batch = 8
-    train = replace(params.train, stages=(Stage(4, 3000 // batch, 1e-4),), batch_size=batch, evaluate_every=50)
-    tests = {segments: count for segments, count in params.test_samples.items() if int(segments) <= 64}
-    return replace(
-        params,
-        backbone=MISTRAL,
-        tokenizer=MISTRAL,
-        kind="full-attention",
-        memory_tokens=0,
-        lora=LoRAConfig(),
-        train=train,
-        test_samples=tests,
-        evaluation_batch=1,
-    )
+    stages = (Stage(4, 3000 // WHOLE_BATCH, MISTRAL_RATE),)
+    train = replace(params.train, stages=stages, batch_size=WHOLE_BATCH, evaluate_every=50)
+    mistral = replace(params, backbone=MISTRAL, tokenizer=MISTRAL, train=train, validation_samples=100)
+    return replace(_with_lora(mistral, MISTRAL_RATE), evaluation_batch=1)
 
 
 def _tracked(params: Params, task: str) -> Params:
