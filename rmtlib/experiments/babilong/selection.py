@@ -51,7 +51,8 @@ def selection_table(results: Results, scale: str) -> Table | None:
     return Table(
         f"What a choice by short contexts costs, {scale} scale: exact match at {BEYOND} times the training length, of "
         "the run with the best validation score at the training length, of all runs, and of the best run. Regret: the "
-        "best run's value less the chosen run's. The best of values that scatter is taken, so equal runs have some too.",
+        "best run's value less the chosen run's. Equal runs have some too, as the best of values that scatter is "
+        "taken.",
         ("row", "runs", "chosen run", "mean of all", "best run", "regret"),
         tuple(body),
         prose=("row", "chosen run"),
