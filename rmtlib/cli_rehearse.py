@@ -27,7 +27,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def rehearse(options: argparse.Namespace) -> int:
     """Rehearse rows of an artifact, or of all that have the scale; exit status 2 if one fails."""
     from rmtlib.runs.artifact import select
-    from rmtlib.runs.rehearsal import PASSED, as_table
+    from rmtlib.runs.rehearsal import NOT_HERE, PASSED, as_table
     from rmtlib.runs.rehearsal import rehearse as lines_of
     from rmtlib.runs.rehearsals import rehearse_and_keep
 
@@ -47,7 +47,17 @@ def rehearse(options: argparse.Namespace) -> int:
         print("nothing to rehearse: the record has all of these rows (--fresh rehearses them again)")
     else:
         print_table(as_table(lines))
-    if failed := [f"{line['artifact']} {line['row']}" for line in lines if line["outcome"] not in PASSED]:
+    missing = [line["outcome"].startswith(NOT_HERE) for line in lines]
+    if any(missing):
+        print(
+            f"{sum(missing)} of {len(lines)} rows were not rehearsed, as what they need cannot be had here",
+            file=sys.stderr,
+        )
+    if failed := [
+        f"{line['artifact']} {line['row']}"
+        for line, absent in zip(lines, missing, strict=True)
+        if line["outcome"] not in PASSED and not absent
+    ]:
         raise RmtlibError(f"{len(failed)} of {len(lines)} rows failed: {', '.join(failed)}")
     return 0
 

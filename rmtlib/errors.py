@@ -7,3 +7,7 @@ class RmtlibError(Exception):
 
 class Stopped(RmtlibError):
     """A run ended early on request (signal, time budget) with a checkpoint; the same command continues."""
+
+
+class NotHere(RmtlibError):
+    """What is asked for is not on this machine, and cannot be fetched now."""

@@ -2,7 +2,7 @@
 
 As a program it is `rmtlib` with this artifact known: ``python tests/fake_artifact.py run fake --scale small``.
 What a run does besides depends on the words in the variable FAKE_ORDERS: brief, slow, deaf, long, raise, error,
-killed, full, nan, preparing, and not-seed-N, which spares seed N from them.
+absent, killed, full, nan, preparing, and not-seed-N, which spares seed N from them.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.errors import NotHere, RmtlibError, Stopped
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.spec import Cost, Result, Row, RunConfig
@@ -94,6 +94,8 @@ class Fake(Artifact):
             raise ValueError("something odd")
         if "error" in orders:
             raise RmtlibError("no data here: bring some")
+        if "absent" in orders:
+            raise NotHere("no weights here: connect to the hub")
         if "killed" in orders:
             os.kill(os.getpid(), signal.SIGKILL)
         if "long" in orders:

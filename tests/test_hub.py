@@ -6,7 +6,7 @@ from test_decoder import hf_model
 from transformers import GPT2Config, GPT2Model
 
 from rmtlib import RMTForCausalLM
-from rmtlib.errors import RmtlibError
+from rmtlib.errors import NotHere, RmtlibError
 
 S, M = 8, 3
 
@@ -108,6 +108,6 @@ def test_a_backbone_without_a_map_to_the_vocabulary_is_refused():
 
 def test_an_unknown_backbone_is_a_one_line_error(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RmtlibError, match="backbone 'no/such-model' cannot be loaded") as caught:
+    with pytest.raises(NotHere, match="backbone 'no/such-model' cannot be loaded") as caught:
         RMTForCausalLM.from_backbone("no/such-model")
     assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Rehearsals: what is made smaller and what is not; every row of the large scales builds; stops and failures."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 from fake_artifact import Fake
@@ -10,7 +11,7 @@ from rmtlib.cli import main
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.settings import MISTRAL
 from rmtlib.experiments.registry import ARTIFACTS, all_artifacts
-from rmtlib.runs.rehearsal import rehearsal_of, rehearse, smaller
+from rmtlib.runs.rehearsal import NOT_HERE, rehearsal_of, rehearse, smaller
 from rmtlib.settings import from_dict
 
 LARGE = [(name, scale) for name in ARTIFACTS for scale in ("gpu", "paper") if scale in all_artifacts()[name].scales]
@@ -119,3 +120,25 @@ def test_the_command_prints_a_table_and_fails_if_a_row_does(monkeypatch, capsys)
     monkeypatch.setenv("FAKE_ORDERS", "error")
     assert main(["rehearse", "fake", "--scale", "small"]) == 2
     assert "error: 1 of 1 rows failed: fake qa1" in capsys.readouterr().err
+
+
+def test_what_cannot_be_had_here_is_said_once_and_is_no_failure(monkeypatch, capsys):
+    """Of two rows with one pretrained backbone the second one is not even started."""
+    monkeypatch.setenv("FAKE_ORDERS", "absent")
+
+    def config(row, backbone):
+        made = Fake().config(row, "small", 0)
+        return replace(made, params={**made.params, "backbone": backbone})
+
+    first, second = config("qa1", "gpt2"), config("qa2", "gpt2")
+    lines = rehearse(Fake(), [first, second, config("qa3", {"d_model": 8})])
+    assert next(lines)["outcome"] == f"{NOT_HERE}: no weights here: connect to the hub"
+    monkeypatch.setenv("FAKE_ORDERS", "")
+    assert next(lines)["outcome"].startswith(NOT_HERE)
+    assert next(lines)["outcome"] == "stopped and continued"
+
+    monkeypatch.setitem(ARTIFACTS, "fake", "fake_artifact:Fake")
+    monkeypatch.setenv("FAKE_ORDERS", "absent")
+    assert main(["rehearse", "fake", "--scale", "small"]) == 0
+    said = capsys.readouterr()
+    assert NOT_HERE in said.out and "1 of 1 rows were not rehearsed" in said.err

@@ -14,7 +14,7 @@ from rmtlib.data import sources
 from rmtlib.data.mirrors import LARGEST, first_line, hub_complaint
 from rmtlib.data.subwords import load_bpe
 from rmtlib.data.text import ByteTokenizer, GPT2Tokenizer, HFTokenizer
-from rmtlib.errors import RmtlibError
+from rmtlib.errors import NotHere, RmtlibError
 from rmtlib.files import is_too_large, largest_file
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.hf_weights import decoder_from_hf
@@ -114,7 +114,8 @@ def from_pretrained(what: str, load: Callable[..., Any], where: str, most: int =
         reason = f"it is not in the cache, and the hub cannot be asked: {offline}" if offline else first_line(error)
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"
-        raise RmtlibError(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
+        kind = NotHere if offline else RmtlibError
+        raise kind(f"{what} cannot be loaded ({reason}); give a local folder or connect to the hub") from error
 
 
 @contextlib.contextmanager

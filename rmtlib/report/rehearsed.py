@@ -10,7 +10,7 @@ from rmtlib.report.escape import escape
 from rmtlib.report.tables import Cell, Table, fold, plural
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.progress import duration, size
-from rmtlib.runs.rehearsal import PASSED
+from rmtlib.runs.rehearsal import NOT_HERE, PASSED
 from rmtlib.runs.rehearsals import load
 
 SCALE = "gpu"
@@ -30,7 +30,7 @@ def fragment(path: Path, artifacts: Iterable[Artifact]) -> str:
         rows = [_row(artifact, row.name, kept.get((artifact.name, row.name))) for row in artifact.rows_at(SCALE)]
         outcomes = [str(row[1]) for row in rows]
         passed = sum(outcome in STEPS.values() for outcome in outcomes)
-        waiting = sum(outcome in (NOT_YET, OTHER) for outcome in outcomes)
+        waiting = sum(outcome in (NOT_YET, OTHER) or outcome.startswith(NOT_HERE) for outcome in outcomes)
         failed = len(rows) - passed - waiting
         overview.append((artifact.name, str(len(rows)), str(passed), str(failed), str(waiting)))
         if any(outcome != NOT_YET for outcome in outcomes):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.errors import NotHere, RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, load_artifact, reference
 from rmtlib.runs.folder import RunFolder
@@ -45,6 +45,7 @@ LEAST = {  # settings that count, by name, and what they are at most in a rehear
 
 
 PASSED = ("finished", "stopped and continued")
+NOT_HERE = "not rehearsed, as what it needs cannot be had here"
 
 
 class _StopsOnce(RunFolder):
@@ -108,17 +109,23 @@ def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 
 
     Yields:
         For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "planned_flops",
-        "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at, or why it failed, in
-        one line; what is planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+        "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at, `NOT_HERE` and why if
+        e.g. pretrained weights are not on this machine, or why it failed, in one line; what is planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
     """
     seen: set[str] = set()
+    missing: dict[Any, str] = {}  # pretrained backbones that cannot be had here, each found out once
     for config in configs:
         if config.row not in seen:
             seen.add(config.row)
-            yield _one(artifact, config, seconds)
+            backbone = config.params.get("backbone")
+            known = missing.get(backbone) if isinstance(backbone, str) else None
+            line = _one(artifact, config, seconds, known)
+            if isinstance(backbone, str) and line["outcome"].startswith(NOT_HERE):
+                missing[backbone] = line["outcome"]
+            yield line
 
 
-def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any]:
+def _one(artifact: Artifact, config: RunConfig, seconds: float, known: str | None) -> dict[str, Any]:
     line: dict[str, Any] = {"row": config.row, "scale": config.scale}
     real = artifact.cost(config)
     line["real"] = {"tokens": real.tokens, "flops": real.flops, "memory_bytes": real.memory_bytes}
@@ -128,6 +135,8 @@ def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any
         line |= {"planned_memory": planned.memory_bytes, "planned_flops": planned.flops}
     except RmtlibError as error:
         return line | {"outcome": f"its settings do not fit together: {error}"}
+    if known:
+        return line | {"outcome": known}
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -135,6 +144,8 @@ def _one(artifact: Artifact, config: RunConfig, seconds: float) -> dict[str, Any
     ):
         try:
             return line | pool.submit(_execute, reference(artifact), small.to_json(), folder).result(seconds)
+        except NotHere as error:
+            return line | {"outcome": f"{NOT_HERE}: {error}"}
         except RmtlibError as error:
             return line | {"outcome": str(error)}
         except TimeoutError:
