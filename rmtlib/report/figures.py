@@ -161,7 +161,9 @@ def mark_trained(ax: Axes, panel: Panel, x: Collection[float]) -> None:
             ax.annotate("\n".join(names), (trained, 0.0), (2, 0), textcoords="offset points", fontsize=6.5, color=GREY)
 
 
-def legend_handles(labels: Mapping[str, str], styles: Mapping[str, Style], panels: Iterable[Panel]) -> list[Any]:
+def legend_handles(
+    labels: Mapping[str, str], styles: Mapping[str, Style], panels: Iterable[Panel], *, band: bool = True
+) -> list[Any]:
     """A line for each curve (name -> label), then what solid, dashed and banded mean, if there is any of it."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -172,7 +174,7 @@ def legend_handles(labels: Mapping[str, str], styles: Mapping[str, Style], panel
         handles.append(Line2D([], [], color=style.colour, marker=style.marker, markersize=4, label=label))
     panels = list(panels)
     dot: dict[str, Any] = {"color": GREY, "marker": "o", "markersize": 4}
-    if panels:
+    if panels and band:
         handles.append(Patch(color=GREY, alpha=0.25, label="± 1 std over seeds"))
     if any(panel.here for panel in panels):
         handles.append(Line2D([], [], label="runs here", **dot))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.experiments.algorithmic.rows import LABELS, TABLES, TaskRow
+from rmtlib.experiments.algorithmic.scales import shrink
 from rmtlib.report.figures import (
     BLACK,
     BLUE,
@@ -59,7 +60,7 @@ def figure(results: Results, artifact: str) -> Figure:
             for ax, (task, size) in zip(line, tasks, strict=True):
                 _draw(ax, panel, artifact, task, size)
             line[0].set_ylabel("per-token accuracy")
-        handles = legend_handles(LABELS, STYLES, panels)
+        handles = legend_handles(LABELS, STYLES, panels, band=False)
         handles += [_authors_handle(), grey_line("chance", ":")]
         draw_legend(figure, handles, 4)
     return figure
@@ -68,7 +69,8 @@ def figure(results: Results, artifact: str) -> Figure:
 def _authors_handle() -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", marker="o", mfc="none", color=GREY, markersize=8, label="the authors' mean")
+    label = "the authors' mean, paper's lengths"
+    return Line2D([], [], linestyle="", marker="o", mfc="none", color=GREY, markersize=8, label=label)
 
 
 def _draw(ax: Axes, panel: Panel, artifact: str, task: str, size: int) -> None:
@@ -94,9 +96,10 @@ def _draw(ax: Axes, panel: Panel, artifact: str, task: str, size: int) -> None:
                 look: dict[str, Any] = {"facecolor": fill or style_of(STYLES, model).colour, "edgecolor": style.colour}
                 values = series.last.values
                 ax.scatter([x] * len(values), values, s=14, marker=style.marker, linewidth=0.9, zorder=4, **look)
-    counts = sorted({row.segments for row in TABLES[artifact] if (row.task, row.size) == (task, size)})
+    of_panel = [row for row in TABLES[artifact] if (row.task, row.size) == (task, size)]
+    counts, here = sorted({row.segments for row in of_panel}), round(size / shrink(of_panel[0], panel.scale))
     ax.axhline(chance(size), color=GREY, linewidth=1, linestyle=":", zorder=1)
-    ax.set(xlabel="segments", title=chart_name(task, size) + f", {panel.scale}" * bool(panel.scale))
+    ax.set(xlabel="segments", title=chart_name(task, here) + f", {panel.scale}" * bool(panel.scale))
     ax.set_ylim(-0.03, 1.06)
     ax.xaxis.set_major_locator(FixedLocator(counts))
 

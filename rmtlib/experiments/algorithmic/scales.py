@@ -169,16 +169,23 @@ def medium(row: TaskRow, seed: int, recipe: Recipe | None = None) -> Params:
     return params_of(row, shaped, seed, **samples)
 
 
+def shrink(row: TaskRow, scale: str) -> float:
+    """What the row's symbols and memory are divided by at this scale; retrieval has as many pairs at all."""
+    if row.task == "retrieval":
+        return 1.0
+    return {"smoke": row.size / 6, "small": 2.0}.get(scale, 1.0)
+
+
 def _smoke(row: TaskRow, seed: int) -> Params:
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=16, test_samples=32, evaluation_batch=16)
-    recipe, shrink = (SMOKE_PAIRS, 1.0) if row.task == "retrieval" else (SMOKE, row.size / 6)
-    return params_of(row, recipe, seed, shrink=shrink, **samples)
+    recipe = SMOKE_PAIRS if row.task == "retrieval" else SMOKE
+    return params_of(row, recipe, seed, shrink=shrink(row, "smoke"), **samples)
 
 
 def _small(row: TaskRow, seed: int) -> Params:
     samples: dict[str, Any] = dict(train_samples=None, validation_samples=256, test_samples=1000, evaluation_batch=250)
-    recipe, shrink = (SMALL_PAIRS, 1.0) if row.task == "retrieval" else (SMALL, 2.0)
-    return params_of(row, recipe, seed, shrink=shrink, **samples)
+    recipe = SMALL_PAIRS if row.task == "retrieval" else SMALL
+    return params_of(row, recipe, seed, shrink=shrink(row, "small"), **samples)
 
 
 def _gpu(row: TaskRow, seed: int) -> Params:

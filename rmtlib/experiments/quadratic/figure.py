@@ -90,7 +90,7 @@ def _draw_steps(ax: Axes, panel: Panel) -> None:
     for group, line, fill in panel.groups:
         for row, series in group.items():
             draw_series(ax, series, style_of(STYLES, row), line, fill, BOUNDS)
-    ax.set_xticks(range(1, len(SOLVED) + 1), SOLVED, fontsize=7.5)
+    ax.set_xticks(range(1, len(SOLVED) + 1), SOLVED, fontsize=7.5, rotation=25, ha="right", rotation_mode="anchor")
     ax.set_xlim(0.7, len(SOLVED) + 0.3)
     ax.set_ylim(-0.03, 1.05)
     ax.set_ylabel(STEPS_RIGHT)
