@@ -1,5 +1,6 @@
 """Mamba: equal to Hugging Face's, chunks equal to the whole forward and backward, padding, generation."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -102,19 +103,27 @@ def test_other_models_are_refused():
         )
 
 
+@contextmanager
+def scanned(chunks):
+    """The scan joins pairs of steps in chunks of at most so many numbers; None: it takes token after token."""
+    before = ss.CHUNK_ELEMENTS["cpu"], ss.ONE_BY_ONE
+    ss.CHUNK_ELEMENTS["cpu"], ss.ONE_BY_ONE = chunks or before[0], 2**62 if chunks else 1
+    yield
+    ss.CHUNK_ELEMENTS["cpu"], ss.ONE_BY_ONE = before
+
+
 @settings(max_examples=20, deadline=None)
-@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5), elements=st.sampled_from([1, 1000, 2**20]))
-def test_chunks_equal_the_whole(sizes, elements):
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5), chunks=st.sampled_from([1, 1000, 2**20, None]))
+def test_chunks_equal_the_whole(sizes, chunks):
     """Outputs, state and the gradients of every weight, whatever the chunks (of the text, and inside the scan)."""
     model, x = make(), ids(2, sum(sizes), seed=len(sizes))
     found = []
-    original, ss.CHUNK_ELEMENTS["cpu"] = ss.CHUNK_ELEMENTS["cpu"], elements
     for pieces in ([x.shape[1]], sizes):
         model.zero_grad(set_to_none=True)
-        hidden, state = read(model, x, pieces)
-        (hidden.sin().sum() + sum(s.cos().sum() for s in state)).backward()
+        with scanned(chunks):
+            hidden, state = read(model, x, pieces)
+            (hidden.sin().sum() + sum(s.cos().sum() for s in state)).backward()
         found.append([hidden, *state, *(p.grad for p in model.parameters())])
-    ss.CHUNK_ELEMENTS["cpu"] = original
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
@@ -137,20 +146,20 @@ def test_one_token_takes_the_recurrence_and_equals_the_scan(monkeypatch, bias):
 
 
 @settings(max_examples=20, deadline=None)
-@given(tokens=st.integers(1, 20), elements=st.sampled_from([1, 100, 2**20]), seed=st.integers(0, 1000))
-def test_scan_equals_its_definition(tokens, elements, seed):
+@given(tokens=st.integers(0, 20), chunks=st.sampled_from([1, 100, 2**20, None]), seed=st.integers(0, 1000))
+def test_scan_equals_its_definition(tokens, chunks, seed):
     random = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=random)  # noqa: E731
     inputs = [normal(2, tokens, 4), normal(2, tokens, 4).abs(), -normal(4, 3).exp(), normal(2, tokens, 3)]
     inputs = [x.requires_grad_() for x in [*inputs, normal(2, tokens, 3), normal(2, 4, 3)]]
     weights = normal(2, tokens, 4), normal(2, 4, 3)
     found = []
-    original, ss.CHUNK_ELEMENTS["cpu"] = ss.CHUNK_ELEMENTS["cpu"], elements
     for form in (ss.selective_scan, ss.selective_scan_by_token):
-        outputs = form(*inputs)
-        total = sum((w * y).sum() for w, y in zip(weights, outputs, strict=True))
-        found.append([*outputs, *torch.autograd.grad(total, inputs)])
-    ss.CHUNK_ELEMENTS["cpu"] = original
+        with scanned(chunks):
+            outputs = form(*inputs)
+            total = sum((w * y).sum() for w, y in zip(weights, outputs, strict=True))
+            gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+        found.append([*outputs, *gradients])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
