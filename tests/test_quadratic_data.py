@@ -14,6 +14,7 @@ from rmtlib.data.quadratic import (
     VOCABULARY,
     QuadraticTask,
     decode,
+    equations_with_roots,
     polynomial,
     real_steps,
     rootless_steps,
@@ -221,3 +222,9 @@ def test_the_small_scale_asks_about_a_hundred_different_equations():
     task = settings("rmt-6", "small", 0).tasks[-1]
     asked = {tuple(task.sample("test", i, 42).tokens[: task.width]) for i in range(1000)}
     assert 80 < len(asked) < 130 and task.roots == 5 and task.multiplier == 2
+    with_roots = {
+        tuple(sample.tokens[: task.width])
+        for sample in (task.sample("test", i, 42) for i in range(1000))
+        if sample.tokens[-task.width]  # an answer
+    }
+    assert len(with_roots) == equations_with_roots(task, "test") < 30

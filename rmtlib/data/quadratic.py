@@ -172,6 +172,15 @@ def split_of(equation: str) -> Split:
     return next(split for split, buckets in SHARES.items() if bucket in buckets)
 
 
+def equations_with_roots(task: QuadraticTask, split: Split) -> int:
+    """How many different ones a split has that `QuadraticTask.draw` can give."""
+    roots, factors = range(1 - task.roots, task.roots), range(1, task.multiplier + 1)
+    equations = {
+        real_steps(x1, x2, sign * factor)[0] for x1 in roots for x2 in roots for factor in factors for sign in (-1, 1)
+    }
+    return sum(split_of(equation) == split for equation in equations)
+
+
 def real_steps(x1: int, x2: int, factor: int) -> tuple[str, ...]:
     """The six steps of factor * (x - x1) * (x - x2) = 0."""
     low, high = sorted((x1, x2))

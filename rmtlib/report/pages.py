@@ -163,8 +163,8 @@ def trials_table(artifact: Artifact, records: Iterable[Record]) -> Table | None:
             took = f"{duration(record['wall_s'])}, {amount(record['tokens'])} tokens"
         rows.append((trial.name, f"{trial.config.row}, seed {trial.config.seed}", trial.note, reached, took))
     return Table(
-        "Trials from which the settings of medium were chosen: the best value on validation text, or exact match on "
-        "validation samples at the end. Their times are those of a machine with other work.",
+        "Trials from which settings were chosen: the best value on validation text, or the score on validation samples "
+        "at the end, as training measures it. No record: not run, or given up. Times are of a machine with other work.",
         ("trial", "of", "what it tried", "validation", "time"),
         tuple(rows),
         prose=("of", "what it tried"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STYLES = {"baseline-1": BLACK, "trxl-6": GREEN, "rmt-6": RED, "baseline-6": Style("#8a6d1d", "v")}
 ANSWERS, RELEASED, FORCED, ROOTED = "right answers", "released evaluation", "teacher forcing", "with roots"
-STEPS_RIGHT = "right steps"
+STEPS_RIGHT, STEPS_FORCED = "right steps", "right steps, teacher forcing"
 BOUNDS = (0.0, 1.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rmtlib.data.quadratic import QuadraticTask, equations_with_roots
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.quadratic.claims import CLAIMS
 from rmtlib.experiments.quadratic.counts import SOLVED
@@ -12,6 +13,7 @@ from rmtlib.experiments.quadratic.figure import (
     FORCED,
     RELEASED,
     ROOTED,
+    STEPS_FORCED,
     STEPS_RIGHT,
     STYLES,
     alt,
@@ -37,8 +39,9 @@ def measure(record: Record) -> Iterator[Measurement]:
         yield _share(record, metric, tests[how]["steps"][-1], tests[how]["n"])
     if own["with_roots"]["n"]:
         yield _share(record, ROOTED, own["with_roots"]["steps"][-1], own["with_roots"]["n"])
-    for number, right in enumerate(own["steps"], 1):
-        yield _share(record, STEPS_RIGHT, right, own["n"], x=number)
+    for metric, test in ((STEPS_RIGHT, own), (STEPS_FORCED, tests["forced"])):
+        for number, right in enumerate(test["steps"], 1):
+            yield _share(record, metric, right, test["n"], x=number)
 
 
 def _share(record: Record, metric: str, right: int, n: int, x: int | None = None) -> Measurement:
@@ -101,20 +104,31 @@ def ways_to_test(results: Results, scale: str) -> Table | None:
 
 
 def by_step(results: Results, scale: str) -> Table | None:
-    """Right steps of generated solutions: a column for each step."""
-    rows = results.series(STEPS_RIGHT).get(scale)
-    if not rows:
+    """Right steps, generated and after the true ones: a column for each step."""
+    generated, forced = (results.series(metric).get(scale, {}) for metric in (STEPS_RIGHT, STEPS_FORCED))
+    if not generated:
         return None
-    body = tuple(
-        (label(row, results, scale), *(value_cell(point, DIGITS) for point in series.points))
-        for row, series in rows.items()
-    )
+    body: list[tuple[Cell, ...]] = []
+    for row, series in generated.items():
+        for how, points in (("generated", series.points), ("teacher forcing", forced[row].points)):
+            body.append((label(row, results, scale), how, *(value_cell(point, DIGITS) for point in points)))
     return Table(
-        f"Where solutions go wrong, {scale} scale: how many have every character of the step right, whatever the steps "
-        "before. A step that repeats an earlier mistake counts as wrong.",
-        ("row", *SOLVED),
-        body,
+        f"Where solutions go wrong, {scale} scale: how many have every character of the step right. A generated step "
+        "that repeats an earlier mistake counts as wrong; with teacher forcing all characters before it are true."
+        + _few(scale),
+        ("row", "steps before", *SOLVED),
+        tuple(body),
+        merged=True,
     )
+
+
+def _few(scale: str) -> str:
+    """How many equations the test can ask, where they are so few that it asks them again and again."""
+    recipe = RECIPES[scale]
+    if recipe.roots[-1] > 20:
+        return ""
+    count = equations_with_roots(QuadraticTask(recipe.roots[-1], recipe.multiplier, recipe.width), "test")
+    return f" The test split has {count} different equations with roots."
 
 
 def compare(results: Results) -> Table:
