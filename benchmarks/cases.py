@@ -433,6 +433,23 @@ def mamba(rounds: int) -> Iterator[Row]:
     a, b, ratio = compare(one_by_one, hugging_face_one_by_one, rounds)
     yield speed("Mamba, 64 tokens one by one", what, a, b, ratio, 1.1)
 
+    batch = torch.randint(0, VOCABULARY, (8, 32))
+
+    def train() -> torch.Tensor:
+        ours.zero_grad(set_to_none=True)
+        ours.logits(ours.step(batch, ours.initial_state(8))[0]).logsumexp(-1).mean().backward()
+        return ours.tokens.weight.grad
+
+    def train_hugging_face() -> torch.Tensor:
+        theirs.zero_grad(set_to_none=True)
+        theirs(batch).logits.logsumexp(-1).mean().backward()
+        return theirs.backbone.embeddings.weight.grad
+
+    torch.testing.assert_close(train(), train_hugging_face(), rtol=1e-3, atol=1e-6)
+    a, b, ratio = compare(train, train_hugging_face, rounds)
+    what = "4 layers of 128, state 32, batch 8 of 32 tokens; peer: Hugging Face"
+    yield speed("Mamba training", what, a, b, ratio, 2.0)
+
 
 CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "update": update,
