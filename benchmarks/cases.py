@@ -435,7 +435,7 @@ def mamba(rounds: int) -> Iterator[Row]:
 
     batch = torch.randint(0, VOCABULARY, (8, 32))
 
-    def train() -> torch.Tensor:
+    def train() -> Any:
         ours.zero_grad(set_to_none=True)
         ours.logits(ours.step(batch, ours.initial_state(8))[0]).logsumexp(-1).mean().backward()
         return ours.tokens.weight.grad
