@@ -22,6 +22,7 @@ from rmtlib.experiments.view import view_of
 from rmtlib.models.config import LoRAConfig
 from rmtlib.models.lora import trained_parameters
 from rmtlib.models.registry import build, size_of
+from rmtlib.report.pages import beside_fragment
 from rmtlib.runs.folder import RunFolder
 from rmtlib.settings import from_dict, to_params
 
@@ -293,3 +294,10 @@ def test_both_scorers_are_compared_on_the_same_answers_and_checked():
     assert "not 6 of 8" in refused(correct=6)
     assert refused(outcomes=None) is not None
     assert refused(n=0) == f"babilong_scorer has {scored | {'tokens': 8 * size, 'n': 0}!r}"
+
+
+def test_models_and_tasks_that_were_not_run_are_folded_away():
+    html = beside_fragment(view_of("babilong", [record("rmt-qa1", lambda n: 0.9)]))
+    shown, _, folded = html.partition("<details")
+    assert "RMT, qa1" in shown and "0.90" in shown and "RMT, qa2" not in shown and "ARMT, qa1" not in shown
+    assert "RMT, qa2" in folded and "that were not run" in folded and "0.94" in folded  # the paper's of qa2

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
 
 from rmtlib.report import figures
@@ -196,12 +197,21 @@ def beside_fragment(view: View) -> str:
     if not view.results.scales:
         return ""
     table = view.report.compare(view.results)
-    waiting = [] if table.merged else [row for row in table.rows if _not_run(row)]
-    if len(waiting) in (0, len(table.rows)):
+    groups = (
+        [list(rows) for _, rows in groupby(table.rows, lambda row: row[0])]
+        if table.merged
+        else [[r] for r in table.rows]
+    )
+    waiting = [group for group in groups if any(_not_run(row) for row in group)]
+    if len(waiting) in (0, len(groups)):
         return table.to_html(RECORDS)
-    run = replace(table, rows=tuple(row for row in table.rows if row not in waiting))
-    rest = replace(table, rows=tuple(waiting), caption="The paper's values of what was not run here.")
-    return run.to_html(RECORDS) + "\n" + fold(f"{plural(len(waiting), 'row')} that were not run", rest.to_html(RECORDS))
+    run, rest = (tuple(chain(*part)) for part in ([group for group in groups if group not in waiting], waiting))
+    missing = replace(table, rows=rest, caption="The paper's values of what was not run here.").to_html(RECORDS)
+    return (
+        replace(table, rows=run).to_html(RECORDS)
+        + "\n"
+        + fold(f"{plural(len(waiting), 'row')} that were not run", missing)
+    )
 
 
 def _not_run(row: Sequence[Cell]) -> bool:
