@@ -123,6 +123,7 @@ def test_axe_finds_nothing_but_what_the_themes_themselves_have(open_page, theme)
         page = open_page(name, theme=theme)
         if page.locator("p.explore button").count():
             explore(page)
+        page.wait_for_function("document.getAnimations().every(each => each.playState !== 'running')")  # of colours
         for violation in axe.run(page).response["violations"]:
             if violation["id"] not in OF_THE_THEMES:
                 found.setdefault(violation["id"], {})[name] = violation["nodes"][0]["html"][:200]
