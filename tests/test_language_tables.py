@@ -336,8 +336,8 @@ def test_a_summary_keeps_scales_and_ways_to_train_apart():
         )
     ]
     assert view_of("enwik8", records).summary() == [
-        "RMT, small scale: best 2.500 bpc (rmt-20-bptt-2-seg128), worst 2.500; 1 row(s), 1 run(s)",
-        "RMT, gpu scale: best 1.300 bpc (rmt-20-bptt-2-seg128), worst 1.300; 1 row(s), 1 run(s)",
+        "RMT, small scale: best 2.500 bpc (rmt-20-bptt-2-seg128), worst 2.500; 1 row, 1 run",
+        "RMT, gpu scale: best 1.300 bpc (rmt-20-bptt-2-seg128), worst 1.300; 1 row, 1 run",
     ]
 
 

@@ -88,7 +88,7 @@ class AttentionMaps(Artifact):
                 )
                 lines.append(
                     f"{title_of(own[-1])}: excess over chance of {said}; accuracy {mean['solved']:.2f}, "
-                    f"{mean['lost']:.2f} without memory, over {len(runs)} seed(s)"
+                    f"{mean['lost']:.2f} without memory, over {len(runs)} seed{'s' * (len(runs) > 1)}"
                 )
         return lines
 

@@ -98,7 +98,7 @@ class MemoryCapacity(Artifact):
                 longest = lengths[-1]
                 said = f"exact match {accuracy[trained]:.2f} after {trained} updates, as trained, "
                 said += f"{accuracy[longest]:.2f} after {longest}"
-            lines.append(f"{row.label}: {said}, over {len(runs)} seed(s)")
+            lines.append(f"{row.label}: {said}, over {len(runs)} seed{'s' * (len(runs) > 1)}")
         return lines
 
     def report(self) -> "Report":

@@ -115,10 +115,11 @@ class LanguageTable(Artifact):
                 values = {row: _values(records, row, scale) for row in table if row.kind == kind}
                 means = {row: mean(runs) for row, runs in values.items() if runs}
                 if means:
-                    best = min(means, key=lambda row: means[row])
+                    best, runs = min(means, key=lambda row: means[row]), sum(map(len, values.values()))
                     lines.append(
                         f"{kind}, {scale} scale: best {means[best]:.3f} {self.unit} ({best.name}), worst "
-                        f"{max(means.values()):.3f}; {len(means)} row(s), {sum(map(len, values.values()))} run(s)"
+                        f"{max(means.values()):.3f}; {len(means)} row{'s' * (len(means) > 1)}, "
+                        f"{runs} run{'s' * (runs > 1)}"
                     )
         return lines
 

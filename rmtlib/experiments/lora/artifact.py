@@ -118,7 +118,7 @@ class LoRAWikiText2(Artifact):
                 said = f"{mean(run['test']['bits_per_byte'] for run in runs):.4f} bits per byte"
                 if "memory shuffled" in runs[0]:
                     said += f", {mean(r['memory shuffled']['bits_per_byte'] for r in runs):.4f} with shuffled memory"
-                lines.append(f"{row.label}, {scale} scale: {said}, over {len(runs)} seed(s)")
+                lines.append(f"{row.label}, {scale} scale: {said}, over {len(runs)} seed{'s' * (len(runs) > 1)}")
         return lines
 
     def report(self) -> "Report":

@@ -78,7 +78,7 @@ class Quadratic(Artifact):
                 own, released = (fmean(answers(r[d]) / r[d]["n"] for r in runs) for d in ("generated", "released"))
                 lines.append(
                     f"{row.label}: {own:.3f} of the answers right ({released:.3f} as the released code evaluates), "
-                    f"over {len(runs)} seed(s)"
+                    f"over {len(runs)} seed{'s' * (len(runs) > 1)}"
                 )
         return lines
 

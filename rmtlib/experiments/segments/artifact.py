@@ -135,7 +135,8 @@ class LMSegments(Artifact):
                 last = fmean(run[f"segment {max(_segments(run))}"] for run in runs)
                 lines.append(
                     f"{row.label}: {first:.3f} bits per byte on the first segment, {within:.3f} on the others of "
-                    f"training, {last:.3f} on segment {max(_segments(runs[0]))}, over {len(runs)} seed(s)"
+                    f"training, {last:.3f} on segment {max(_segments(runs[0]))}, over "
+                    f"{len(runs)} seed{'s' * (len(runs) > 1)}"
                 )
         return lines
 
