@@ -99,9 +99,8 @@ def answers_in_text(
         made_Bn = generate(model, prompt_BT, state, segment_size, new_tokens, eos_id=tokenizer.eos_id)
         for i, ids in zip(which, made_Bn.tolist(), strict=True):
             answer = takewhile(lambda token: token != tokenizer.eos_id, ids)
-            texts[i] = tokenizer.decode(
-                token for token in answer if token < tokenizer.vocab_size
-            ).strip()  # else no text
+            known = [token for token in answer if token < tokenizer.vocab_size]  # a model may have more rows than that
+            texts[i] = tokenizer.decode(known).strip()
     return texts
 
 

@@ -110,7 +110,8 @@ def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 
     Yields:
         For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "planned_flops",
         "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at, `NOT_HERE` and why if
-        e.g. pretrained weights are not on this machine, or why it failed, in one line; what is planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+        e.g. pretrained weights are not on this machine, or why it failed, in one line; what is planned is the plan's for
+        the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
     """
     seen: set[str] = set()
     missing: dict[Any, str] = {}  # pretrained backbones that cannot be had here, each found out once
