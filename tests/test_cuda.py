@@ -1,17 +1,22 @@
 """What must also hold on a GPU; skipped where there is none."""
 
+from types import SimpleNamespace
+
 import pytest
 import test_hub_promises as hub
 import torch
+from test_babilong import TOKENIZER
 from test_history import S, made, stream
 from test_rmt import ids, make
 from test_training import V, batch, gradients
 
 from rmtlib.evaluation.history import by_history
+from rmtlib.evaluation.question_answering import answers_in_text
 from rmtlib.models.armt import ARMT
 from rmtlib.models.config import DecoderConfig, MambaConfig, TransformerXLConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.mamba import Mamba
+from rmtlib.models.rmt import RMT
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.training import bptt
 from rmtlib.training.captured import WARM_UPS, Captured
@@ -69,6 +74,27 @@ def test_nats_by_history_equal_the_cpu(kind):
         expected.off, **rounding
     )
     assert found.swapped == pytest.approx(expected.swapped, **rounding)
+
+
+@pytest.mark.parametrize("memory_tokens", [0, 3])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_answers_in_text_are_those_of_the_cpu(memory_tokens, precision):
+    torch.manual_seed(0)
+    config = DecoderConfig(TOKENIZER.vocab_size, 32, 2, 4, n_kv_heads=2, positions="rotary", tied=False)
+    model = RMT(Decoder(config), memory_tokens).eval()
+    with torch.no_grad():  # clear preferences, which rounding to bf16 does not turn round
+        model.decoder.head.weight.mul_(100)
+    tokens = torch.randint(TOKENIZER.vocab_size, (6, 50), dtype=torch.int32).numpy()
+    samples = [
+        SimpleNamespace(tokens=row, prompt_length=length) for row, length in zip(tokens, (50, 41) * 3, strict=True)
+    ]
+    expected = answers_in_text(model, samples, 16, TOKENIZER, 4)
+    assert any(expected)
+    with autocast(torch.device("cuda"), precision):
+        found = answers_in_text(model.cuda(), samples, 16, TOKENIZER, 4, device="cuda")
+    assert len(found) == len(samples)
+    if precision == "float32":
+        assert found == expected
 
 
 @pytest.mark.parametrize("kind", ["rmt", "armt", "mamba", "transformer-xl"])
