@@ -438,6 +438,15 @@ def test_publishing_again_changes_nothing(folders):
     assert os.stat(path).st_mtime_ns == before
 
 
+def test_a_run_that_is_published_and_not_here_is_left_as_it_is(folders):
+    record = finish(new_record(seed=0))
+    (path,) = publish(FIGURE_5).published
+    shutil.rmtree("runs/figure-5")
+    asked = RunConfig.from_json(record["config"]).slug
+    done = publish(FIGURE_5, slugs=[asked])
+    assert (done.published, done.unchanged, done.refused) == ([], [path], [])
+
+
 def test_a_new_config_supersedes_the_published_record_of_its_cell(folders):
     finish(new_record(seed=0))
     finish(new_record(seed=1))

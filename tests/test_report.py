@@ -202,6 +202,18 @@ def test_settings_are_readable_side_by_side():
     }
 
 
+@pytest.mark.parametrize(
+    ("caption", "title"),
+    [
+        ("Pairs stored (below 0: worse than guessing).", "Pairs stored (below 0: worse than guessing)"),
+        ("Pairs stored: of 16. Three seeds.", "Pairs stored"),
+        ("Pairs stored. Of 1.5 kinds: two.", "Pairs stored"),
+    ],
+)
+def test_a_table_is_titled_by_the_first_clause_of_its_caption(caption, title):
+    assert tables.Table(caption, ("a",), ()).title == title
+
+
 def test_markup_in_records_is_escaped():
     table = tables.Table("<b>", ("a",), (("<script>",),))
     assert "<script>" not in table.to_html() and "&lt;b&gt;" in table.to_html()

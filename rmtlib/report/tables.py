@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -47,8 +48,8 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The first clause of the caption."""
-        return self.caption.partition(":")[0].partition(". ")[0].rstrip(".")
+        """The first clause of the caption; a colon in brackets does not end it."""
+        return re.split(r":(?![^(]*\))|\. ", self.caption)[0].rstrip(".")
 
     def to_html(self, records: str | None = None) -> str:
         """An HTML table; links lead to the records' pages in the folder `records`, or are plain text without one."""

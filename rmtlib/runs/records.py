@@ -210,6 +210,9 @@ def publish(
     clean_code: dict[str, str] = {}
     for name in names:
         try:
+            if not (root / name).exists() and (there := Path(results_dir) / artifact.name / f"{name}.json") in published:
+                done.unchanged.append(str(there))
+                continue
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")

@@ -108,7 +108,7 @@ SCALES_OF: Mapping[str, Mapping[str, Scale]] = {
             batch={50: 32, 150: 15},
             divisor=2.5,
         ),
-        "medium": Scale(  # its only trial was stopped: it has to be finished before any run
+        "medium": Scale(  # the settings of its only trial
             "wikitext-2",
             _tokens(None, 100_000, None),
             dict(dropout=0.1, init_std=0.0292, cutoffs=(2_000, 10_000), **MEDIUM_MODEL),

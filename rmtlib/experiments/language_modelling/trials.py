@@ -53,5 +53,14 @@ TRIALS = {
             lr=2e-3,
         ),
     ),
-    "wikitext-103": (_trial("wikitext-103", "lr-1e-3", BUDGET, steps=6500, batch_size=32, lr=1e-3),),
+    "wikitext-103": (
+        _trial(
+            "wikitext-103",
+            "lr-1e-3",
+            "the settings of medium, whose runs were begun beside it",
+            steps=6500,
+            batch_size=32,
+            lr=1e-3,
+        ),
+    ),
 }
