@@ -305,12 +305,12 @@ def test_figure_has_a_panel_for_each_scale_and_one_for_the_paper(drawn):
     _, _, figure = drawn
     titles = [ax.get_title() for ax in figure.axes]
     assert len(titles) == 3
-    assert titles[0].startswith("small scale") and titles[1].startswith("gpu scale") and "paper" in titles[2]
+    assert titles[0].startswith("gpu scale") and titles[1].startswith("small scale") and "paper" in titles[2]
 
 
 def test_figure_marks_the_training_length_and_shows_every_run(drawn):
     live, published, figure = drawn
-    small = figure.axes[0]
+    small = figure.axes[1]
     upright = [line.get_xdata()[0] for line in small.lines if len(set(line.get_xdata())) == 1]
     assert upright == [512]
     points = sum(len(collection.get_offsets()) for collection in small.collections if len(collection.get_offsets()))
@@ -323,7 +323,7 @@ def test_figure_marks_the_training_length_and_shows_every_run(drawn):
 
 def test_live_runs_are_solid_and_published_ones_dashed(drawn):
     _, _, figure = drawn
-    styles = {line.get_linestyle() for line in figure.axes[0].lines if len(line.get_xdata()) == len(fakes.SEGMENTS)}
+    styles = {line.get_linestyle() for line in figure.axes[1].lines if len(line.get_xdata()) == len(fakes.SEGMENTS)}
     assert styles == {"-", "--"}
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"qa1", "qa2", "runs here", "published runs", "training length"} <= set(labels)

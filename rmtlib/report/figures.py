@@ -112,9 +112,9 @@ class Panel(NamedTuple):
 
 
 def scale_panels(results: Results, metric: str | None = None) -> list[Panel]:
-    """A panel for each scale that has any records, smallest first."""
+    """A panel for each scale that has any records, largest first."""
     here, published = results.series(metric, "here"), results.series(metric, "published")
-    return [Panel(s, here.get(s, {}), published.get(s, {})) for s in SCALES if s in here or s in published]
+    return [Panel(s, here.get(s, {}), published.get(s, {})) for s in reversed(SCALES) if s in here or s in published]
 
 
 @contextmanager

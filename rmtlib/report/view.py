@@ -46,8 +46,8 @@ class View:
         return image(self.draw(), self.alt())
 
     def tables_of_scales(self) -> list[Table | None]:
-        """Ours at each scale that was run, then the paper's own values and those of others."""
-        ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
+        """Ours at each scale that was run, largest first, then the paper's own values and those of others."""
+        ours = [table(self.results, scale) for scale in reversed(self.results.scales) for table in self.report.by_scale]
         return [*ours, *(table(self.results) for table in (self.report.paper, *self.report.others))]
 
     def tables(self, records: str | None = None) -> Html:

@@ -72,15 +72,20 @@ def label(artifact: str, row: str, series: Series | None = None) -> str:
 
 
 def figure(artifact: str, results: Results) -> Figure:
-    """For each scale: test value row by row, the paper's values of the same rows, and validation in training."""
+    """For each scale: test value row by row, and the paper's values of the same rows.
+
+    Validation in training follows for the largest scale, and for those that have runs here.
+    """
     panels = trained_panels(artifact, results) or [Panel("", {}, {})]
-    heights = [max(1.6, 0.17 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
-    ratios = [height for values in heights for height in (values, 2.0)]
-    with new_figure(8.2, sum(ratios) + 0.6) as figure:
-        grid = figure.add_gridspec(2 * len(panels), 2, height_ratios=ratios)
-        for index, panel in enumerate(panels):
-            cells = (grid[2 * index, 0], grid[2 * index, 1], grid[2 * index + 1, :])
-            ours, paper, training = (figure.add_subplot(cell) for cell in cells)
+    rows = [max(1.6, 0.17 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
+    trained = [panel is panels[0] or bool(panel.here) for panel in panels]
+    heights = [height for values, shown in zip(rows, trained, strict=True) for height in (values, *[2.0] * shown)]
+    with new_figure(8.2, sum(heights) + 0.6) as figure:
+        grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+        lines = iter(range(len(heights)))
+        for panel, shows_training in zip(panels, trained, strict=True):
+            line = next(lines)
+            ours, paper = figure.add_subplot(grid[line, 0]), figure.add_subplot(grid[line, 1])
             names = [row.name for row in TABLES[artifact] if row.name in panel.rows]
             names = names or [row.name for row in TABLES[artifact]]
             shown = [label(artifact, name, panel.rows.get(name)) for name in names]
@@ -92,10 +97,12 @@ def figure(artifact: str, results: Results) -> Figure:
             paper.set_title("the paper, same rows")
             for ax in (ours, paper):
                 ax.set_xlabel(f"test {UNITS[artifact]}")
-            drawn = in_training(artifact, names, panel.scale)
-            _draw_training(artifact, training, drawn, panel)
-            training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
-            training.set_ylabel(UNITS[artifact])
+            if shows_training:
+                training = figure.add_subplot(grid[next(lines), :])
+                drawn = in_training(artifact, names, panel.scale)
+                _draw_training(artifact, training, drawn, panel)
+                training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
+                training.set_ylabel(UNITS[artifact])
         handles = _handles({row.kind for row in TABLES[artifact]}, any(panel.here for panel in panels))
         draw_legend(figure, handles, len(handles))
     return figure
@@ -128,14 +135,31 @@ def _rows_axis(ax: Axes, names: Sequence[str]) -> None:
 
 
 def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
+    far = _far(artifact, panel)
     for group, _, fill in panel.groups:
         for y, name in enumerate(names):
             if name in group:
                 runs, (colour, marker) = group[name].first, _style(artifact, name)
+                if name in far:
+                    shown, across = f"{runs.mean:.{DIGITS[artifact]}f} \N{RIGHTWARDS ARROW}", ax.get_yaxis_transform()
+                    ax.text(0.99, y, shown, transform=across, color=colour, fontsize=8, ha="right", va="center")
+                    continue
                 ax.errorbar(runs.mean, y, xerr=runs.std or 0.0, color=colour, capsize=3, linewidth=1.4, zorder=2)
                 look: dict[str, Any] = {"marker": marker, "facecolor": fill or colour, "edgecolor": colour}
                 ax.scatter(runs.values, [y] * len(runs.values), s=22, zorder=3, **look)
     _rows_axis(ax, names)
+
+
+def _far(artifact: str, panel: Panel) -> set[str]:
+    """Counted rows that are so far from the trained ones that an axis with both would show no difference of these."""
+    means: dict[bool, dict[str, float]] = {True: {}, False: {}}  # whether counted -> row -> value
+    for name, series in panel.rows.items():
+        means[bool(table_row(artifact, name).order)][name] = series.first.mean
+    trained = means[False].values()
+    if len(trained) < 2:
+        return set()
+    low, high = min(trained), max(trained)
+    return {name for name, mean in means[True].items() if mean > high + (high - low)}
 
 
 def _draw_paper(artifact: str, ax: Axes, names: Sequence[str]) -> None:

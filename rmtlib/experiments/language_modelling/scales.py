@@ -1,6 +1,6 @@
 """The settings of every row of the two language tables at every scale.
 
-A row's memory and segment are the paper's. Below the scale `gpu` all lengths are divided by the same number (cache,
+A row's memory and segment are the paper's. At `smoke` and `small` all lengths are divided by the same number (cache,
 memory tokens and segment alike, rounded to the nearest, at least 1), so that rows keep their proportions.
 """
 
