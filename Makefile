@@ -19,13 +19,13 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 # LONG=1 of babilong-time: the rows that read the scale's longest contexts.
 CHOSEN := $(or $(ROWS),$(if $(LONG),*-long))
 SELECTION := $(if $(SCALE),--scale '$(SCALE)') $(if $(SEEDS),--seeds '$(SEEDS)') \
-             $(if $(CHOSEN),--rows '$(CHOSEN)') $(if $(TASKS),--tasks '$(TASKS)')
+             $(if $(CHOSEN),--rows '$(CHOSEN)') $(if $(TASKS),--tasks '$(TASKS)') $(if $(PRECISION),--precision '$(PRECISION)')
 RUN_FLAGS := $(SELECTION) $(if $(JOBS),--jobs '$(JOBS)') $(if $(TIME_BUDGET),--time-budget '$(TIME_BUDGET)') \
              $(if $(FRESH),--fresh)
-PARAMETERS := $(foreach name,SCALE SEEDS TASKS,$(if $($(name)),-p $(name) '$($(name))')) $(if $(CHOSEN),-p ROWS '$(CHOSEN)')
+PARAMETERS := $(foreach name,SCALE SEEDS TASKS PRECISION,$(if $($(name)),-p $(name) '$($(name))')) $(if $(CHOSEN),-p ROWS '$(CHOSEN)')
 
 # A misspelt variable would silently be no variable at all: one on the command line that looks like one of ours is said.
-OURS := SCALE SEEDS ROWS LONG TASKS JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS STRESS STRESS_ARGS PYTHON CONSTRAINTS
+OURS := SCALE SEEDS ROWS LONG TASKS PRECISION JOBS TIME_BUDGET FRESH PYTEST_ARGS BENCH_ARGS STRESS STRESS_ARGS PYTHON CONSTRAINTS
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
     plain() { tr -d '_-' <<<"$${1^^}"; }; \
@@ -41,6 +41,7 @@ help:
 	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
+	@echo "    PRECISION=bf16               scale paper in bf16 where it is in float32, as the papers' code"
 	@echo "    LONG=1                       babilong-time alone: the longest contexts (small 1M tokens, medium 10M, gpu and paper 50M)"
 	@echo "    JOBS=2                       runs at once"
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             "--rows", metavar="PATTERNS", help="comma list of row names; * and ? match as in file names"
         )
         command.add_argument("--tasks", metavar="NAMES", help="comma list of tasks, e.g. qa1,qa2")
+        command.add_argument("--precision", metavar="P", help="bf16: scale paper in bf16 where it is in float32")
 
     def add_budget(command: Any) -> None:
         command.add_argument(

@@ -20,7 +20,7 @@ def selected(options: argparse.Namespace, *, prepare: bool = False) -> tuple[Art
     from rmtlib.runs.artifact import select
 
     artifact = get_artifact(options.artifact)
-    chosen = (options.scale, options.seeds, options.rows, options.tasks)
+    chosen = (options.scale, options.seeds, options.rows, options.tasks, options.precision)
     return artifact, select(artifact, *chosen, prepare=prepare)
 
 

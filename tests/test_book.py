@@ -210,7 +210,9 @@ def test_notebooks_are_stored_clean(path):
         return
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == tags.count("differences") == 1
-    assert {"SCALE", "SEEDS", "TASKS", "ROWS", "TRAIN", "PUBLISHED_ONLY", "OUT"} <= set(read_parameters(path))
+    assert {"SCALE", "SEEDS", "TASKS", "ROWS", "PRECISION", "TRAIN", "PUBLISHED_ONLY", "OUT"} <= set(
+        read_parameters(path)
+    )
 
 
 def test_every_artifact_has_notebook_page_and_parts():

@@ -262,15 +262,24 @@ def test_artifact_target_runs_draws_and_says_what_it_shows(installed):
 
 
 def test_settings_reach_both_steps(installed):
-    settings = ["SCALE=small", "SEEDS=2", "ROWS=qa*", "TASKS=qa1,qa2", "JOBS=1", "TIME_BUDGET=540", "FRESH=1"]
+    settings = [
+        "SCALE=small",
+        "SEEDS=2",
+        "ROWS=qa*",
+        "TASKS=qa1,qa2",
+        "PRECISION=bf16",
+        "JOBS=1",
+        "TIME_BUDGET=540",
+        "FRESH=1",
+    ]
     make(installed, "figure-5", *settings)
     run, notebook = calls(installed)
     assert run[2:] == [
-        *("--scale", "small", "--seeds", "2", "--rows", "qa*", "--tasks", "qa1,qa2"),
+        *("--scale", "small", "--seeds", "2", "--rows", "qa*", "--tasks", "qa1,qa2", "--precision", "bf16"),
         *("--jobs", "1", "--time-budget", "540", "--fresh"),
     ]
     given = {tuple(notebook[i + 1 : i + 3]) for i, word in enumerate(notebook) if word == "-p"}
-    assert {("SCALE", "small"), ("SEEDS", "2"), ("ROWS", "qa*"), ("TASKS", "qa1,qa2")} <= given
+    assert {("SCALE", "small"), ("SEEDS", "2"), ("ROWS", "qa*"), ("TASKS", "qa1,qa2"), ("PRECISION", "bf16")} <= given
 
 
 def test_long_chooses_the_longest_contexts_and_rows_go_before_it(installed):

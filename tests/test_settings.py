@@ -23,10 +23,11 @@ from rmtlib.experiments.language_modelling import settings as language_modelling
 from rmtlib.experiments.lora import run as lora_run
 from rmtlib.experiments.lora import settings as lora
 from rmtlib.experiments.quadratic import settings as quadratic
-from rmtlib.experiments.registry import all_artifacts
+from rmtlib.experiments.registry import all_artifacts, get_artifact
 from rmtlib.experiments.segments import run as segments_run
 from rmtlib.experiments.segments import settings as segments
 from rmtlib.models.size import transformer_xl_weights
+from rmtlib.runs.artifact import select
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
 
@@ -262,3 +263,24 @@ def test_stages_recompute_only_if_a_gpu_would_not_hold_them(artifact, scale):
             assert cost(plain).memory_bytes > 60e9, row.name
         else:
             assert cost(plain) == cost(params), row.name
+
+
+def test_paper_scale_in_bf16_is_other_runs_that_differ_in_nothing_else():
+    enwik8, rows = get_artifact("enwik8"), "ngram-5,rmt-5-bptt-2-seg128"
+    (count, exact), (same, rough) = (select(enwik8, "paper", 1, rows, None, chosen)[::-1] for chosen in (None, "bf16"))
+    assert count == same and exact.id != rough.id  # nothing is computed in float32 when counting
+    assert rough.params["train"] == exact.params["train"] | {"precision": "bf16"}
+    assert rough.params | {"train": 0} == exact.params | {"train": 0}
+    assert exact.params["train"]["precision"] == "float32"
+    assert enwik8.cost(rough).precision == "bf16" and enwik8.cost(rough).memory_bytes < enwik8.cost(exact).memory_bytes
+    tuned = select(get_artifact("lora-wikitext-2"), "paper", 1, "all", None, "bf16")
+    everywhere = json.dumps([config.to_json() for config in tuned])
+    assert '"precision": "bf16"' in everywhere and "float32" not in everywhere
+
+
+@pytest.mark.parametrize(
+    ("scale", "precision", "why"), [("small", "bf16", "scale small has its own"), ("paper", "fp8", "use bf16")]
+)
+def test_precision_is_a_choice_of_paper_scale_alone(scale, precision, why):
+    with pytest.raises(RmtlibError, match=why):
+        select(get_artifact("enwik8"), scale, None, None, None, precision)

@@ -34,6 +34,7 @@ def open_view(
     seeds: int | str | None = None,
     rows: str | None = None,
     tasks: str | None = None,
+    precision: str | None = None,
     *,
     train: bool = True,
     published_only: bool = False,
@@ -46,7 +47,7 @@ def open_view(
     """
     enter_project()
     chosen, train = get_artifact(artifact), train and not published_only
-    configs = select(chosen, scale, seeds, rows, tasks, prepare=train)
+    configs = select(chosen, scale, seeds, rows, tasks, precision, prepare=train)
     live: Sequence[Record] = []
     if train:
         live = run(chosen, configs)

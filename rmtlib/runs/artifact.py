@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -160,6 +161,7 @@ def select(
     seeds: int | str | None = None,
     rows: str | None = None,
     tasks: str | None = None,
+    precision: str | None = None,
     *,
     prepare: bool = False,
 ) -> list[RunConfig]:
@@ -167,6 +169,7 @@ def select(
 
     None and "" mean the default: `default_scale`, and the artifact's default seeds and rows. `rows` is a
     comma list of glob patterns over row names or "all", `tasks` one of task names; with both, rows that match both.
+    `precision` "bf16" is for the scale "paper", which is in float32 where the papers' code is: other runs, in less time.
     `prepare` calls `Artifact.prepare` first, for a caller that will train them. The scale "pilot" has the artifact's
     trials, which `rows` chooses by their names or their rows'.
 
@@ -174,6 +177,24 @@ def select(
         RmtlibError: an unknown value; the message lists the valid ones.
     """
     scale = scale or default_scale(artifact)
+    if precision not in (None, "", "bf16"):
+        raise RmtlibError(f"unknown precision {precision!r}: use bf16, or leave it out for the scale's own")
+    if precision and scale != "paper":
+        raise RmtlibError(f"precision {precision} is a choice of scale paper alone: scale {scale} has its own, leave it out")
+    configs = _select(artifact, scale, seeds, rows, tasks, prepare)
+    return [replace(config, params=_in_bf16(config.params)) for config in configs] if precision else configs
+
+
+def _in_bf16(params: Any) -> Any:
+    """The same settings, in bf16 wherever they say float32."""
+    if isinstance(params, Mapping):
+        return {key: "bf16" if (key, x) == ("precision", "float32") else _in_bf16(x) for key, x in params.items()}
+    return [_in_bf16(item) for item in params] if isinstance(params, list | tuple) else params
+
+
+def _select(
+    artifact: Artifact, scale: str, seeds: int | str | None, rows: str | None, tasks: str | None, prepare: bool
+) -> list[RunConfig]:
     scales = (*artifact.scales, PILOT) if artifact.trials else artifact.scales
     if scale not in scales:
         why = f"{artifact.name} has no trials" if scale == PILOT else f"unknown scale {scale!r} for {artifact.name}"

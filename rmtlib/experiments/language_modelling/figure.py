@@ -77,9 +77,9 @@ def figure(artifact: str, results: Results) -> Figure:
     Validation in training follows for the largest scale, and for those that have runs here.
     """
     panels = trained_panels(artifact, results) or [Panel("", {}, {})]
-    rows = [max(1.6, 0.17 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
+    rows = [max(1.6, 0.145 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
     trained = [panel is panels[0] or bool(panel.here) for panel in panels]
-    heights = [height for values, shown in zip(rows, trained, strict=True) for height in (values, *[2.0] * shown)]
+    heights = [height for values, shown in zip(rows, trained, strict=True) for height in (values, *[1.8] * shown)]
     with new_figure(8.2, sum(heights) + 0.6) as figure:
         grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
         lines = iter(range(len(heights)))
