@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rmtlib.data.streams import CORPORA
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments import headline
 from rmtlib.experiments.language_modelling.artifact import Enwik8, WikiText103
 from rmtlib.experiments.language_modelling.figure import apart
 from rmtlib.experiments.language_modelling.report import by_scale, ways_to_train
@@ -29,6 +30,7 @@ from rmtlib.report.record_pages import record_page
 from rmtlib.report.scoreboard import scoreboard
 from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.records import find_records
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
 
@@ -442,3 +444,15 @@ def test_view_without_records():
     for artifact in ("enwik8", "wikitext-103"):
         view = view_of(artifact)
         assert view.summary() == ["No runs yet."] and view.draw() and view.alt() and "paper" in view.tables()
+
+
+@pytest.mark.parametrize(
+    ("scale", "sizes"), [("small", [" (here 4)", " (here 20)", " (here 4)"]), ("medium", [""] * 3)]
+)
+def test_the_front_figure_names_sizes_where_they_are_not_the_papers(scale, sizes, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    records = find_records("wikitext-103", scale=scale, where=("results",))
+    lines = headline.memory_gain(view_of("wikitext-103", published=records))
+    assert lines.scale == scale and all(lines.ours) and all(lines.paper)
+    said = [f" {size}{here}" for size, here in zip((10, 50, 10), sizes, strict=True)]
+    assert [label.partition(",")[2] for label in lines.labels] == said
