@@ -41,7 +41,7 @@ help:
 	@echo "    SCALE=smoke|small|medium|gpu|paper  size of the runs (default: gpu with a GPU, else small)"
 	@echo "    SEEDS=3                      runs of each row"
 	@echo "    TASKS=qa1,qa2  ROWS='qa*'    which rows"
-	@echo "    PRECISION=bf16               scale paper in bf16 where it is in float32, as the papers' code"
+	@echo "    PRECISION=bf16               the float32 runs of scale paper in bf16: other runs"
 	@echo "    LONG=1                       babilong-time alone: the longest contexts (small 1M tokens, medium 10M, gpu and paper 50M)"
 	@echo "    JOBS=2                       runs at once"
 	@echo "    TIME_BUDGET=540              stop after so many seconds; the same command continues"

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print the result as JSON")
         return command
 
-    def add_selection(command: Any) -> None:
+    def add_selection(command: Any, *, precision: bool = True) -> None:
         command.add_argument("artifact", metavar="ARTIFACT", help="table or figure, e.g. figure-5")
         command.add_argument(
             "--scale",
@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
             "--rows", metavar="PATTERNS", help="comma list of row names; * and ? match as in file names"
         )
         command.add_argument("--tasks", metavar="NAMES", help="comma list of tasks, e.g. qa1,qa2")
-        command.add_argument("--precision", metavar="P", help="bf16: scale paper in bf16 where it is in float32")
+        if precision:
+            command.add_argument("--precision", metavar="P", help="bf16: the float32 runs of scale paper in bf16")
 
     def add_budget(command: Any) -> None:
         command.add_argument(
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
     command = add("rehearse", cli_rehearse.rehearse, "two steps of every row's real model, before a GPU runs the scale")
-    add_selection(command)
+    add_selection(command, precision=False)
     cli_rehearse.add_options(command)
     command = add("evaluate", cli_evaluate.evaluate, cli_evaluate.TEXT)
     cli_evaluate.add_options(command, _whole)

@@ -37,7 +37,7 @@ def publish(options: argparse.Namespace) -> int:
         print_json({"published": [card]}) if options.json else print(f"published: {card}")
         return 0
     artifact = get_artifact(options.artifact)
-    chosen = options.scale or options.seeds or options.rows or options.tasks
+    chosen = options.scale or options.seeds or options.rows or options.tasks or options.precision
     slugs = [config.slug for config in selected(options)[1]] if chosen else None
     done = records.publish(artifact, slugs=slugs)
     if options.json:

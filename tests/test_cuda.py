@@ -78,23 +78,23 @@ def test_nats_by_history_equal_the_cpu(kind):
 
 @pytest.mark.parametrize("memory_tokens", [0, 3])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_answers_in_text_are_those_of_the_cpu(memory_tokens, precision):
+def test_answers_in_text_are_those_of_the_cpu_and_most_of_them_in_bf16(memory_tokens, precision):
     torch.manual_seed(0)
     config = DecoderConfig(TOKENIZER.vocab_size, 32, 2, 4, n_kv_heads=2, positions="rotary", tied=False)
     model = RMT(Decoder(config), memory_tokens).eval()
-    with torch.no_grad():  # clear preferences, which rounding to bf16 does not turn round
-        model.decoder.head.weight.mul_(100)
+    with torch.no_grad():  # away from new weights, with which every answer would be much the same
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
     tokens = torch.randint(TOKENIZER.vocab_size, (6, 50), dtype=torch.int32).numpy()
     samples = [
         SimpleNamespace(tokens=row, prompt_length=length) for row, length in zip(tokens, (50, 41) * 3, strict=True)
     ]
     expected = answers_in_text(model, samples, 16, TOKENIZER, 4)
-    assert any(expected)
+    assert len(set(expected)) > 3
     with autocast(torch.device("cuda"), precision):
         found = answers_in_text(model.cuda(), samples, 16, TOKENIZER, 4, device="cuda")
-    assert len(found) == len(samples)
-    if precision == "float32":
-        assert found == expected
+    same = sum(a == b for a, b in zip(found, expected, strict=True))
+    assert same == len(samples) if precision == "float32" else same >= len(samples) / 2
 
 
 @pytest.mark.parametrize("kind", ["rmt", "armt", "mamba", "transformer-xl"])

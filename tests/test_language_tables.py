@@ -456,3 +456,15 @@ def test_the_front_figure_names_sizes_where_they_are_not_the_papers(scale, sizes
     assert lines.scale == scale and all(lines.ours) and all(lines.paper)
     said = [f" {size}{here}" for size, here in zip((10, 50, 10), sizes, strict=True)]
     assert [label.partition(",")[2] for label in lines.labels] == said
+
+
+def test_counting_far_from_the_models_is_written_at_the_edge_and_nothing_else(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    records = find_records("enwik8", where=("results",))
+    panels = {ax.get_title(): ax for ax in view_of("enwik8", published=records).draw().axes}
+    assert list(panels)[0] == "medium scale" and "validation" in list(panels)[2]
+    assert sum("validation" in title for title in panels) == 1  # of the largest scale alone
+    (five,) = [r["metrics"]["value"] for r in records if (r["row"], r["scale"]) == ("ngram-5", "medium")]
+    assert [text.get_text() for text in panels["medium scale"].texts] == [f"at {five:.3f} \N{RIGHTWARDS ARROW}"]
+    assert panels["medium scale"].get_xlim()[1] < five
+    assert not panels["small scale"].texts

@@ -438,6 +438,17 @@ def test_publishing_again_changes_nothing(folders):
     assert os.stat(path).st_mtime_ns == before
 
 
+def test_a_row_of_paper_scale_is_published_in_one_precision(folders, monkeypatch):
+    monkeypatch.setattr("rmtlib.runs.records.check_record", lambda *_: ("", ""))  # not that scale's lengths
+    finish(new_record(seed=0, scale="paper"))
+    rough = finish(new_record(seed=1, scale="paper", params={"learning_rate": 0.1}) | {"precision": "bf16"})
+    done = publish(FIGURE_5)
+    assert len(done.published) == 1
+    (refused,) = done.refused
+    assert refused["run"] == RunConfig.from_json(rough["config"]).slug
+    assert "it is in bf16, and results/ has the row in float32" in refused["reason"]
+
+
 def test_a_run_that_is_published_and_not_here_is_left_as_it_is(folders):
     record = finish(new_record(seed=0))
     (path,) = publish(FIGURE_5).published

@@ -53,4 +53,6 @@ def open_view(
         live = run(chosen, configs)
     elif not published_only:
         live = find_records(artifact, scale=configs[0].scale, where=("runs",))
+        if precision:
+            live = [record for record in live if record["run_id"] in {config.id for config in configs}]
     return View(chosen, live, find_records(artifact, where=("results",)))

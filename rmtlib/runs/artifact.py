@@ -169,7 +169,7 @@ def select(
 
     None and "" mean the default: `default_scale`, and the artifact's default seeds and rows. `rows` is a
     comma list of glob patterns over row names or "all", `tasks` one of task names; with both, rows that match both.
-    `precision` "bf16" is for the scale "paper", which is in float32 where the papers' code is: other runs, in less time.
+    `precision` "bf16" computes the float32 runs of scale "paper" in bf16; these are other runs, with ids of their own.
     `prepare` calls `Artifact.prepare` first, for a caller that will train them. The scale "pilot" has the artifact's
     trials, which `rows` chooses by their names or their rows'.
 
@@ -180,9 +180,14 @@ def select(
     if precision not in (None, "", "bf16"):
         raise RmtlibError(f"unknown precision {precision!r}: use bf16, or leave it out for the scale's own")
     if precision and scale != "paper":
-        raise RmtlibError(f"precision {precision} is a choice of scale paper alone: scale {scale} has its own, leave it out")
+        raise RmtlibError(f"precision is a choice of scale paper alone: scale {scale} has its own, leave it out")
     configs = _select(artifact, scale, seeds, rows, tasks, prepare)
-    return [replace(config, params=_in_bf16(config.params)) for config in configs] if precision else configs
+    if not precision:
+        return configs
+    changed = [replace(config, params=_in_bf16(config.params)) for config in configs]
+    if changed == configs:
+        raise RmtlibError(f"none of these runs of {artifact.name} is in float32 at scale paper: leave precision out")
+    return changed
 
 
 def _in_bf16(params: Any) -> Any:

@@ -209,10 +209,11 @@ def publish(
     published = {path: load_record(path) for path in sorted((Path(results_dir) / artifact.name).glob("*.json"))}
     clean_code: dict[str, str] = {}
     for name in names:
+        already = Path(results_dir) / artifact.name / f"{name}.json"
+        if already in published and not (root / name).exists():
+            done.unchanged.append(str(already))
+            continue
         try:
-            if not (root / name).exists() and (there := Path(results_dir) / artifact.name / f"{name}.json") in published:
-                done.unchanged.append(str(there))
-                continue
             if not (root / name / "record.json").exists():
                 raise RmtlibError("not finished; the command that started it continues it")
             record = load_record(root / name / "record.json")
@@ -224,6 +225,7 @@ def publish(
             if changed := changed_inputs(root / name, record.get("inputs", {})):
                 raise RmtlibError(f"{changed} is not what its record was made from: train it again with --fresh")
             _refuse_unclean(record, clean_code)
+            _refuse_mixture(record, published.values())
         except RmtlibError as error:
             done.refused.append({"run": name, "reason": str(error)})
             continue
@@ -239,6 +241,7 @@ def publish(
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
                 done.superseded.append(str(path))
+        published[target] = record
     return done
 
 
@@ -253,6 +256,17 @@ def _refuse_unclean(record: dict[str, Any], clean_code: dict[str, str]) -> None:
             clean_code["sha256"] = provenance.modules_sha256() if committed else ""
         if record["modules_sha256"] != clean_code["sha256"]:
             raise RmtlibError(f"made outside a git checkout, by modules that are not those committed here: {again}")
+
+
+def _refuse_mixture(record: dict[str, Any], published: Iterable[dict[str, Any]]) -> None:
+    """A row of scale paper is published in one precision."""
+    for other in published:
+        same_row = all(other[name] == record[name] for name in ("artifact", "row", "scale"))
+        if same_row and record["scale"] == "paper" and other["precision"] != record["precision"]:
+            raise RmtlibError(
+                f"it is in {record['precision']}, and results/ has the row in {other['precision']}: a mean over both "
+                "would be of two kinds of runs; delete those records first to publish this one"
+            )
 
 
 def _cell(record: dict[str, Any]) -> tuple[Any, ...]:

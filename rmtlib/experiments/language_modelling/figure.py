@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from rmtlib.report.tables import mean_text, plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
     from matplotlib.lines import Line2D
 
 UNITS = {"enwik8": "bits per character", "wikitext-103": "perplexity"}
@@ -77,35 +78,47 @@ def figure(artifact: str, results: Results) -> Figure:
     Validation in training follows for the largest scale, and for those that have runs here.
     """
     panels = trained_panels(artifact, results) or [Panel("", {}, {})]
-    rows = [max(1.6, 0.145 * len(panel.rows or TABLES[artifact]) + 0.9) for panel in panels]
-    trained = [panel is panels[0] or bool(panel.here) for panel in panels]
-    heights = [height for values, shown in zip(rows, trained, strict=True) for height in (values, *[1.8] * shown)]
+    parts: list[tuple[Callable[[str, Figure, GridSpec, int, Panel], None], Panel, float]] = []  # what, of what, inches
+    for panel in panels:
+        parts.append((_values, panel, max(1.6, 0.145 * len(panel.rows or TABLES[artifact]) + 0.9)))
+        if panel is panels[0] or panel.here:
+            parts.append((_training, panel, 1.8))
+    heights = [height for _, _, height in parts]
     with new_figure(8.2, sum(heights) + 0.6) as figure:
-        grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-        lines = iter(range(len(heights)))
-        for panel, shows_training in zip(panels, trained, strict=True):
-            line = next(lines)
-            ours, paper = figure.add_subplot(grid[line, 0]), figure.add_subplot(grid[line, 1])
-            names = [row.name for row in TABLES[artifact] if row.name in panel.rows]
-            names = names or [row.name for row in TABLES[artifact]]
-            shown = [label(artifact, name, panel.rows.get(name)) for name in names]
-            _draw_ours(artifact, ours, names, panel)
-            _draw_paper(artifact, paper, names)
-            ours.set_yticks(range(len(names)), shown, fontsize=8)
-            scale = f"{panel.scale} scale{_other_text(artifact, panel.rows)}"
-            ours.set_title(scale if panel.scale else "nothing run yet")
-            paper.set_title("the paper, same rows")
-            for ax in (ours, paper):
-                ax.set_xlabel(f"test {UNITS[artifact]}")
-            if shows_training:
-                training = figure.add_subplot(grid[next(lines), :])
-                drawn = in_training(artifact, names, panel.scale)
-                _draw_training(artifact, training, drawn, panel)
-                training.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
-                training.set_ylabel(UNITS[artifact])
+        grid = figure.add_gridspec(len(parts), 2, height_ratios=heights)
+        for line, (draw, panel, _) in enumerate(parts):
+            draw(artifact, figure, grid, line, panel)
         handles = _handles({row.kind for row in TABLES[artifact]}, any(panel.here for panel in panels))
         draw_legend(figure, handles, len(handles))
     return figure
+
+
+def _values(artifact: str, figure: Figure, grid: GridSpec, line: int, panel: Panel) -> None:
+    """Ours and the paper's, side by side."""
+    ours, paper, names = figure.add_subplot(grid[line, 0]), figure.add_subplot(grid[line, 1]), _names(artifact, panel)
+    _draw_ours(artifact, ours, names, panel)
+    _draw_paper(artifact, paper, names)
+    ours.set_yticks(range(len(names)), [label(artifact, name, panel.rows.get(name)) for name in names], fontsize=8)
+    scale = f"{panel.scale} scale{_other_text(artifact, panel.rows)}"
+    ours.set_title(scale if panel.scale else "nothing run yet")
+    paper.set_title("the paper, same rows")
+    for ax in (ours, paper):
+        ax.set_xlabel(f"test {UNITS[artifact]}")
+
+
+def _training(artifact: str, figure: Figure, grid: GridSpec, line: int, panel: Panel) -> None:
+    """Validation of some rows, across both columns."""
+    ax, names = figure.add_subplot(grid[line, :]), _names(artifact, panel)
+    drawn = in_training(artifact, names, panel.scale)
+    _draw_training(artifact, ax, drawn, panel)
+    ax.set_title("validation in training" + ("" if drawn == names else f", {len(drawn)} of the rows"))
+    ax.set_ylabel(UNITS[artifact])
+
+
+def _names(artifact: str, panel: Panel) -> list[str]:
+    """The panel's rows in the table's order; all of the table's if it has none."""
+    every = [row.name for row in TABLES[artifact]]
+    return [name for name in every if name in panel.rows] or every
 
 
 def _other_text(artifact: str, rows: Mapping[str, Series]) -> str:
@@ -136,14 +149,17 @@ def _rows_axis(ax: Axes, names: Sequence[str]) -> None:
 
 def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> None:
     far = _far(artifact, panel)
-    for group, _, fill in panel.groups:
-        for y, name in enumerate(names):
+    for y, name in enumerate(names):
+        colour, marker = _style(artifact, name)
+        if name in far:
+            shown = f"at {panel.rows[name].first.mean:.{DIGITS[artifact]}f} \N{RIGHTWARDS ARROW}"
+            ax.text(
+                0.99, y, shown, transform=ax.get_yaxis_transform(), color=colour, fontsize=8, ha="right", va="center"
+            )
+            continue
+        for group, _, fill in panel.groups:
             if name in group:
-                runs, (colour, marker) = group[name].first, _style(artifact, name)
-                if name in far:
-                    shown, across = f"{runs.mean:.{DIGITS[artifact]}f} \N{RIGHTWARDS ARROW}", ax.get_yaxis_transform()
-                    ax.text(0.99, y, shown, transform=across, color=colour, fontsize=8, ha="right", va="center")
-                    continue
+                runs = group[name].first
                 ax.errorbar(runs.mean, y, xerr=runs.std or 0.0, color=colour, capsize=3, linewidth=1.4, zorder=2)
                 look: dict[str, Any] = {"marker": marker, "facecolor": fill or colour, "edgecolor": colour}
                 ax.scatter(runs.values, [y] * len(runs.values), s=22, zorder=3, **look)
@@ -151,15 +167,15 @@ def _draw_ours(artifact: str, ax: Axes, names: Sequence[str], panel: Panel) -> N
 
 
 def _far(artifact: str, panel: Panel) -> set[str]:
-    """Counted rows that are so far from the trained ones that an axis with both would show no difference of these."""
+    """Counted rows that are further above the worst trained one than that is above the best."""
     means: dict[bool, dict[str, float]] = {True: {}, False: {}}  # whether counted -> row -> value
     for name, series in panel.rows.items():
         means[bool(table_row(artifact, name).order)][name] = series.first.mean
     trained = means[False].values()
     if len(trained) < 2:
         return set()
-    low, high = min(trained), max(trained)
-    return {name for name, mean in means[True].items() if mean > high + (high - low)}
+    worst, best = max(trained), min(trained)
+    return {name for name, mean in means[True].items() if mean - worst > worst - best}
 
 
 def _draw_paper(artifact: str, ax: Axes, names: Sequence[str]) -> None:
@@ -217,7 +233,9 @@ def apart(heights: Mapping[str, float], gap: float) -> dict[str, float]:
 
 def alt(artifact: str, results: Results) -> str:
     """What the figure shows, for those who do not see it; from the same data."""
-    text = [f"Test {UNITS[artifact]} row by row, the paper's values of the same rows, and validation during training."]
+    text = [
+        f"Test {UNITS[artifact]} row by row, the paper's values of the same rows, and validation in training of a few."
+    ]
     for panel in trained_panels(artifact, results):
         for whose, group in panel.told:
             values = "; ".join(_in_words(artifact, series) for series in group.values())

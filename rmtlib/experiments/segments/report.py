@@ -75,8 +75,8 @@ def by_segment(results: Results, scale: str) -> Table | None:
         for x in sorted({x for points in at.values() for x in points})
     )
     return Table(
-        f"Bits per byte of the same test segments by their place in what is read, {scale} scale: mean ± standard "
-        f"deviation over seeds. Lower is better.{_text_note(rows)}",
+        f"Bits per byte of the same test segments, read as the first segment, as the second and so on, {scale} scale: "
+        f"mean ± standard deviation over seeds. Lower is better.{_text_note(rows)}",
         ("segment", *(LABELS[row] for row in rows)),
         body,
         prose=("segment",),
