@@ -93,9 +93,9 @@ def compare(results: Results) -> Table:
         said = str(row.paper.get("said", ""))
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
-            size = sizes[scale, row.name]
+            size, words = sizes[scale, row.name], said if scale == ours[0][0] else ""
             body.append((
-                row.label, said, scale, f"{size['state_size']:,}", f"{size['parameters']:,}",
+                row.label, words, scale, f"{size['state_size']:,}", f"{size['parameters']:,}",
                 *(_of_pairs(point, series.metric) for point in (series.at_trained_x, series.last)),
             ))  # fmt: skip
         if not ours:
@@ -105,6 +105,7 @@ def compare(results: Results) -> Table:
         ("row", "paper", "scale", "state, floats", "weights", "as trained", "most tested"),
         tuple(body),
         prose=("paper", "as trained", "most tested"),
+        merged=True,
     )
 
 

@@ -125,8 +125,8 @@ def compare(results: Results) -> Table:
         said = str(row.paper.get("said", "not in the paper"))
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
-            points = (series.first, series.at_trained_x, series.last)
-            body.append((row.label, said, scale, *(f"{mean_text(p, DIGITS)} (segment {p.x:g})" for p in points)))
+            points, words = (series.first, series.at_trained_x, series.last), said if scale == ours[0][0] else ""
+            body.append((row.label, words, scale, *(f"{mean_text(p, DIGITS)} (segment {p.x:g})" for p in points)))
         if not ours:
             body.append((row.label, said, "not run", "", "", ""))
     return Table(
@@ -135,6 +135,7 @@ def compare(results: Results) -> Table:
         ("row", "paper", "scale", "no history", "as trained", "longest"),
         tuple(body),
         prose=("paper", "no history", "as trained", "longest"),
+        merged=True,
     )
 
 
