@@ -107,6 +107,18 @@ def test_of_two_records_of_the_same_row_and_seed_the_later_counts():
     assert qa1([old, new]).points[0].mean == pytest.approx(0.8)
 
 
+def test_a_paper_scale_row_of_this_machine_is_not_mixed_with_a_published_one_in_another_precision():
+    def record(row, seed, precision):
+        made = fakes.record(row=row, seed=seed, scale="paper", params={"precision": precision})
+        return made | {"precision": precision}
+
+    here = record("qa1", 0, "float32")
+    others = [("qa1", 0, "bf16"), ("qa1", 1, "bf16"), ("qa2", 0, "bf16"), ("qa1", 2, "float32")]
+    published = [record(*other) for other in others]
+    assert results([here], published).records == [here, *published[2:]]
+    assert results([], published).records == published
+
+
 # Claims
 
 

@@ -150,7 +150,7 @@ class Series:
         return sorted({run.record for point in self.points for run in point.runs})
 
 
-ByScale = dict[str, dict[str, Series]]  # scale -> row -> its series, in the order of the artifact's rows
+ByScale = dict[str, dict[str, Series]]  # scale, largest first -> row -> its series, in the order of the artifact's rows
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -168,7 +168,8 @@ class Results:
         rows: the artifact's rows, which give the order.
         measure: what one record measured; the first measurement's metric is the row's main one.
         live: records of the runs on this machine. Trials, whose scale is none of `SCALES`, are no results.
-        published: records of results/; those of runs that are among `live` are left out.
+        published: records of results/; those of runs that are among `live` are left out, and at scale paper those of a
+            row that `live` has in another precision.
         printed: the paper's values and the authors' own.
     """
 
@@ -183,7 +184,13 @@ class Results:
         self.rows, self.measure, self.printed = tuple(rows), measure, tuple(printed)
         self.live = [record for record in live if record["scale"] in SCALES]
         ids = {record["run_id"] for record in self.live}
-        self.published = [r for r in published if r["scale"] in SCALES and r["run_id"] not in ids]
+        here = {record["row"]: record["precision"] for record in self.live if record["scale"] == "paper"}
+
+        def shown(record: Record) -> bool:
+            mixed = record["scale"] == "paper" and here.get(record["row"], record["precision"]) != record["precision"]
+            return record["scale"] in SCALES and record["run_id"] not in ids and not mixed
+
+        self.published = [record for record in published if shown(record)]
 
     @property
     def records(self) -> list[Record]:
@@ -192,9 +199,9 @@ class Results:
 
     @property
     def scales(self) -> list[str]:
-        """The scales that have records, smallest first."""
+        """The scales that have records, largest first."""
         present = {record["scale"] for record in self.records}
-        return [scale for scale in SCALES if scale in present]
+        return [scale for scale in reversed(SCALES) if scale in present]
 
     def at(self, scale: str) -> list[Record]:
         """The records of one scale, the latest of each run."""
@@ -211,7 +218,7 @@ class Results:
         for record in sorted(latest(records), key=lambda r: order.get(r["row"], len(order))):
             grouped.setdefault(record["scale"], {}).setdefault(record["row"], []).append(record)
         by_scale: ByScale = {}
-        for scale in (scale for scale in SCALES if scale in grouped):
+        for scale in (scale for scale in reversed(SCALES) if scale in grouped):
             for row, runs in grouped[scale].items():
                 if series := self._series(row, scale, metric, runs):
                     by_scale.setdefault(scale, {})[row] = series

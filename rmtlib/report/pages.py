@@ -95,7 +95,7 @@ def tables_fragment(view: View) -> str:
 def go_on_fragment(view: View, results: Path) -> str:
     """The commands that make this page's runs again, and the next scale with what it takes."""
     artifact, done = view.artifact, view.results.scales
-    lines = [f"make {artifact.name} SCALE={scale}" for scale in (done or [_first_scale(artifact)])]
+    lines = [f"make {artifact.name} SCALE={scale}" for scale in (done[::-1] or [_first_scale(artifact)])]
     waiting = [scale for scale in artifact.scales if scale != "smoke" and not _complete(view, scale)]
     text = f"<pre>{escape(chr(10).join(lines))}</pre>\n"
     if waiting:

@@ -47,7 +47,7 @@ class View:
 
     def tables_of_scales(self) -> list[Table | None]:
         """Ours at each scale that was run, largest first, then the paper's own values and those of others."""
-        ours = [table(self.results, scale) for scale in reversed(self.results.scales) for table in self.report.by_scale]
+        ours = [table(self.results, scale) for scale in self.results.scales for table in self.report.by_scale]
         return [*ours, *(table(self.results) for table in (self.report.paper, *self.report.others))]
 
     def tables(self, records: str | None = None) -> Html:

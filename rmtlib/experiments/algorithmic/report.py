@@ -137,7 +137,7 @@ def paper(artifact: str, results: Results) -> Table:
 
 def caption(artifact: str, results: Results) -> str:
     """The models at each task's most segments, at the largest scale that was run."""
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         parts = []
         for task, size in figure.columns(artifact):
             found = {model: r for t, s, model, r in figure.in_order(rows, artifact) if (t, s) == (task, size)}

@@ -32,7 +32,7 @@ def model_of(row: str) -> str:
 
 def shown(results: Results) -> tuple[str, dict[str, list[Record]]]:
     """The largest scale that was run, and the records of each of its rows, lowest seed first."""
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         records = [record for record in latest(results.records) if record["scale"] == scale]
         return scale, {row: [record for record in records if record["row"] == row] for row in rows}
     return "", {}

@@ -161,7 +161,7 @@ def paper_table(results: Results) -> Table:
 def caption(results: Results) -> str:
     """Where each task's accuracy starts to fall and how far, at the largest scale that was run."""
     parts = []
-    for tasks in [*results.series().values()][-1:]:
+    for tasks in [*results.series().values()][:1]:
         for s in tasks.values():
             start, end = s.at_trained_x, s.last
             parts.append(

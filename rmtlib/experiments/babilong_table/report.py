@@ -153,7 +153,7 @@ def paper(results: Results) -> Table:
 def caption(results: Results) -> str:
     """Each model's accuracy at the training length and at the longest context, at the largest scale that was run."""
     parts = []
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         for task in TASKS:
             models = of_task(rows, task).items()
             said = ", ".join(f"{LABELS[model]} {s.at_trained_x.mean:.2f} and {s.last.mean:.2f}" for model, s in models)

@@ -144,7 +144,7 @@ def paper(results: Results) -> Table:
 def caption(results: Results) -> str:
     """What each model stores of the most pairs and keeps after the most updates, at the largest scale that was run."""
     parts = []
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         for task in TASKS:
             models = {MODELS[model]: series for model, series in of_task(rows, task).items()}
             if models:

@@ -203,7 +203,7 @@ def paper(artifact: str, results: Results) -> Table:
 def caption(artifact: str, results: Results) -> str:
     """The best row of each kind of model, and the baseline's value, at the largest scale that was run."""
     parts = []
-    for scale, series in [*_trained_scales(artifact, results).items()][-1:]:
+    for scale, series in [*_trained_scales(artifact, results).items()][:1]:
         kinds = {name: table_row(artifact, name) for name in series}
         for kind in dict.fromkeys(row.kind for row in kinds.values()):
             of_kind = [series[name] for name, row in kinds.items() if row.kind == kind and not row.variant]

@@ -243,7 +243,7 @@ def paper(results: Results) -> Table:
 
 def caption(results: Results) -> str:
     """The gain of tuning and of memory, at the largest scale that was run."""
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         zero = backbone_of(rows)
         if zero is None or TUNED not in rows or RMT not in rows:
             break

@@ -168,7 +168,7 @@ def paper(results: Results) -> Table:
 
 def caption(results: Results) -> str:
     """Right answers of each row at the largest scale that was run."""
-    for scale, rows in [*results.series().items()][-1:]:
+    for scale, rows in [*results.series().items()][:1]:
         said = ", ".join(
             f"{label(row, results, scale)} {mean_text(series.first, DIGITS)}" for row, series in rows.items()
         )

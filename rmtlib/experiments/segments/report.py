@@ -158,7 +158,7 @@ def paper(results: Results) -> Table:
 
 def caption(results: Results) -> str:
     """What each model gains by the last segment of training and by the last of all, at the largest scale run."""
-    for scale, rows in [*results.series(GAIN).items()][-1:]:
+    for scale, rows in [*results.series(GAIN).items()][:1]:
         parts = [
             f"{LABELS[row]} {s.at_trained_x.mean:.3f} by segment {s.at_trained_x.x:g}, "
             f"{s.last.mean:.3f} by {s.last.x:g}"
