@@ -85,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     command = add("run", _run, "train what runs/ does not hold yet, and show what the results say")
     add_selection(command)
     command.add_argument(
-        "--jobs", metavar="N", type=_whole, help="runs at once (default: 1 on a GPU, else one per core)"
+        "--jobs",
+        metavar="N",
+        type=_whole,
+        help="runs at once (default: one on each GPU; without one, one per core, at most 4)",
     )
     add_budget(command)
     command.add_argument("--devices", metavar="N", type=_whole, help="GPUs, or processes, that train each run together")

@@ -13,7 +13,9 @@ def _sequence(root: int, names: tuple[str | int, ...]) -> np.random.SeedSequence
 def generator(root: int, *names: str | int) -> np.random.Generator:
     """The stream `names` of the root seed, e.g. ``generator(0, "data", "train", sample_index)``.
 
-    Equal arguments give equal streams on every machine; streams of different names are independent.
+    Equal arguments give equal streams on every machine; streams of different names are independent. One exception: of
+    fewer than three names a 0 at the end changes nothing (``generator(r, "a")`` is ``generator(r, "a", 0)``), so no
+    name is used both with and without an index.
     """
     return np.random.Generator(np.random.PCG64(_sequence(root, names)))
 

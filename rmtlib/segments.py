@@ -81,6 +81,16 @@ class Segment(NamedTuple):
         return Labelled(rows_BN, chosen_BN.flatten().nonzero()[:, 0], self.labels_BS[labelled_BS])
 
 
+def without_finished(segment: Segment) -> Segment:
+    """Of a batch whose longest samples come first, the samples that still have tokens in this segment."""
+    if segment.lengths_B is None:
+        return segment
+    running = int((segment.lengths_B > 0).sum())
+    lengths_B = segment.lengths_B[:running]
+    full = bool((lengths_B == segment.input_ids_BS.shape[1]).all())
+    return Segment(segment.input_ids_BS[:running], segment.labels_BS[:running], None if full else lengths_B)
+
+
 ROWS_STEP = 8
 """Labelled rows of an even batch are a multiple of it."""
 

@@ -80,6 +80,7 @@ class Fake(Artifact):
                 "loss": float("nan") if "nan" in orders else 0.5,
                 "began_at": state["began_at"],
                 "times": [began, time.monotonic()],
+                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             },
             curves={"loss": [[1, 1.0]]},
             data=[{"name": "none"}],

@@ -52,6 +52,12 @@ def test_copy_and_reverse_by_the_definition():
     assert reversed_.labels.tolist() == [IGNORE] * 4 + [7, 2, 9, 4]
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_task_too_small_for_a_split_is_refused_in_one_line(split):
+    with pytest.raises(RmtlibError, match=f"no copy of size 3 is in the {split} split; raise size or alphabet"):
+        Copy(3, 2).sample(split, 0, 0)
+
+
 def test_retrieval_by_the_definition():
     content = np.array([13, 3, 11, 9, 16, 0, 21, 5, 11])
     sample = Retrieval(4).lay_out(content)
@@ -334,7 +340,7 @@ def test_training_resumes_with_its_plateau_cache_and_optimiser(tmp_path):
     def once(folder, stops):
         source, model = TaskSource(params), build(params.model, seed=0)
         asked = iter([False])  # one step, then a stop
-        validate = lambda *_: source.hear(0.5)  # noqa: E731
+        validate = lambda *_: 0.5  # noqa: E731
         return Trainer(model, source, folder, validate, should_stop=lambda: next(asked, stops)), source
 
     def trained(folder, stops):

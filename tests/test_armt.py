@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_rmt import ids
 from test_training import S, batch, gradients
 
-from rmtlib.models import delta_rule
+from rmtlib.models import delta_rule, reading
 from rmtlib.models.armt import ARMT
 from rmtlib.models.config import DeltaRule
 from rmtlib.models.decoder import Decoder, DecoderConfig
@@ -349,12 +349,33 @@ def test_state_stays_float32_under_bf16_autocast():
             assert {x.dtype for x in state} == {torch.float32} and bool(outputs[-1].isfinite().all())
 
 
+@pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=str)
+def test_bf16_stays_out_of_the_backward_pass_where_it_was_out_of_the_forward_pass(options, monkeypatch):
+    """Autocast is on around both, as in training; expected is a backward pass after it."""
+    monkeypatch.setattr(ARMT, "prefers_wavefront", lambda *_: False)
+    model = make(ARMT).float()
+    segments = batch([25, 18, 25], {1, 4})
+    with torch.autocast("cpu", torch.bfloat16):
+        state, loss = model.initial_state(3), torch.zeros(())
+        for s, segment in enumerate(segments):
+            part, state = reading.segment_loss(model, segment, state, s < len(segments) - 1)
+            loss = loss + part
+    expected = gradients(model, loss.backward)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses(model, segments, **options)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (theirs.abs().max() > 0) == (ours.abs().max() > 0)  # no weight is left out
+        assert (ours - theirs).norm() <= (0.1 if options else 1e-6) * theirs.norm()
+
+
 def test_impossible_sizes_are_refused():
     decoder = Decoder(DecoderConfig(V, D, 1, 3))
     with pytest.raises(ValueError, match="memory_tokens is 0"):
         ARMT(decoder, 0)
     with pytest.raises(ValueError, match="d_memory is 0"):
         ARMT(decoder, 2, 0)
+    with pytest.raises(ValueError, match="nu is 3; it must be at most 2"):
+        ARMT(decoder, 2, 1)
 
 
 def test_association_is_the_layers_state():

@@ -150,6 +150,14 @@ def test_full_attention_sees_what_a_window_does_not(tmp_path):
         assert torch.equal(*outputs) != differs
 
 
+def test_paper_scale_has_the_released_rates():
+    rates = {
+        row: {stage["lr"] for stage in TABLE.with_all_files(row, "paper", 0).params["train"]["stages"]}
+        for row in ("rmt-qa1", "rmt-qa3", "mamba-qa1")
+    }
+    assert rates == {"rmt-qa1": {1e-5}, "rmt-qa3": {3e-5}, "mamba-qa1": {3e-4}}
+
+
 def test_with_lora_the_backbone_is_frozen_and_only_adapters_take_training_memory():
     params = settings("full-attention", "qa1", "smoke", 0)
     tuned = replace(params, lora=LoRAConfig(rank=2))

@@ -15,6 +15,7 @@ from rmtlib.models.decoder import Decoder
 from rmtlib.models.generation import generate
 from rmtlib.models.hf_decoder import HFDecoder, backbone_from_config, backbone_from_hf
 from rmtlib.models.hf_weights import decoder_from_hf
+from rmtlib.models.mamba import mamba_from_hf
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 
@@ -212,6 +213,15 @@ def test_settings_that_the_lean_decoder_lacks_lead_to_the_module(caplog):
     with pytest.raises(RmtlibError, match="attn_implementation 'no such': ") as error:
         backbone_from_hf(llama, "no such")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_decoder_is_in_the_mode_of_the_model_it_is_of(training):
+    """Hugging Face's are in eval mode: dropout would make what is read with them random."""
+    config = transformers.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)
+    assert decoder_from_hf(transformers.GPT2LMHeadModel(config).train(training)).training == training
+    mamba = transformers.MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, state_size=4)
+    assert mamba_from_hf(transformers.MambaForCausalLM(mamba).train(training)).training == training
 
 
 def test_what_is_no_causal_model_is_refused():

@@ -36,6 +36,7 @@ spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "che
 check = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # by name, as its processes look for it
 spec.loader.exec_module(check)
 
+pytestmark = pytest.mark.timeout(900)  # the fixture `book` runs every notebook and builds all pages
 
 # The check of the HTML
 

@@ -4,7 +4,10 @@
 begins to ask for one has to be listed. What only a real GPU shows is in `test_cuda.py`.
 """
 
+import os
 import re
+import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +24,12 @@ from rmtlib.experiments.language_modelling.settings import read_params
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.models import delta_rule, selective_scan
 from rmtlib.models.armt import ARMT
-from rmtlib.models.config import DecoderConfig
+from rmtlib.models.config import DecoderConfig, MambaConfig, RWKVConfig
 from rmtlib.models.decoder import Decoder
 from rmtlib.models.precision import full_precision
+from rmtlib.models.registry import build
 from rmtlib.runs import devices, plan, provenance, queue, scheduler
-from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.folder import RunFolder, read_notes
 from rmtlib.runs.training import default_device
 from rmtlib.segments import IGNORE, Segment
 from rmtlib.training import recompute
@@ -113,14 +117,19 @@ BRANCHES = {
         "NCCL, and a GPU for each process", "gloo", ("test_processes_meet_by_nccl_and_take_a_gpu_each",)
     ),
     "runs/provenance.py": Branch(
-        "name and peak memory of the GPU", "None", ("test_records_name_the_gpu_and_its_peak_memory",)
+        "name and peak memory of the GPU, names of all; one that cannot be used is said",
+        "None",
+        (
+            "test_records_name_the_gpu_and_its_peak_memory",
+            "test_gpus_have_the_names_that_are_visible",
+            "test_a_gpu_that_torch_cannot_use_is_said",
+        ),
     ),
     "runs/queue.py": Branch(
         "free memory of the GPU, asked in another process",
         "the machine's",
         ("test_the_queue_asks_the_gpu_for_its_memory",),
     ),
-    "runs/scheduler.py": Branch("one run at once", "one per core", ("test_the_gpu_is_used_if_there_is_one",)),
     "runs/artifact.py": Branch("the scale gpu", "small", ("test_empty_options_mean_the_defaults",)),
     "runs/plan.py": Branch("times of a GPU", "times of a core", ("test_the_gpu_is_used_if_there_is_one",)),
 }
@@ -236,9 +245,47 @@ def test_a_step_is_compiled_on_a_gpu_alone(device, wanted, compiled, monkeypatch
     monkeypatch.setattr(language_run, "StreamSource", lambda *_: None)
     monkeypatch.setattr(language_run, "train", reached)
     monkeypatch.setattr(torch, "compile", lambda step: steps.append(step) or step)
+    monkeypatch.setattr(language_run, "no_compiler", lambda device: None)
     with pytest.raises(InterruptedError):
         language_run.execute(params, RunFolder(tmp_path), "bpc")
     assert len(steps) == compiled
+    monkeypatch.setattr(language_run, "no_compiler", lambda device: "no gcc")
+    with pytest.raises(InterruptedError):
+        language_run.execute(params, RunFolder(tmp_path), "bpc")
+    assert len(steps) == compiled
+    assert read_notes(tmp_path) == ["the step was not compiled, and is slower for it: no gcc"] * bool(compiled)
+
+
+def test_a_compiler_that_does_not_work_is_found_out(monkeypatch):
+    def broken(function):
+        raise RuntimeError("no C compiler\nmore")
+
+    assert language_run.no_compiler(CPU) is None or shutil.which("gcc") is None
+    monkeypatch.setattr(torch, "compile", broken)
+    assert language_run.no_compiler(CPU) == "no C compiler"
+
+
+@pytest.mark.parametrize("name", ["decoder", "mamba", "rwkv"])
+def test_scores_of_a_text_are_not_rounded_to_bf16(name):
+    """Of a table of ones and a half, scores around -100 are half a unit apart in bf16."""
+    config = {
+        "decoder": DecoderConfig(50, 8, 1, 2),
+        "mamba": MambaConfig(50, 8, 1),
+        "rwkv": RWKVConfig(50, 8, 1, head_width=4),
+    }
+    model = Decoder(config[name]) if name == "decoder" else build(config[name], seed=0)
+    table = (model.tokens if getattr(model, "head", None) is None else model.head).weight
+    with torch.no_grad():
+        table.copy_(torch.linspace(-12.55, -12.45, 50)[:, None].expand(50, 8))
+    hidden = torch.ones(1, 8)
+    exact = model.logits(hidden)
+    with autocast(CPU, "bf16"):
+        trained = model.logits(hidden)
+        with torch.no_grad():
+            scored = model.logits(hidden)
+    assert trained.dtype == torch.bfloat16 and len(trained.unique()) < 5
+    assert scored.dtype == torch.float32 and len(scored.unique()) == 50
+    torch.testing.assert_close(scored, exact)
 
 
 def test_the_clock_waits_for_a_gpu(monkeypatch):
@@ -252,7 +299,8 @@ def test_the_gpu_is_used_if_there_is_one(monkeypatch):
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert default_device().type == ("cuda" if there else "cpu")
-        assert scheduler.default_jobs() == (1 if there else min(4, provenance.cores()))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: 3 * there)
+        assert scheduler.default_jobs() == (3 if there else min(4, provenance.cores()))
         assert plan._on_gpu("small") == there and plan._on_gpu("gpu")
 
 
@@ -281,6 +329,30 @@ def test_records_name_the_gpu_and_its_peak_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12)
     assert provenance.peak_memory()["gpu"] == 12 and Machine(CUDA).peak() == 12
+
+
+@pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1"]), ("3, GPU-5", ["3", "GPU-5"])])
+def test_gpus_have_the_names_that_are_visible(visible, names, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert provenance.gpu_ids() == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert provenance.gpu_ids() == names
+
+
+def test_a_gpu_that_torch_cannot_use_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert provenance.unused_gpu() is None or any(map(os.path.exists, provenance._NVIDIA_DEVICES))
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(provenance, "_NVIDIA_DEVICES", (str(tmp_path / "nvidia0"),))
+    assert "cannot use this machine's GPU, so that the CPU trains" in provenance.unused_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert provenance.unused_gpu() is None
 
 
 def test_the_queue_asks_the_gpu_for_its_memory(monkeypatch):

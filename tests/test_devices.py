@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import test_algorithmic as algorithmic
 import torch
 import torch.distributed as dist
 from test_rmt import V, make
@@ -18,22 +20,37 @@ from test_training import Repeat
 from rmtlib.cli import main
 from rmtlib.data.streams import Stream
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.experiments.algorithmic.source import TaskSource
 from rmtlib.experiments.registry import get_artifact
+from rmtlib.models.registry import build
+from rmtlib.runs import devices
 from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder, run_folder
 from rmtlib.runs.records import load_record
 from rmtlib.training.checkpoint import load_checkpoint
 from rmtlib.training.curriculum import Stage, TrainConfig
 from rmtlib.training.peers import ALONE, Peers
+from rmtlib.training.plateau import PlateauConfig
 from rmtlib.training.sources import CurriculumSource, StreamSource
 from rmtlib.training.stream_config import StreamConfig
 from rmtlib.training.trainer import Trainer
 
 B, S = 3, 5  # an odd batch: one process has two samples, the other one
-CASES = ("full BPTT", "BPTT-1", "stored", "newest", "none")
+CASES = ("full BPTT", "BPTT-1", "stored", "newest", "none", "a falling rate", "a carried cache")
+
+
+def task(case: str) -> algorithmic.Params:
+    """Of the last two cases: the rate falls at every second validation, the cache of a batch is the next one's."""
+    variant = "carried" if case == "a carried cache" else ""
+    params = algorithmic.tiny(algorithmic.row("reverse", 2, "trxl", 24, variant), plateau=PlateauConfig(patience=1))
+    stages = tuple(replace(stage, steps=5) for stage in params.train.stages)
+    config = replace(params.train, stages=stages, batch_size=B, evaluate_every=1, log_every=1)
+    return replace(params, train=config, model=replace(params.model, dropout=0.0), enough=(2.0,) * len(stages))
 
 
 def source(case: str) -> CurriculumSource | StreamSource:
+    if case in CASES[-2:]:
+        return TaskSource(task(case))
     if "BPTT" in case:
         k = None if case == "full BPTT" else 1
         stages = (Stage(1, 4, 3e-3), Stage(2, 5, 1e-3))
@@ -52,8 +69,11 @@ def train(case: str, folder: Path, peers: Peers = ALONE, stop_after: int | None 
         asked.append(1)
         return peers.first and stop_after is not None and len(asked) > stop_after
 
-    score = lambda model, stage: float(sum(p.sum() for p in model.parameters()))  # noqa: E731
-    return Trainer(make(), source(case), folder, score, should_stop=should_stop, peers=peers).fit()
+    def score(model: Any, stage: int) -> float:
+        return 0.5 if case in CASES[-2:] else float(sum(p.sum() for p in model.parameters()))
+
+    model = build(task(case).model, seed=0).double() if case in CASES[-2:] else make()
+    return Trainer(model, source(case), folder, score, should_stop=should_stop, peers=peers).fit()
 
 
 def both(folder: Path, peers: Peers) -> dict[str, Trainer]:
@@ -156,6 +176,20 @@ def test_a_whole_run_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "trained by 2 processes, each with its part of every batch and its own dropout" in record["notes"]
     assert main(["run", *row, "--devices", "2", "--executor", "ray"]) == 2
     assert "leave out --devices" in capsys.readouterr().err
+
+
+def test_a_stop_ends_the_other_processes_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one may still be writing its checkpoint, and would end with any other that fails."""
+
+    class Stopping:
+        def execute(self, config: Any, folder: Any) -> Any:
+            raise Stopped("with a checkpoint, of the first one")
+
+    monkeypatch.setattr(devices, "read_config", lambda path: None)
+    monkeypatch.setattr(devices, "_meet", lambda *_: Peers(1, 2))
+    monkeypatch.setattr(devices, "load_artifact", lambda name: Stopping())
+    monkeypatch.setattr(devices.signal, "signal", lambda *_: None)
+    assert devices.help_train(str(tmp_path), "any", os.getppid(), 1, 2, str(tmp_path)) == 0
 
 
 def test_a_process_that_dies_ends_the_run_in_one_line(tmp_path: Path) -> None:

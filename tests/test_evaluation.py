@@ -11,6 +11,7 @@ from test_babilong import QUESTIONS, TEXTS, TOKENIZER
 from rmtlib.data.babi import Question, simulate
 from rmtlib.data.babilong import SampleBuilder
 from rmtlib.data.text import Background
+from rmtlib.errors import Stopped
 from rmtlib.evaluation.outcomes import pack_outcomes, unpack_outcomes
 from rmtlib.evaluation.question_answering import (
     LABELS,
@@ -18,6 +19,7 @@ from rmtlib.evaluation.question_answering import (
     answers_in_text,
     babilong_match,
     exact_match,
+    exact_match_by_generation,
     recency_accuracy,
     strict_match,
 )
@@ -68,6 +70,21 @@ def test_exact_match_is_what_greedy_generation_answers(builder, model):
     assert [
         babilong_match("qa1", text, q.answer, q.question) for text, q in zip(said, asked, strict=True)
     ] == fast.tolist()
+    same = [sample for sample in samples if len(sample.tokens) == len(samples[0].tokens)]  # it takes one length
+    assert torch.equal(exact_match_by_generation(model, same, S), exact_match(model, same, S)) and len(same) > 9
+
+
+def test_reading_can_be_ended_before_any_segment(builder, model):
+    read = []
+
+    def stop_at_third():
+        read.append(1)
+        if len(read) == 3:
+            raise Stopped("enough")
+
+    with pytest.raises(Stopped, match="enough"):
+        exact_match(model, [builder.build(0, 200)], S, before_segment=stop_at_third)
+    assert len(read) == 3
 
 
 def test_answers_in_text_end_with_eos_or_with_the_room_for_them(builder):

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmtlib.errors import RmtlibError
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.decoder import Decoder, DecoderConfig
 from rmtlib.models.generation import generate
@@ -155,6 +156,12 @@ def test_generation_does_not_read_the_write_block():
     ours = model.logits(model.step(prompt, state)[0][:, -1])
     assert (released - ours).abs().max() > 1e-3
     assert generate(model, prompt, state, S, 1)[0, 0] == ours.argmax()
+
+
+def test_an_empty_prompt_is_refused_in_one_line():
+    model = make()
+    with pytest.raises(RmtlibError, match="the prompt is empty: give at least one token"):
+        generate(model, ids(2, 0), model.initial_state(2), 6, 3)
 
 
 def test_generation_stops_at_eos():

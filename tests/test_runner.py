@@ -23,6 +23,7 @@ from rmtlib.runs import progress as progress_module
 from rmtlib.runs.artifact import select
 from rmtlib.runs.display import Lines, Terminal
 from rmtlib.runs.folder import RunFolder, read_progress, read_slices, run_folder
+from rmtlib.runs.gpus import Gpus
 from rmtlib.runs.plan import run_state
 from rmtlib.runs.progress import Eta, amount, describe, duration, makespan, share, size, time_left
 from rmtlib.runs.records import load_record
@@ -55,6 +56,35 @@ def configs(seeds=2):
 
 def run(chosen, **options):
     return scheduler.run(Fake(), chosen, **options)
+
+
+def test_several_gpus_share_the_runs(monkeypatch):
+    monkeypatch.setattr(provenance, "gpu_ids", lambda: ["5", "7"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert scheduler.default_jobs() == 2
+    assert [r["metrics"]["gpus"] for r in run(configs(4), jobs=4, quiet=True)] == ["5", "7", "5", "7"]
+    gpus = Gpus(["5", "7", "8"])
+    assert [gpus.take(2), gpus.take(1), gpus.take(2)] == [("5", "7"), ("8",), ("5", "7")]
+    gpus.give_back(("5", "7"), 2)
+    gpus.give_back(("7",), 1)
+    assert gpus.take(1) == ("7",) and len(gpus.take(9)) == 3
+    assert Gpus(["0"]).take(1) == ()  # nothing to choose: the worker sees what the command sees
+    gpus = Gpus(["5", "7"])
+    assert [gpus.take(1, helpers=1), gpus.take(1, helpers=1)] == [("5", "7"), ("7", "5")]  # each trains on its own
+
+
+def test_those_that_help_to_test_have_other_gpus(monkeypatch, fake):
+    started = []
+    monkeypatch.setattr(job, "start_helper", lambda folder, artifact, gpus: started.append(gpus))
+    monkeypatch.setattr(job, "start_worker", lambda folder, artifact, lock, devices, gpus: started.append(gpus))
+    (config,) = configs(1)
+    helped = job.Job(
+        config, fake, object(), Fake().cost(config), "any", devices=1, shards=4, visible_gpus=("5", "7", "8")
+    )
+    helped.start()
+    for number in range(1, 4):
+        helped.start_helper(number)
+    assert started == [("5",), ("7",), ("8",), ("5",)]
 
 
 class Command:

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from fake_artifact import Fake
 from rmtlib.cli import main
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.runs.artifact import select
+from rmtlib.runs.executors.node import host_bytes
 from rmtlib.runs.folder import run_folder
 from rmtlib.runs.records import load_record
 from rmtlib.runs.scheduler import run
+from rmtlib.runs.spec import Cost
 from rmtlib.runs.storage import Lock
 
 TESTS = Path(__file__).parent
@@ -87,6 +90,13 @@ def test_every_directive_is_in_the_grammar_of_sbatch(options, expected, capsys):
     last = max(i for i, line in enumerate(script.read_text().splitlines()) if line.startswith("#SBATCH"))
     assert not any(line and line[0] != "#" for line in script.read_text().splitlines()[:last])  # sbatch stops there
     assert f"each with 1 CPU, {directives['mem']}B of memory" in said
+
+
+def test_a_run_on_a_gpu_asks_for_the_memory_of_its_process_alone():
+    cost = Cost(tokens=1, flops=1.0, memory_bytes=60 * 10**9, disk_bytes=4 * 10**9, weights=10**8)
+    assert host_bytes("medium", cost) == 60 * 10**9 and host_bytes("gpu", cost) == 11_200_000_000
+    assert host_bytes("paper", replace(cost, memory_bytes=10**9)) == 10**9
+    assert host_bytes("paper", replace(cost, weights=7 * 10**9)) == 60 * 10**9  # it is loaded through main memory
 
 
 def test_only_what_is_not_finished_is_in_the_array(capsys):

@@ -3,6 +3,8 @@
 import pytest
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong.settings import MAMBA
+from rmtlib.experiments.babilong_table import artifact as babilong_table
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.runs import backbones
 from rmtlib.runs.artifact import select
@@ -39,11 +41,18 @@ def test_what_runs_by_default_is_gpt2_then_smollm2_then_a_new_decoder(machine, m
     assert rows(FIGURE)[0] == "qa1"  # not asked for yet: it may be had
 
 
-def test_in_the_table_models_around_a_backbone_are_replaced_and_mamba_is_not(machine):
+def test_in_the_table_models_around_a_backbone_are_replaced_and_mamba_is_not(machine, monkeypatch):
     machine(False, True)
     found = rows(TABLE)
     assert {"rmt-smollm2-qa1", "window-smollm2-qa3", "mamba-qa2"} <= set(found)
     assert "rmt-qa1" not in found and len(found) == len(TABLE.default_rows("gpu"))
+    monkeypatch.setattr(TABLE, "prepare", lambda scale, rows: None)
+    for have, there in ((False, True), (False, False), (True, True), (True, False)):
+        machine(have, True)
+        monkeypatch.setattr(babilong_table, "is_cached", lambda name, there=there: there and name == MAMBA)
+        assert (
+            any(row.startswith("mamba") for row in rows(TABLE, prepare=True)) == there
+        )  # else its runs could only fail
     machine(True, True)
     assert rows(TABLE) == [row.name for row in TABLE.rows if row.name in TABLE.default_rows("gpu")]
 
@@ -88,7 +97,7 @@ def test_the_plan_says_which_weights_are_here(machine, tmp_path):
     machine(True, True)
     assert said(FIGURE) == said(TABLE) == said(get_artifact("lora-wikitext-2")) == ""
     machine(False, False)
-    assert "WikiText-103 is not here" in said(get_artifact("lm-segments"))
+    assert "WikiText-103 or GPT-2 is not here" in said(get_artifact("lm-segments"))
 
 
 def test_a_run_that_falls_back_says_so(machine, capsys):

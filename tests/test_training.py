@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -317,7 +318,8 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(tmp_path, monkeypatch)
     run.source.backward = scarce
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     run.fit()
-    assert run.state.micro_batch == 1 and len(run.state.notes) == 2 and "micro-batch 2" in run.state.notes[0]
+    assert run.state.micro_batch == 1 and "micro-batch 2" in run.state.notes[0]
+    assert len(run.state.notes) == 4  # each stage begins with the whole batch: it may need less memory
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
@@ -325,6 +327,22 @@ def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):
     torch.nn.init.constant_(run.model.memory_MD, float("nan"))
     with pytest.raises(RmtlibError, match="the loss is nan in stage 1, step 0; use a lower learning rate"):
         run.fit()
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
+    run = trainer(tmp_path)
+    before = {name: x.clone() for name, x in run.model.state_dict().items()}
+    backward = run.source.backward
+
+    def overflowing(*arguments):
+        loss = backward(*arguments)
+        run.model.memory_MD.grad[0, 0] = float("inf")
+        return loss
+
+    run.source.backward = overflowing
+    with pytest.raises(RmtlibError, match="the gradient's norm is inf in stage 1, step 0; use a lower learning rate"):
+        run.fit()
+    assert all(torch.equal(x, before[name]) for name, x in run.model.state_dict().items())
 
 
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
@@ -460,6 +478,21 @@ def test_learning_rate_rises_and_falls_linearly():
     rates = [learning_rate(stage, step, warmup=0.1, horizon=2.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1.0
     assert rates[99] == pytest.approx(101 / 190) and learning_rate(stage, 99, 0.1, 1.0) == pytest.approx(1 / 90)
+    assert max(learning_rate(Stage(1, 15, 1.0), step, 0.1, 1.0) for step in range(15)) == 1.0  # it rises for 1.5 steps
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"horizon": 0.9}, "horizon is 0.9; it must be 1 or more"),  # the rate would fall below zero
+        ({"bptt_segments": -1}, "bptt_segments is -1"),  # the released scripts' word for full BPTT
+        ({"precision": "bf15"}, "precision is 'bf15'; it must be one of float32, bf16"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0"),
+    ],
+)
+def test_settings_that_would_train_wrongly_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        config(**wrong)
 
 
 def test_stage_lengths_are_uniform_from_one_to_n():

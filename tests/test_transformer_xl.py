@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rmtlib.errors import RmtlibError
 from rmtlib.models import interface
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
 from rmtlib.models.transformer_xl import (
@@ -393,11 +394,14 @@ def test_bad_cutoffs_are_refused():
 def test_the_auxiliary_loss_is_of_the_special_token_alone():
     model = make(memory_tokens=2, auxiliary_token=True)
     _, state = model.step(ids(), model.initial_state(2))
-    log_p = model.logits(state.memory_BMD)
-    assert log_p.shape == (2, 2, V + 1)
+    log_p = model.softmax.log_probabilities(state.memory_BMD.flatten(0, 1), model.tokens.weight)
+    assert log_p.shape == (4, V + 1)
+    torch.testing.assert_close(model.logits(state.memory_BMD).flatten(0, 1), log_p[:, :V])  # it is never generated
     torch.testing.assert_close(model.auxiliary_loss(state), -log_p[..., V].mean())
     model.auxiliary_loss(state).backward()
     assert model.softmax.extra_CD.grad.abs().sum() > 0 and model.memory_MD.grad.abs().sum() > 0
+    with pytest.raises(RmtlibError, match="no auxiliary_token: set it in TransformerXLConfig"):
+        make(memory_tokens=2).auxiliary_loss(state)
 
 
 def test_initial_weights_of_a_state_are_those_of_the_parameters():

@@ -32,6 +32,7 @@ START = 1  # of the answer of copy and reverse
 FIRST_SYMBOL = 2
 DIGITS, LETTERS = 10, 26
 ASK = DIGITS  # "start to generate" of retrieval
+MOST_DRAWS = 10_000  # for a sample; a task of few contents may have none in a split
 HASHED = 16  # one of so many possible contents is validation's, one is test's
 
 
@@ -89,11 +90,16 @@ class Task(ABC):
         """The sample that has this content."""
 
     def sample(self, split: Split, index: int, seed: int) -> AnswerSample:
-        """Sample `index` of a split."""
+        """Sample `index` of a split.
+
+        Raises:
+            RmtlibError: the task has too few contents for this split.
+        """
         rng = generator(seed, "algorithmic", self.name, split, self.size, self.alphabet, index)
-        content = self.draw(rng)
-        while split_of(content) != split:
-            content = self.draw(rng)
+        draws = (self.draw(rng) for _ in range(MOST_DRAWS))
+        content = next((content for content in draws if split_of(content) == split), None)
+        if content is None:
+            raise RmtlibError(f"no {self.name} of size {self.size} is in the {split} split; raise size or alphabet")
         return self.lay_out(content)
 
     def segment_size(self, segments: int) -> int:

@@ -4,7 +4,7 @@ A file is a sequence of stories. Each line begins with its number in the story; 
 the answer, a tab, and the numbers of the lines that support it. As in BABILong, every question becomes one sample
 with all statements before it; earlier questions and their answers are removed.
 
-Reference: Weston et al., "Towards AI-Complete Question Answering" (2015); BABILong section 3.
+Reference: Weston et al., "Towards AI-Complete Question Answering" (2015); BABILong section 2.
 """
 
 from __future__ import annotations

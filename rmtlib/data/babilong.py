@@ -187,7 +187,13 @@ class SampleBuilder:
         return {}
 
     def build(self, index: int, context_tokens: int) -> Sample:
-        """Sample `index` with a context of exactly `context_tokens` tokens; without background, of at most as many."""
+        """Sample `index` with a context of exactly `context_tokens` tokens; without background, of at most as many.
+
+        Questions along the story (`tracked_questions`, `every_question`) can make it longer.
+
+        Raises:
+            RmtlibError: no question's facts fit.
+        """
         question = self.question_of(index, context_tokens)
         rng = generator(self.seed, self.stream, "sample", index)
         items = [self._encode(fact) for fact in question.facts]

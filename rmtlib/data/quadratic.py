@@ -26,7 +26,7 @@ from zlib import crc32
 
 import numpy as np
 
-from rmtlib.data.algorithmic import AnswerSample, Split
+from rmtlib.data.algorithmic import MOST_DRAWS, AnswerSample, Split
 from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError
@@ -95,16 +95,18 @@ class QuadraticTask:
         """Sample `index` of a split: 6 * width tokens, targets of all but the equation's.
 
         Raises:
-            RmtlibError: a step has more than `width` characters (30 are enough for the published numbers).
+            RmtlibError: a step has more than `width` characters (30 are enough for the published numbers), or the task
+                has too few equations for this split.
         """
         if self.fixed:
             sets = _fixed_sets(self)[split]
             tokens = sets[index % len(sets)].astype(np.int64)
             return AnswerSample(tokens, self.labels(tokens))
         rng = generator(seed, "quadratic", self.roots, self.multiplier, split, index)
-        steps = self.draw(rng)
-        while split_of(steps[0]) != split:
-            steps = self.draw(rng)
+        draws = (self.draw(rng) for _ in range(MOST_DRAWS))
+        steps = next((steps for steps in draws if split_of(steps[0]) == split), None)
+        if steps is None:
+            raise RmtlibError(f"no equation with roots below {self.roots} is in the {split} split; raise roots")
         return self.encode(steps)
 
     def draw(self, rng: np.random.Generator) -> tuple[str, ...]:

@@ -27,8 +27,13 @@ class Tokenizer(Protocol):
     gen_id: int
     eos_id: int
 
-    def encode(self, text: str) -> np.ndarray: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids (N), without special tokens."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        ...
 
 
 class ByteTokenizer(Tokenizer, Protocol):
@@ -220,8 +225,9 @@ class Background:
     def draw(self, tokens: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """Whole sentences from random points of the books, `tokens` tokens in all, the last sentence cut to fit.
 
-        Starts at a random sentence of a random book and goes on to the book's end, then to another book, as
-        BABILong's sampler does.
+        Starts at a random sentence of a random book and goes on to the book's end, then to another book. (BABILong's
+        sampler starts at a random character, reads at most ten characters for each wanted token, and hands on to the
+        next sample what it has not used; here samples do not depend on each other.)
 
         Returns:
             Pieces (first sentence, tokens): runs of consecutive sentences.

@@ -187,6 +187,7 @@ def ablate_memory(model: Any, segments: Sequence[Tensor], targets: Sequence[Tens
     """Answer with the memory after segment s replaced by that of the beginning (of Transformer-XL: an empty cache).
 
     Args:
+        model: in eval mode.
         segments: input ids (B, S) of each segment, the true answers among them: no answer suffers from another.
         targets: the next tokens (B, S), negative at positions that are no answers.
     """

@@ -12,11 +12,20 @@ from rmtlib.evaluation.statistics import binomial_interval
 
 
 def pairs_stored(accuracy: float, pairs: int, values: int) -> float:
-    """k, the number of stored pairs out of `pairs`, of `values` possible values each; negative below chance."""
+    """k, the number of stored pairs out of `pairs`; negative below chance.
+
+    Args:
+        accuracy: alpha, from 0 to 1.
+        values: v, 2 or more.
+    """
     return pairs * (values * accuracy - 1) / (values - 1)
 
 
 def pairs_stored_interval(correct: int, n: int, pairs: int, values: int, level: float = 0.95) -> tuple[float, float]:
-    """k's interval when `correct` of `n` queries were answered correctly."""
+    """k's interval when `correct` of `n` queries were answered correctly.
+
+    Raises:
+        ValueError: as `binomial_interval`.
+    """
     low, high = binomial_interval(correct, n, level)
     return pairs_stored(low, pairs, values), pairs_stored(high, pairs, values)

@@ -104,6 +104,8 @@ def by_history(
 
     Args:
         model: in eval mode.
+        segment_size: S, in tokens.
+        histories: how many numbers of earlier segments: 0 to `histories` - 1.
         context: segments that a model without memory reads at once. More history than that does not reach it.
         batch: windows read at once. Each one's memory is swapped with that of the window half the text away.
         should_stop: asked at every batch.

@@ -27,6 +27,7 @@ class Likelihood(NamedTuple):
 
     @property
     def perplexity(self) -> float:
+        """exp of the nats per token: to be compared only with that of the same tokens."""
         return math.exp(self.nats / self.tokens)
 
 

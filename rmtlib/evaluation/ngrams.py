@@ -7,9 +7,9 @@ the context without its first word,
 
     p(w | h) = (c(hw) - D(c(hw))) / c(h) + rest(h) p(w | h')        c(h) = sum over w of c(hw)
 
-The discount D is 0, D1, D2 or D3 for a count of 0, 1, 2 or more, and rest(h), what the discounts of h have left over,
-makes the sum over w one. Below the full order, c(hw) is not how often hw occurs but after how many *different* words it
-does. Below the single words stands the uniform distribution, so that no symbol is impossible.
+The discount D is 0, D1, D2 or D3 for a count of 0, 1, 2, or 3 and more, and rest(h), what the discounts of h have left
+over, makes the sum over w one. Below the full order, c(hw) is not how often hw occurs but after how many *different*
+words it does. Below the single words stands the uniform distribution, so that no symbol is impossible.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ generating: greedy generation gives the answer if and only if, with the answer i
 EOS is the arg-max of its position (by induction over the tokens). A test compares the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -18,7 +18,7 @@ from rmtlib.data.text import Tokenizer
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
 from rmtlib.models.reading import read
-from rmtlib.segments import IGNORE, cut, segment_count
+from rmtlib.segments import IGNORE, Segment, cut, segment_count
 
 
 @torch.no_grad()
@@ -28,6 +28,7 @@ def exact_match(
     segment_size: int,
     *,
     device: torch.device | str = "cpu",
+    before_segment: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Which samples have every labelled token predicted.
 
@@ -35,6 +36,7 @@ def exact_match(
         model: in eval mode.
         samples: one batch, each with `tokens` and `labels` (see `segments.cut`).
         segment_size: S.
+        before_segment: called before each segment; an error that it raises ends the reading.
 
     Returns:
         Bool (B).
@@ -42,8 +44,13 @@ def exact_match(
     wrong_B = torch.zeros(len(samples), dtype=torch.long, device=device)
     segments = cut([s.tokens for s in samples], [s.labels for s in samples], segment_size)
     count = max(segment_count(len(s.tokens), segment_size) for s in samples)
-    on_device = (segment.to(device) for segment in segments)
-    for segment, hidden_BND in read(model, on_device, model.initial_state(len(samples)), count):
+
+    def on_device() -> Iterator[Segment]:
+        for segment in segments:
+            before_segment()
+            yield segment.to(device)
+
+    for segment, hidden_BND in read(model, on_device(), model.initial_state(len(samples)), count):
         labelled = segment.labelled()
         if len(labelled.targets_K):
             wrong_K = model.logits(labelled.select(hidden_BND)).argmax(-1) != labelled.targets_K
@@ -67,7 +74,8 @@ def exact_match_by_generation(
     Args:
         samples: of one length, with `tokens` and `labels`; the labelled tokens are the answer, and end the sample.
     """
-    answer = int((samples[0].labels != IGNORE).sum())
+    labels = samples[0].labels
+    answer = int((labels[0 : len(labels)] != IGNORE).sum())
     tokens_BT = torch.stack([torch.as_tensor(s.tokens[0 : len(s.tokens)]) for s in samples]).to(device)
     prompt_BT, wanted_BT = tokens_BT[:, :-answer], tokens_BT[:, -answer:]
     made_BT = generate(model, prompt_BT, model.initial_state(len(samples)), segment_size, answer)  # type: ignore[attr-defined]

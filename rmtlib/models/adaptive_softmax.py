@@ -25,6 +25,9 @@ class AdaptiveSoftmax(nn.Module):
         d_model: D.
         cutoffs: first id of each cluster, ascending, e.g. (20_000, 40_000, 200_000). Empty: a plain softmax.
         special: one entry more, outside the vocabulary, with id V: the target of the auxiliary memory loss.
+
+    Raises:
+        ValueError: cutoffs that do not ascend between 0 and V.
     """
 
     def __init__(self, vocab_size: int, d_model: int, cutoffs: Sequence[int] = (), special: bool = False):

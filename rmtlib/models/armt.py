@@ -60,6 +60,8 @@ class ARMT(LayeredModel):
         if d_memory < 1:
             raise ValueError(f"d_memory is {d_memory}; it must be 1 or more")
         self.rule, self.normalised = rule or DeltaRule(bounded=True), normalised
+        if self.rule.nu > 2 * d_memory:
+            raise ValueError(f"nu is {self.rule.nu}; it must be at most {2 * d_memory}, twice d_memory")
         L, D = decoder.config.n_layers, decoder.config.d_model
         self.memory_MD = nn.Parameter(torch.randn(memory_tokens, D) * decoder.embedding_scale())
         bound = D**-0.5  # as nn.Linear draws its weights

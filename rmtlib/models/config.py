@@ -64,10 +64,17 @@ class DecoderConfig:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % (self.n_kv_heads or self.n_heads):
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if self.positions == "rotary" and self.rotated_width % 2:
+            raise ValueError(f"{self.rotated_width} numbers of a head are rotated, in pairs: make them even")
 
     @property
     def d_head(self) -> int:
         return self.head_width or self.d_model // self.n_heads
+
+    @property
+    def rotated_width(self) -> int:
+        """How many numbers of a head rotary positions turn."""
+        return int(self.d_head * self.rotary_fraction)
 
     @property
     def position_limit(self) -> int | None:
@@ -161,7 +168,7 @@ class TransformerXLConfig:
 
 @dataclass(frozen=True)
 class DeltaRule:
-    """Which update it is.
+    """How ARMT writes its memory (Rodkin et al. 2024, equations 1 to 3, and variants of the released code).
 
     Attributes:
         update: "sequential" as in equations (1)-(3), "batched" as in the released code.
@@ -171,6 +178,9 @@ class DeltaRule:
         bounded: keep what "paper" gives within bounds (see `models.delta_rule`), without which it overflows on long
             streams. A model's default is True. The rows of memory capacity have the equations as they stand.
         nu: order of the feature map DPFP: an association has 2 nu features for each of a key's d_memory numbers.
+
+    Raises:
+        ValueError: a value that is not among these.
     """
 
     update: Literal["sequential", "batched"] = "sequential"

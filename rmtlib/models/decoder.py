@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from rmtlib.models.config import DecoderConfig
 from rmtlib.models.interface import take_rows
 from rmtlib.models.names import MAP_NAMES
+from rmtlib.models.precision import vocabulary_scores
 
 LEFT_OUT = 2**18
 """From how many left out rows times width squared on the last block is faster on the others alone (a CPU, measured)."""
@@ -107,6 +108,14 @@ class Attention(nn.Module):
         past: tuple[Tensor, Tensor] | None,
         rows_BQ: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Outputs (B, T, D), or at `rows_BQ` (B, Q, D), and keys and values of all positions, each (B, G, P+T, E).
+
+        Args:
+            angles: cosines and sines of the T new positions; None: nothing is rotated.
+            mask: bool (1 or B, 1, T, P+T), True = may look; None: causal.
+            past: keys and values of P earlier positions, each (B, G, P, E).
+            rows_BQ: the new positions whose outputs are wanted; None: all.
+        """
         B, T, _ = x_BTD.shape
         # Query and key are rotated together: one call instead of two. N = H + 2 G
         parts = [linear(x_BTD) for linear in self.qkv_maps()]
@@ -284,7 +293,7 @@ class Decoder(nn.Module):
         c = self.config
         if c.positions == "learned":
             return None
-        return rotary_angles(first, count, int(c.d_head * c.rotary_fraction), c.rope_theta, device, c.rope_llama3)
+        return rotary_angles(first, count, c.rotated_width, c.rope_theta, device, c.rope_llama3)
 
     def add_positions(self, x_BTD: Tensor, first: int = 0) -> Tensor:
         """Add learned positions first .. first+T-1 (nothing for rotary ones) and apply the input dropout.
@@ -353,4 +362,4 @@ class Decoder(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Vocabulary scores (..., V) of the rows given: select first, this is the most expensive step."""
-        return F.linear(hidden_ND, self.tokens.weight if self.head is None else self.head.weight)
+        return vocabulary_scores(hidden_ND, self.tokens.weight if self.head is None else self.head.weight)

@@ -64,7 +64,7 @@ def dpfp(x_BTE: Tensor, *, nu: int = 3, normalised: bool = False) -> Tensor:
     With x' = [relu(x), relu(-x)] the features are x' times itself rolled by 1 ... nu: all non-negative.
 
     Args:
-        nu: at most the width of x', beyond which features repeat.
+        nu: 1 to the width of x'.
         normalised: divide by the Euclidean length, as in the experimental branch of the released code.
     """
     both = torch.cat([x_BTE, -x_BTE], dim=-1).relu()

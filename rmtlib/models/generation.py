@@ -62,13 +62,21 @@ def generate(
     """Read the prompts from `state` on and continue them.
 
     Args:
-        prompt_BT: prompts of one length, at least one token each.
+        model: in eval mode.
+        prompt_BT: token ids of prompts of one length, at least one token each.
         state: memory before the prompt, e.g. ``model.initial_state(B)``.
+        segment_size: S, in tokens.
         eos_id: a row that has generated it goes on with it; the call ends when all rows have.
+        choose: picks the next token: `greedy`, or a `sampler`.
 
     Returns:
         New tokens (B, at most `max_new_tokens`).
+
+    Raises:
+        RmtlibError: the prompts are empty.
     """
+    if not prompt_BT.shape[1]:
+        raise RmtlibError("the prompt is empty: give at least one token")
     segment, length = model.open_segment(state), 0
     new_B1 = prompt_BT[:, :0]
     for piece_Bn in prompt_BT.split(segment_size, dim=1):

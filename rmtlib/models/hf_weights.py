@@ -32,7 +32,7 @@ def decoder_from_hf(model: Any) -> Decoder:
         decoder = Decoder(config)
     decoder.to_empty(device=first.device).to(first.dtype)
     decoder.load_state_dict({name: w.clone() for name, w in weights.items()})
-    return decoder
+    return decoder.train(model.training)
 
 
 def _refuse(config: Any, **wanted: Any) -> None:

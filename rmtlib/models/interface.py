@@ -124,6 +124,11 @@ def select(state: State, samples: slice | Tensor) -> State:
     return type(state)(*(x.index_select(axis, samples) for x, axis in zip(state, axes, strict=True)))
 
 
+def first_of(state: State, count: int) -> State:
+    """The state of the batch's first `count` samples."""
+    return state if batch_size(state) == count else select(state, slice(0, count))
+
+
 def join(states: Sequence[State]) -> State:
     """The state of a batch from those of its parts, in order."""
     if len(states) == 1:

@@ -1,7 +1,8 @@
 """Models whose recurrence stays inside each layer, and the wavefront that this allows.
 
 Layer l of segment s needs layer l-1 of the same segment and layer l's own state after segment s-1, nothing else. So
-all cells (s, l) with the same s + l can run at once, as one batch over stacked weights ("diagonal batching"):
+all cells (s, l) with the same s + l can run at once, as one batch over stacked weights ("diagonal batching",
+arXiv 2506.05229):
 
     layer 2 |        2  3  4  5
     layer 1 |     1  2  3  4          the number in a cell is the step in which it runs:
@@ -140,8 +141,11 @@ class LayeredModel(HasMemory, LanguageModel):
             segments: input ids (B, S) and lengths (B) or None of each, all of one shape; taken one at a time.
             state: before the first.
 
+        Yields:
+            The outputs (B, S, D) of each segment in order.
+
         Returns:
-            Yields the outputs (B, S, D) of each segment in order; the generator's value is the state after the last.
+            The state after the last.
         """
         if not stackable(self.decoder):  # adapters inside, or Hugging Face's own module
             for input_ids_BS, lengths_B in segments:

@@ -39,7 +39,13 @@ def add_lora(model: Any, config: LoRAConfig) -> None:
 
 
 def qkv_names(decoder: Any) -> tuple[str, ...]:
-    """What the decoder calls its maps to query, key and value: one name if they are one map."""
+    """What the decoder calls its maps to query, key and value: one name if they are one map.
+
+    Raises:
+        RmtlibError: the decoder is a Hugging Face module, whose maps have names of their own.
+    """
+    if not hasattr(decoder, "blocks"):
+        raise RmtlibError("this backbone has its own names for its linear maps: give LoRA's targets")
     return tuple(decoder.blocks[0].attention.names.query_key_value)
 
 

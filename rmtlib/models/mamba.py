@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from rmtlib.errors import RmtlibError
 from rmtlib.models.config import MambaConfig
 from rmtlib.models.interface import LanguageModel, take_rows
+from rmtlib.models.precision import vocabulary_scores
 from rmtlib.models.selective_scan import selective_scan, selective_scan_by_token
 
 
@@ -35,7 +36,11 @@ class MambaState(NamedTuple):
 
 
 class MambaLayer(nn.Module):
-    """Pre-norm residual layer around one selective state space."""
+    """Pre-norm residual layer around one selective state space.
+
+    Its maps `into`, `select`, `step_size`, `log_decay_IN`, `skip_I` and `out` are the published code's in_proj, x_proj,
+    dt_proj, A_log, D and out_proj.
+    """
 
     def __init__(self, config: MambaConfig):
         super().__init__()
@@ -141,7 +146,7 @@ class Mamba(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of chosen rows of `hidden`."""
-        return F.linear(hidden, self.tokens.weight if self.head is None else self.head.weight)
+        return vocabulary_scores(hidden, self.tokens.weight if self.head is None else self.head.weight)
 
     def step(
         self,
@@ -175,7 +180,7 @@ _NAMES = {
 
 
 def mamba_from_hf(model: Any) -> Mamba:
-    """A `Mamba` with the weights, dtype and device of a Hugging Face MambaForCausalLM.
+    """A `Mamba` with the weights, dtype, device and mode (training or eval) of a Hugging Face MambaForCausalLM.
 
     Raises:
         RmtlibError: another architecture or activation.
@@ -210,4 +215,4 @@ def mamba_from_hf(model: Any) -> Mamba:
     if config.tied:
         weights.pop("head.weight", None)
     ours.load_state_dict(weights)
-    return ours
+    return ours.train(model.training)

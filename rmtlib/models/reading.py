@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmtlib.models.interface import RecurrentModel, State, take_rows
+from rmtlib.models.interface import RecurrentModel, State, first_of, take_rows
 from rmtlib.segments import Segment
 
 
@@ -32,7 +32,9 @@ def read(
     """Each of the `count` segments with the model's outputs at its `labelled().rows_BN`: (B, N, D).
 
     Args:
-        diagonally: whether to read as a wavefront, for models that are `ReadsDiagonally`; None: if it is faster.
+        segments: each of as many samples as the one before, or of the first ones of these: the others have ended.
+        diagonally: whether to read as a wavefront, for models that are `ReadsDiagonally`, all segments being of as many
+            samples; None: if it is faster.
 
     Returns:
         The generator's value is the state after the last segment that was written.
@@ -90,5 +92,5 @@ def segment_loss(model: RecurrentModel, segment: Segment, state: State, write: b
 
 
 def _step(model: RecurrentModel, segment: Segment, state: State, write: bool) -> tuple[Tensor, State]:
-    rows_BN = segment.labelled().rows_BN
+    rows_BN, state = segment.labelled().rows_BN, first_of(state, len(segment.input_ids_BS))
     return model.step(segment.input_ids_BS, state, segment.lengths_B, write=write, rows_BN=rows_BN)

@@ -42,6 +42,9 @@ class RMT(HasMemory, LanguageModel):
             every memory token sees every other.
 
     The initial memory is a parameter of M distinct vectors drawn at the scale of the token embeddings.
+
+    Raises:
+        ValueError: a negative `memory_tokens`, or another mask.
     """
 
     def __init__(self, decoder: Backbone, memory_tokens: int, memory_mask: MemoryMask = "causal"):
@@ -102,6 +105,9 @@ class RMT(HasMemory, LanguageModel):
         Returns:
             The decoder's outputs at the text positions (B, S, D), or at `rows_BN` (B, N, D), undefined in rows of
             padding, and the next state.
+
+        Raises:
+            ValueError: read block, segment and write block have more positions than the backbone.
         """
         text_BSD = self.decoder.embed(input_ids_BS)
         read_BRD, write_BMD = (x.to(text_BSD.dtype) for x in self.memory_blocks(state))

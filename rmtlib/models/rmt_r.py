@@ -43,7 +43,8 @@ class Retrieve(nn.Module):
     Args:
         width: D.
         retrieval: "attention" mixes past memories; "top_1" takes for each query the one with the highest score. (The
-            released code multiplies scores by 1e5 before the softmax; equal, but for gradients of ties.)
+            released code multiplies scores by 1e5 before the softmax; equal, but for gradients of ties.) Nothing is
+            dropped out here; the released attention drops a tenth.
     """
 
     def __init__(self, width: int, retrieval: Retrieval):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from rmtlib.models.config import RWKVConfig
 from rmtlib.models.interface import LanguageModel, take_rows
-from rmtlib.models.precision import full_precision
+from rmtlib.models.precision import full_precision, vocabulary_scores
 
 CHUNK = 16  # tokens whose products are formed at once: they take B * CHUNK^2 * D numbers
 
@@ -196,7 +196,7 @@ class RWKV(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary scores of chosen rows of `hidden`."""
-        return self.head(hidden)
+        return vocabulary_scores(hidden, self.head.weight)
 
     def step(
         self,

@@ -1,4 +1,6 @@
-"""The scan of a selective state space: h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,  y_t = C_t . h_t.
+"""The scan of a selective state space (Gu & Dao 2023, section 3.2, with Euler's step for B, as in the published code):
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,  y_t = C_t . h_t
 
 Two ways to it, which agree up to rounding. By pairs: tokens are scanned chunk by chunk, and in a chunk pairs of steps
 are joined into one, recursively; a chunk is as long as its numbers fit into fast memory. One by one: on a CPU a step
@@ -27,11 +29,13 @@ CHUNK_TOKENS = 8
 def selective_scan(
     x_BSI: Tensor, dt_BSI: Tensor, decay_IN: Tensor, B_BSN: Tensor, C_BSN: Tensor, state_BIN: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Outputs y (B, S, I) and the state after the last token (B, I, N).
+    """Outputs y (B, S, I) and the state after the last token (B, I, N), in the type of the inputs.
 
     Args:
+        x_BSI: inputs.
         dt_BSI: step sizes, 0 if no time passes.
         decay_IN: A, negative.
+        B_BSN, C_BSN: each token's maps into the state and out of it.
         state_BIN: h before the first token.
     """
     one_by_one = x_BSI.device.type == "cpu" and state_BIN.numel() >= ONE_BY_ONE
@@ -68,7 +72,7 @@ def scan(a: Tensor, b: Tensor) -> Tensor:
 class _ByPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x, dt, decay, B, C, state):
-        size = max(1, min(256, CHUNK_ELEMENTS[x.device.type] // max(state.numel(), 1)))
+        size = max(1, min(256, CHUNK_ELEMENTS.get(x.device.type, CHUNK_ELEMENTS["cuda"]) // max(state.numel(), 1)))
         starts, outputs = [], []
         with full_precision(x):
             for x_c, dt_c, B_c, C_c in zip(*(y.split(size, dim=1) for y in (x, dt, B, C)), strict=True):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmtlib.errors import RmtlibError
 from rmtlib.models.adaptive_softmax import AdaptiveSoftmax
 from rmtlib.models.blocks import Blocks
 from rmtlib.models.config import TransformerXLConfig
@@ -108,6 +109,11 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(inner, config.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor, past_BPD: Tensor, shared: Shared, first: int = 0) -> Tensor:
+        """Outputs (B, T - first, D) of the new positions from `first` on (Dai et al. 2019, section 3.3).
+
+        The score of query q and key k at a signed distance whose embedding is mapped to r, with the two biases u and v:
+        ((q + u) k + (q + v) r) / sqrt(E). `past_BPD`: the layer's cached inputs.
+        """
         q_BHTE = self._heads(self.query(x_BTD[:, first:]))
         k_BHKE, v_BHKE = self._heads(self.key_value(torch.cat([past_BPD, x_BTD], dim=1))).chunk(2, dim=-1)
         r_HRE = self.position(shared.positions_RD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
@@ -365,13 +371,13 @@ class TransformerXL(nn.Module):
         return cache_LBQD.gather(2, window_BP[:, :, None].expand(L, -1, -1, D)), absent_BQ.gather(1, window_BP)
 
     def nll(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Negative log-likelihood (N) in nats."""
+        """Negative log-likelihood (N) in nats; 0 for the target IGNORE."""
         return self.softmax(hidden_ND, targets_N, self.tokens.weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores (..., V) of chosen rows of `hidden`: log-probabilities."""
+        """Log-probabilities (..., V) of chosen rows (..., D); the special token of the auxiliary loss is left out."""
         log_p_NV = self.softmax.log_probabilities(hidden.flatten(0, -2), self.tokens.weight)
-        return log_p_NV.unflatten(0, hidden.shape[:-1])
+        return log_p_NV.unflatten(0, hidden.shape[:-1])[..., : self.config.vocab_size]
 
     def auxiliary_loss(self, state: XLState) -> Tensor:
         """Mean loss in nats of predicting the special token from every vector of a written memory.
@@ -379,7 +385,11 @@ class TransformerXL(nn.Module):
         "We set a new fixed special token to be predicted from memory as target in the auxiliary loss" (RMT paper,
         A.5) is all that is known. Here the token is one more entry of the softmax's head, no text ever has it as
         target, and it is predicted from the outputs at the write block.
+
+        Raises:
+            RmtlibError: the model has no special token.
         """
-        assert self.softmax.special_id is not None, "the model has no auxiliary_token"
+        if self.softmax.special_id is None:
+            raise RmtlibError("the model has no auxiliary_token: set it in TransformerXLConfig, or use auxiliary 0")
         rows_ND = state.memory_BMD.flatten(0, 1)
         return self.nll(rows_ND, torch.full_like(rows_ND[:, 0], self.softmax.special_id, dtype=torch.long)).mean()

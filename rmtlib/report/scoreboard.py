@@ -120,7 +120,7 @@ def _row(entry: Entry) -> str:
     elif verdict.why:
         here = escape(lacking(view, verdict).partition(";")[0])
     notes = "".join(f'<span class="caution">{escape(note)}</span>' for note in warnings(view, verdict))
-    paper = escape(printed[0]) if printed else "<small>prints no number</small>" if entry.paper != OWN else ""
+    paper = escape(printed[0]) if printed else "<small>no number of this kind</small>" if entry.paper != OWN else ""
     name = view.artifact.name
     page = f'<a href="artifacts/{name}.html#claim-{claim.name}">{escape(name)}</a>'
     source = " · ".join(filter(None, (escape(claim.source), page, escape(view.artifact.note))))

@@ -37,7 +37,7 @@ class Artifact(ABC):
     alone: ClassVar[bool] = False
     """Whether its runs measure time, so that one runs at a time, whatever --jobs says."""
     times_training: ClassVar[bool] = True
-    """Whether records tell how long training takes. False if runs may take over weights that another artifact trained."""
+    """Whether records tell how long training takes. False if runs may take weights that another artifact trained."""
 
     @property
     def typical_row(self) -> str:
@@ -112,9 +112,7 @@ class Artifact(ABC):
         """What the first run that needs it makes and keeps for the others, beyond the run's own cost."""
         return None
 
-    def check_metrics(
-        self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig
-    ) -> str | None:
+    def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
         """What in a record's numbers cannot be, in words; None if nothing is.
 
         Every derived value is computed anew, from the values it was made from or from the settings.
@@ -137,7 +135,9 @@ def reference(artifact: Artifact) -> str:
     """The "module:class" by which a worker, another process, finds the artifact's class."""
     kind = type(artifact)
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
-        raise RmtlibError(f"{artifact.name}: workers cannot import {kind.__qualname__}; move it into a module's top level")
+        raise RmtlibError(
+            f"{artifact.name}: workers cannot import {kind.__qualname__}; move it into a module's top level"
+        )
     return f"{kind.__module__}:{kind.__qualname__}"
 
 

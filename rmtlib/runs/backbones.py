@@ -1,4 +1,5 @@
-"""Which pretrained backbone a machine has: GPT-2, the papers' own, comes from the hub alone; SmolLM2 has other mirrors too.
+"""Which pretrained backbone a machine has: GPT-2, the papers' own, comes from the hub alone; SmolLM2 has other mirrors
+too.
 
 Light to import: no torch.
 """
@@ -13,12 +14,29 @@ SMOLLM2_FILE = "smollm2-135m-instruct"
 
 
 def has_gpt2() -> bool:
-    """Whether GPT-2's weights are on this machine, in the hub's cache, under the name that they are loaded by."""
+    """Whether GPT-2's weights are on this machine."""
+    return is_cached(GPT2)
+
+
+def is_cached(name: str) -> bool:
+    """Whether a model's weights are on this machine, in the hub's cache, under the name that they are loaded by."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return False
-    return isinstance(try_to_load_from_cache(GPT2, "model.safetensors"), str)
+    return isinstance(try_to_load_from_cache(name, "model.safetensors"), str)
+
+
+def fetch_from_hub(name: str) -> None:
+    """Bring a pretrained model and its tokeniser onto this machine, so that runs that start together find them.
+
+    Raises:
+        RmtlibError: they cannot be had.
+    """
+    from rmtlib.models.backbones import load_hf, load_hf_tokenizer
+
+    load_hf(name)
+    load_hf_tokenizer(name)
 
 
 def at_hand() -> str | None:

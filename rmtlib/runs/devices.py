@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from rmtlib.errors import RmtlibError
+from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs.artifact import load_artifact
 from rmtlib.runs.folder import RunFolder, read_config
 from rmtlib.training.peers import PeerDone, Peers
@@ -64,7 +64,11 @@ def _watch(others: list[subprocess.Popen[bytes]], over: threading.Event) -> None
             left.remove(process)
             if status != 0 and not over.is_set():
                 rank = others.index(process) + 1
-                print(f"error: process {rank} of {len(others) + 1} ended with status {status}", file=sys.stderr, flush=True)
+                print(
+                    f"error: process {rank} of {len(others) + 1} ended with status {status}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 os._exit(2)
         over.wait(0.2)
 
@@ -84,7 +88,9 @@ def _choose_gpu(rank: int, devices: int) -> None:
 
     if torch.cuda.is_available():
         if devices > (there := torch.cuda.device_count()):
-            raise RmtlibError(f"--devices {devices}: there {'is' if there == 1 else 'are'} {there} here; use as many at most")
+            raise RmtlibError(
+                f"--devices {devices}: there {'is' if there == 1 else 'are'} {there} here; use as many at most"
+            )
         torch.cuda.set_device(rank)
 
 
@@ -97,7 +103,7 @@ def help_train(folder: str, artifact: str, parent: int, rank: int, devices: int,
         own = RunFolder(scratch)
         _choose_gpu(rank, devices)
         own.peers = _meet(rank, devices, meeting)
-        with contextlib.suppress(PeerDone):
+        with contextlib.suppress(PeerDone, Stopped):  # a stop is the first one's to tell, once its checkpoint is whole
             load_artifact(artifact).execute(config, own)
     return 0
 

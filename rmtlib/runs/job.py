@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,20 +30,26 @@ def package_path() -> str:
     return os.pathsep.join([str(provenance.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def start_worker(folder: Path, artifact: str, lock: Lock, devices: int = 1) -> subprocess.Popen[bytes]:
+def start_worker(
+    folder: Path, artifact: str, lock: Lock, devices: int = 1, gpus: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start the process that trains the run in `folder`; it holds the lock as well, and ends with this process."""
-    process = _start("worker", folder, artifact, (lock.fd,), "--devices", str(devices))
+    process = _start("worker", folder, artifact, (lock.fd,), gpus, "--devices", str(devices))
     lock.tell(process.pid)
     return process
 
 
-def start_helper(folder: Path, artifact: str) -> subprocess.Popen[bytes]:
+def start_helper(folder: Path, artifact: str, gpus: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start a process that takes shards of the run's tests, and ends with this process."""
-    return _start("shard", folder, artifact, ())
+    return _start("shard", folder, artifact, (), gpus)
 
 
-def _start(kind: str, folder: Path, artifact: str, shared: tuple[int, ...], *options: str) -> subprocess.Popen[bytes]:
+def _start(
+    kind: str, folder: Path, artifact: str, shared: tuple[int, ...], gpus: Sequence[str], *options: str
+) -> subprocess.Popen[bytes]:
     environment = ENVIRONMENT | os.environ | {"PYTHONPATH": package_path(), "PYTHONUNBUFFERED": "1"}
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     command = [sys.executable, "-P", "-m", "rmtlib.cli", kind, str(folder)]
     command += ["--artifact", artifact, "--parent", str(os.getpid()), *options]
     log = folder / "worker.log"
@@ -73,6 +80,9 @@ class Job:
     artifact: str  # "module:class", by which another process finds the artifact's class
     devices: int = 1  # processes that train it together
     shards: int = 1  # processes that test it together
+    visible_gpus: tuple[
+        str, ...
+    ] = ()  # by their names in CUDA_VISIBLE_DEVICES: of its processes, then of those that help
     process: subprocess.Popen[bytes] | None = None
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     eta: Eta = field(init=False)
@@ -97,7 +107,9 @@ class Job:
     def start(self) -> None:
         """Start the worker."""
         assert self.lock is not None
-        self.process = start_worker(self.folder, self.artifact, self.lock, self.devices)
+        self.process = start_worker(
+            self.folder, self.artifact, self.lock, self.devices, self.visible_gpus[: self.devices]
+        )
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 
@@ -110,12 +122,14 @@ class Job:
         """Start those that help to test, once the training is done."""
         if self.shards > 1 and not self.helped and (self.folder / "shards" / "open").exists():
             self.helped = True
-            for _ in range(self.shards - 1):
-                self.start_helper()
+            for number in range(1, self.shards):
+                self.start_helper(number)
 
-    def start_helper(self) -> None:
+    def start_helper(self, number: int) -> None:
         """Start one of them, which ends when the tests are done, or with this process."""
-        self.helpers.append(start_helper(self.folder, self.artifact))
+        gpus = self.visible_gpus
+        gpu = (gpus[(self.devices - 1 + number) % len(gpus)],) if gpus else ()
+        self.helpers.append(start_helper(self.folder, self.artifact, gpu))
 
     def send(self, number: signal.Signals) -> None:
         """Send the worker, and what helps it, a signal; SIGKILL also ends what they have started themselves."""

@@ -117,7 +117,9 @@ def device_assumption(artifact: Artifact, scale: str, precision: str) -> dict[st
     return {"kind": "gpu", "flops": speed, "text": text}
 
 
-def without_gpu(artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False) -> str | None:
+def without_gpu(
+    artifact: Artifact, configs: list[RunConfig], jobs: int | None = None, *, fresh: bool = False
+) -> str | None:
     """A warning with the estimated time if runs that are meant for a GPU would be trained without one."""
     scale, todo = configs[0].scale, _to_train(configs, fresh)
     if scale not in ("gpu", "paper") or provenance.has_gpu() or not todo:
@@ -217,7 +219,9 @@ def cost_of_run(artifact: Artifact, config: RunConfig) -> Cost:
 
 
 def _basis(records: list[dict[str, Any]], which: str) -> str:
-    machines = {record["hardware"].get("gpu") or record["hardware"].get("cpu") or "unknown machine" for record in records}
+    machines = {
+        record["hardware"].get("gpu") or record["hardware"].get("cpu") or "unknown machine" for record in records
+    }
     runs = f"{len(records)} finished run{'s' * (len(records) > 1)}"
     return f"measured: {runs} {which} on {', '.join(sorted(machines))}"
 
@@ -244,7 +248,7 @@ def plan(
     """
     scale = configs[0].scale
     gpu_scale = _on_gpu(scale)
-    jobs = 1 if artifact.alone else jobs or (1 if gpu_scale else default_jobs())
+    jobs = 1 if artifact.alone else jobs or (default_jobs() if provenance.has_gpu() or not gpu_scale else 1)
     published = find_records(artifact.name, scale=scale, where=(results_dir,))
     every = {record["run_id"]: record for record in published + _good_local(artifact.name, scale, runs_dir)}
     trials = find_records(artifact.name, scale=PILOT, where=(results_dir,)) if scale == "medium" else []
@@ -410,7 +414,9 @@ def status(
             except RmtlibError as error:
                 entry["stage"] = str(error)
             entries[entry["run_id"]] = entry
-        published = [record for scale in (None, PILOT) for record in find_records(name, scale=scale, where=(results_dir,))]
+        published = [
+            record for scale in (None, PILOT) for record in find_records(name, scale=scale, where=(results_dir,))
+        ]
         for record in published:
             entry = entries.setdefault(
                 record["run_id"],

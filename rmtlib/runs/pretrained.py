@@ -74,9 +74,7 @@ def pretrained_decoder(
         return _read(config, home)
 
 
-def _train(
-    config: PretrainConfig, home: Path, progress: Callable[..., None], should_stop: Callable[[], bool]
-) -> None:
+def _train(config: PretrainConfig, home: Path, progress: Callable[..., None], should_stop: Callable[[], bool]) -> None:
     """Train and write the weights, then what is said of them: with that file the folder is whole."""
     tokenizer, notes = load_tokenizer(config.tokenizer)
     if tokenizer.vocab_size != config.decoder.vocab_size:

@@ -48,7 +48,7 @@ def size(count: float) -> str:
 
 
 def share(work: Sequence[float], index: int, part: float) -> float:
-    """How much is done of a run whose parts take `work` (in any unit): all before part `index`, and `part` of that one."""
+    """How much is done of a run whose parts take `work` (in any unit): all before part `index`, and `part` of it."""
     return (sum(work[:index]) + (work[index] * part if index < len(work) else 0.0)) / sum(work)
 
 

@@ -125,6 +125,8 @@ def as_table(content: dict[str, Any], tasks: Sequence[str], lengths: Sequence[st
     for task in tasks:
         for scorer in SCORERS:
             cells = [found[task, length] for length in lengths]
-            shown = ["too long" if "cannot_be_read" in c else f"{100 * c['correct'][scorer] / c['n']:.0f}" for c in cells]
+            shown = [
+                "too long" if "cannot_be_read" in c else f"{100 * c['correct'][scorer] / c['n']:.0f}" for c in cells
+            ]
             table.append([task, scorer, *shown])
     return table

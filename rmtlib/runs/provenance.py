@@ -23,7 +23,8 @@ NOT_RESULTS = (  # parts of the package that no result depends on
     *("experiments/*/claims.py", "experiments/*/rules.py", "experiments/*/report.py", "experiments/*/figure.py"),
     *("experiments/babilong_table/language_models.py", "experiments/babilong_table/language_models.json"),
 )
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu")
+_NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0")
+_GPU_DEVICES = (*_NVIDIA_DEVICES, "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvgpu")
 
 
 def modules_sha256() -> str:
@@ -60,7 +61,7 @@ def git_state() -> dict[str, Any]:
 
 
 def unknown_commits(commits: Iterable[str], folder: str | Path) -> list[str]:
-    """Those of the commits that the checkout around `folder` lacks; none if there is no checkout with all its history."""
+    """Those of the commits that the checkout around `folder` lacks; none if it has not all its history, or is none."""
     asked = list(commits)
     if not asked or _git("rev-parse", "--is-shallow-repository", folder=folder) != "false":
         return []
@@ -120,7 +121,7 @@ def _cpu() -> str:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor has units for bf16 products, as far as it says; without, they take several times as long."""
+    """Whether the processor says that it has units for bf16 products; without, they take several times as long."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -144,6 +145,31 @@ def has_gpu() -> bool:
     except ImportError:
         return False
     return bool(torch.cuda.is_available())
+
+
+def gpu_ids() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that torch can use."""
+    if not has_gpu():
+        return []
+    import torch
+
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (chosen or [str(i) for i in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
+
+
+def unused_gpu() -> str | None:
+    """Why a GPU that this machine has is not used, in a line; None if there is none, or it is used."""
+    if sys.platform != "linux" or not any(os.path.exists(device) for device in _NVIDIA_DEVICES) or has_gpu():
+        return None
+    try:
+        import torch
+    except ImportError:
+        return None
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    return (
+        f"torch {torch.__version__} (built {built}) cannot use this machine's GPU, so that the CPU trains: is the "
+        "driver too old for it, or CUDA_VISIBLE_DEVICES empty? Another build of torch: make setup CONSTRAINTS=FILE"
+    )
 
 
 def gpu_name() -> str | None:

@@ -3,8 +3,8 @@
 The order: runs that are half done; then the artifacts' default rows, one seed of all of them before the next seed; then
 their other rows, likewise. A run is done if runs/ or results/ has its record.
 
-A run is claimed when its turn comes, not before. Several queues may thus work side by side, on one machine or on several
-that share runs/: each takes what no other has taken.
+A run is claimed when its turn comes, not before. Several queues may thus work side by side, on one machine or on
+several that share runs/: each takes what no other has taken.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, default_scale, reference, select
 from rmtlib.runs.display import Display, Notebook, make_display
 from rmtlib.runs.folder import run_folder
+from rmtlib.runs.gpus import Gpus
 from rmtlib.runs.job import Job
 from rmtlib.runs.plan import plan, run_state
 from rmtlib.runs.progress import duration, makespan
@@ -69,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Worked:
-    """What a queue did: how many runs were done before, which it finished, what is left, and why it ended if not all is."""
+    """What a queue did: how many runs were done before, which it finished, what is left, and why it ended early."""
 
     before: int
     finished: list[RunConfig]
@@ -217,7 +218,11 @@ class QueuedJob(Job):
 
 
 class QueueScheduler(Scheduler):
-    """A scheduler whose runs other commands may take or finish meanwhile."""
+    """A scheduler whose runs other commands may take or finish meanwhile; all on one GPU, whose memory is its room."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.gpus = Gpus(())
 
     def _start(self, job: Job) -> bool:
         assert isinstance(job, QueuedJob)
@@ -233,7 +238,9 @@ class QueueScheduler(Scheduler):
         """Raise what the user has to know if not all runs are finished."""
         open_ = [job for job in self.todo if not job.finished]
         if not self.stopping and open_ and all(isinstance(job, QueuedJob) and job.others_since for job in open_):
-            raise Stopped(f"{len(open_)} of the runs are being trained by other commands; run the same command again later")
+            raise Stopped(
+                f"{len(open_)} of the runs are being trained by other commands; run the same command again later"
+            )
         raise_unfinished(self, False, time_budget)
 
 
@@ -260,7 +267,7 @@ def _process_bytes() -> int:
 
 
 def _memory() -> float:
-    """Bytes that are free on the GPU, asked in another process, as asking takes memory itself; without one all there are."""
+    """Bytes that are free on the GPU, asked in another process, as asking takes memory; without one the machine's."""
     if not provenance.has_gpu():
         return float(provenance.memory_bytes())
     ask = "import torch; print(torch.cuda.mem_get_info()[0])"

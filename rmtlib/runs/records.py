@@ -175,7 +175,7 @@ def record_path(record: dict[str, Any], results_dir: str | Path = "results") -> 
 
 @dataclass
 class Publication:
-    """What `publish` did: paths written, paths that already held that record, paths removed, runs refused or left out."""
+    """What `publish` did: paths written, that held that record already, and removed; runs refused or left out."""
 
     published: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -193,10 +193,10 @@ def publish(
 ) -> Publication:
     """Copy complete, clean records from runs/ to results/<artifact>/<slug>.json.
 
-    `slugs` are the runs to publish (None: all that runs/ holds but those of scale smoke, which show nothing). Unfinished runs, damaged records and records
-    of uncommitted code are refused, each with its reason; the others are published all the same. A published
-    record of the same row, scale and seed but another config is superseded: its file is removed. (Trials of a row
-    and seed stand side by side.)
+    `slugs` are the runs to publish (None: all that runs/ holds but those of scale smoke, which show nothing).
+    Unfinished runs, damaged records and records of uncommitted code are refused, each with its reason; the others are
+    published all the same. A published record of the same row, scale and seed but another config is superseded: its
+    file is removed. (Trials of a row and seed stand side by side.)
 
     Raises:
         RmtlibError: there is no such run, or results/ cannot be written.
@@ -329,5 +329,7 @@ def verify(artifacts: Mapping[str, Artifact], results_dir: str | Path = "results
     for commit in provenance.unknown_commits(commits, results_dir):
         first, *more = commits[commit]
         others = f" (and {len(more)} more)" if more else ""
-        done.problems.append(f"{first}{others} names commit {commit[:12]}, which this repository lacks: {_remedy(first)}")
+        done.problems.append(
+            f"{first}{others} names commit {commit[:12]}, which this repository lacks: {_remedy(first)}"
+        )
     return done

@@ -1,8 +1,9 @@
 """Rehearse a scale that this machine cannot run: every row's own model and weights, two steps, a stop, one test sample.
 
 What only the real settings show is then known before a GPU is paid for: whether the config builds, its weights and data
-can be had, precision and recomputation work, and a stopped run continues. Only counts are made smaller (`smaller`): steps,
-batch, samples, tokens of tests, and the segments of a sample. Nothing is claimed from such a run, and it leaves no record.
+can be had, precision and recomputation work, and a stopped run continues. Only counts are made smaller (`smaller`):
+steps, batch, samples, tokens of tests, and the segments of a sample. Nothing is claimed from such a run, and it leaves
+no record.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _less(key: str, value: Any) -> Any:
             return {split: _least(count, TOKENS) for split, count in value.items()}
         return _least(value, TOKENS)
     if key == "test_samples" and isinstance(value, Mapping):  # length -> samples: the shortest alone
-        return {length: 1 for length in list(value)[:1]}
+        return dict.fromkeys(list(value)[:1], 1)
     if key == "test_pairs":
         return list(value)[:2]
     if key in LEAST and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -108,10 +109,10 @@ def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 
         seconds: the longest one may take.
 
     Yields:
-        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory", "planned_flops",
-        "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at, `NOT_HERE` and why if
-        e.g. pretrained weights are not on this machine, or why it failed, in one line; what is planned is the plan's for
-        the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory",
+        "planned_flops", "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at,
+        `NOT_HERE` and why if e.g. pretrained weights are not on this machine, or why it failed, in one line; what is
+        planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
     """
     seen: set[str] = set()
     missing: dict[Any, str] = {}  # pretrained backbones that cannot be had here, each found out once

@@ -1,7 +1,7 @@
 """The record of rehearsals: what each row of a scale did on this machine, kept row by row, for the book.
 
-A file of its own, sealed as a whole: {"rows": [entry, ...], "sha256"}. An entry is a line of `rehearsal.rehearse` with its
-artifact, the run that it stands for, and where it was made.
+A file of its own, sealed as a whole: {"rows": [entry, ...], "sha256"}. An entry is a line of `rehearsal.rehearse` with
+its artifact, the run that it stands for, and where it was made.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def rehearse_and_keep(
     """
     git = provenance.git_state()
     if git["dirty"]:
-        raise RmtlibError("a record keeps rehearsals of committed code: commit the changes in rmtlib and call this again")
+        raise RmtlibError(
+            "a record keeps rehearsals of committed code: commit the changes in rmtlib and call this again"
+        )
     kept = {_key(entry): entry for entry in load(path)}
     first: dict[str, RunConfig] = {}
     for config in configs:

@@ -28,6 +28,7 @@ from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, reference
 from rmtlib.runs.display import Display, Notebook, make_display
 from rmtlib.runs.folder import check_kept, read_config, read_notes, read_progress, read_slices, run_folder
+from rmtlib.runs.gpus import Gpus
 from rmtlib.runs.job import Executor, Job
 from rmtlib.runs.progress import describe, duration, fraction, time_left
 from rmtlib.runs.records import load_record
@@ -38,8 +39,8 @@ POLL = 0.1
 
 
 def default_jobs() -> int:
-    """Runs at once: 1 on a GPU, else one per core, at most 4."""
-    return 1 if provenance.has_gpu() else min(4, provenance.cores())
+    """Runs at once: one on each GPU, else one per core, at most 4."""
+    return len(provenance.gpu_ids()) or min(4, provenance.cores())
 
 
 def run(
@@ -102,6 +103,8 @@ def run(
             jobs = min(jobs or (executor.places if executor else max(1, default_jobs() // devices)), len(todo))
             jobs = 1 if artifact.alone else jobs
             _announce(display, todo, records, jobs, Path(runs_dir))
+            if not executor and (why := provenance.unused_gpu()):
+                display.line(f"note: {why}")
             with listening() as signals:
                 scheduler = Scheduler(todo, Room(jobs), deadline, display, signals, len(records), artifact.name)
                 try:
@@ -261,6 +264,7 @@ class Scheduler:
         self.already, self.name = finished, name
         self.waiting = list(todo)
         self.running: list[Job] = []
+        self.gpus = Gpus(provenance.gpu_ids())
         self.speeds: list[float] = []
         self.stopping = ""  # why, once they are told to stop
         self.killed = False
@@ -287,6 +291,7 @@ class Scheduler:
 
     def _start(self, job: Job) -> bool:
         """Whether the job is at work now."""
+        job.visible_gpus = self.gpus.take(job.devices, job.shards - 1)
         job.start()
         return True
 
@@ -310,6 +315,7 @@ class Scheduler:
                 job.send(signal.SIGKILL)
 
     def _ended(self, job: Job, status: int) -> None:
+        self.gpus.give_back(job.visible_gpus, job.devices)
         if job.lock:
             job.lock.release()
         if status == 0 and (job.folder / "record.json").exists():

@@ -29,7 +29,9 @@ def is_line(value: Any) -> bool:
 
 def is_name(value: Any) -> bool:
     """Whether it is text that can name a file: letters, digits, and signs between them."""
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,98}[A-Za-z0-9])?", value) is not None
+    return (
+        isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,98}[A-Za-z0-9])?", value) is not None
+    )
 
 
 def _is_hex(digits: int) -> Check:

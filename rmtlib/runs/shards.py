@@ -1,7 +1,8 @@
 """Tests of one run that several processes share: `rmtlib run ARTIFACT --shards N`.
 
 The tests are cut into shards, the very batches that one process alone would take, so that the outcomes are the same to
-the last sample. Whoever has time takes a shard that nobody has done or is at work on, and leaves its outcomes as a file:
+the last sample. Whoever has time takes a shard that nobody has done or is at work on, and leaves its outcomes as a
+file:
 
     shards/              in the run's folder, made by the command: with it the tests are shared
     shards/open          the training is done: helpers may come
@@ -9,8 +10,8 @@ the last sample. Whoever has time takes a shard that nobody has done or is at wo
     shards/<shard>.json  its outcomes, sealed, with the hash of the weights
 
 The run's worker takes shards like the others, waits for those that others have, takes over what a killed process had,
-and makes the record. Helpers are processes of this machine or tasks of a cluster that see the same folder. They load the
-checkpoint from a copy, and write nothing but shards.
+and makes the record. Helpers are processes of this machine or tasks of a cluster that see the same folder. They load
+the checkpoint from a copy, and write nothing but shards.
 """
 
 from __future__ import annotations

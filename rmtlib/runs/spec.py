@@ -114,7 +114,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes at most, computed before it starts: tokens (training and evaluation), FLOP and in what, bytes.
+    """What a run takes at most, computed before it starts: tokens (training and evaluation), FLOP and in what, bytes,
+    and how many weights its model has.
 
     A run whose stages may end early takes less; how much less, only its records tell.
     """
@@ -124,11 +125,12 @@ class Cost:
     memory_bytes: int
     disk_bytes: int
     precision: str = "float32"
+    weights: int = 0
 
 
 @dataclass(frozen=True)
 class Once:
-    """What the first run that needs it makes for all others, e.g. a small pretrained decoder: its cost, or it is there."""
+    """What the first run that needs it makes for all others, e.g. a small decoder: its cost, or it is there."""
 
     name: str
     key: str

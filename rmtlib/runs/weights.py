@@ -121,9 +121,7 @@ def weights_names(results_dir: str | Path = "results") -> list[str]:
     return sorted(path.stem for path in (Path(results_dir) / FOLDER).glob("*.json"))
 
 
-def load_published_weights(
-    name: str, results_dir: str | Path = "results"
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_published_weights(name: str, results_dir: str | Path = "results") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The card and the tensors, in float32.
 
     Raises:
@@ -146,7 +144,7 @@ def load_published_weights(
 
 
 def verify_weights(results_dir: str | Path = "results") -> list[str]:
-    """What is wrong with published weights, a line each: hashes, sizes, records that do not exist, files without a card."""
+    """What is wrong with published weights, a line each: hashes, sizes, records that do not exist, missing cards."""
     problems = []
     for name in weights_names(results_dir):
         path = Path(results_dir) / FOLDER / f"{name}.json"
@@ -157,7 +155,9 @@ def verify_weights(results_dir: str | Path = "results") -> list[str]:
             problems.append(str(error))
             continue
         if card["name"] != name or config.id != card["run_id"]:
-            problems.append(f"{path} is of {card['name']}, run {card['run_id']}, and its config of {config.id}: {AGAIN}")
+            problems.append(
+                f"{path} is of {card['name']}, run {card['run_id']}, and its config of {config.id}: {AGAIN}"
+            )
         elif not (record := Path(results_dir) / config.artifact / f"{config.slug}.json").exists():
             problems.append(f"{path} names a record that does not exist: {record}")
         if card["bytes"] > MOST_BYTES:

@@ -1,7 +1,8 @@
 """BPTT-k: backpropagation through time, cut after exactly k earlier segments.
 
     The loss of segment s reaches the parameters through segments s-k .. s, from the detached state before s-k; if
-    s-k <= 0, also through the initial state. Nothing earlier gets a gradient.
+    s-k <= 0, also through the initial state. Nothing earlier gets a gradient. (k is that of the rows "BPTT-k" in the
+    tables of Bulatov et al. 2022.)
 
 Two ways to it, which agree as long as the weights stay and nothing is random (tests compare them):
 
@@ -23,7 +24,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.models.interface import RecurrentModel, State, detach
 from rmtlib.models.reading import labelled_loss, read, segment_loss
 from rmtlib.segments import Segment
-from rmtlib.training.graphs import hand_back, leaves, take_gradients
+from rmtlib.training.graphs import backpropagate, hand_back, leaves, take_gradients
 from rmtlib.training.recompute import Rebuilds, rebuilt_backward, recomputed_loss
 from rmtlib.training.stream_config import Replay
 
@@ -44,11 +45,12 @@ def accumulate(
     """Run the segments and add the gradient of ``scale * loss`` to the parameters.
 
     Args:
-        segments: all segments of the batch, in order.
+        segments: all segments of the batch, in order; a later one may have only the first samples of the one before,
+            if the others have ended.
         scale: factor of the summed loss, e.g. 1 / number of labels.
         bptt_segments: k. None: all segments (full BPTT, "no gradient stopping").
-        recompute: run each segment again in the backward pass instead of keeping its activations
-            (see `training.recompute`).
+        recompute: with full BPTT, run each segment again in the backward pass instead of keeping its activations
+            (see `training.recompute`); without effect where `bptt_segments` cuts.
 
     Returns:
         The summed loss in nats.
@@ -64,9 +66,11 @@ def accumulate(
             loss, state = recomputed_loss(model, segment, state, s < len(segments) - 1)
             losses.append(loss)
     else:
-        losses = [labelled_loss(model, *pair) for pair in read(model, segments, start, len(segments))]
+        all_go_on = len({len(segment.input_ids_BS) for segment in segments}) == 1
+        reading = read(model, segments, start, len(segments), diagonally=None if all_go_on else False)
+        losses = [labelled_loss(model, *pair) for pair in reading]
     total = torch.stack(losses).sum()
-    (total * scale).backward()
+    backpropagate([total * scale])
     return total.detach()
 
 
@@ -79,7 +83,7 @@ def carried_backward(
         loss, state = segment_loss(model, segment, state)
         losses.append(loss)
     total = torch.stack(losses).sum()
-    (total * scale).backward()
+    backpropagate([total * scale])
     return total.item(), detach(state)
 
 
@@ -94,7 +98,7 @@ def _truncated_backward(
         loss, outputs[s] = segment_loss(model, segment, inputs[s], s < len(segments) - 1)
         total += loss.detach()  # read once, at the end: a number for each segment would make the host wait
         if len(segment.labelled().targets_K):
-            (loss * scale).backward(retain_graph=True)
+            backpropagate([loss * scale], retain_graph=True)
             for earlier in range(s - 1, max(s - k, 0) - 1, -1):
                 hand_back(outputs[earlier], take_gradients(inputs[earlier + 1]))
             gradients = take_gradients(inputs[max(s - k, 0)])

@@ -66,8 +66,15 @@ def _state_sha256(state: Any) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """The sha256 of the folder's checkpointed tensors: tells whether results belong to these weights."""
-    return str(json.loads((folder / MANIFEST).read_bytes())["sha256"])
+    """The sha256 of the folder's checkpointed tensors: tells whether results belong to these weights.
+
+    Raises:
+        RmtlibError: there is no checkpoint, or it is damaged.
+    """
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(folder, error) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[Tensor, str]) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ In stage n every sample's length is drawn from 1 .. n segments (BABILong paper, 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rmtlib.seeds import generator
-from rmtlib.settings import at_least
+from rmtlib.settings import at_least, one_of
+
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Lengths are in segments, `warmup` and `horizon` in parts of a stage (see `learning_rate`).
+    """How to train.
 
-    `continued`: a later stage goes on with the optimiser's moments and without a warm-up of its own; False: with a
-    fresh optimiser, as the released scripts of the curriculum do.
+    Attributes:
+        segment_size: tokens.
+        batch_size: samples.
+        warmup, horizon: in parts of a stage (see `learning_rate`).
+        clip_norm: the largest L2 norm of a gradient.
+        bptt_segments: k of BPTT-k, in segments; None: full BPTT.
+        recompute: segment-level activation checkpointing, in stages of at least `recompute_from` segments.
+        evaluate_every, log_every: optimiser steps.
+        patience: validations without a better score that are put up with; one more ends the stage.
+        continued: a later stage goes on with the optimiser's moments and without a warm-up of its own; False: with a
+            fresh optimiser, as the released scripts of the curriculum do.
     """
 
     stages: tuple[Stage, ...]
@@ -41,17 +52,19 @@ class TrainConfig:
     weight_decay: float = 0.01
     beta2: float = 0.999
     clip_norm: float = 1.0
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     bptt_segments: int | None = None
-    recompute: bool = False  # segment-level activation checkpointing, in stages of at least `recompute_from` segments
+    recompute: bool = False
     evaluate_every: int = 100
-    patience: int = 15  # evaluations without a better score that are put up with; one more ends the stage
+    patience: int = 15
     log_every: int = 10
     continued: bool = field(default=False, metadata={"since": 2})
     recompute_from: int = field(default=0, metadata={"since": 3})
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every")
+        at_least(self, 0, "warmup", "weight_decay", "clip_norm", "bptt_segments", "patience", "recompute_from")
+        at_least(self, 1, "segment_size", "batch_size", "evaluate_every", "log_every", "horizon")
+        one_of(self, precision=get_args(Precision))
         if not self.stages:
             raise ValueError("stages is empty; it must have at least one stage")
         if self.recompute and self.bptt_segments is not None:
@@ -76,5 +89,5 @@ def learning_rate(stage: Stage, step: int, warmup: float, horizon: float) -> flo
     """
     rise = max(warmup * stage.steps, 1.0)
     if step < rise:
-        return stage.lr * (step + 1) / rise
+        return stage.lr * min((step + 1) / rise, 1.0)
     return stage.lr * (horizon * stage.steps - step) / (horizon * stage.steps - rise)

@@ -1,4 +1,4 @@
-"""Graphs that end at a state: the gradient that gathers there is handed over to the graph before."""
+"""Backward passes, and graphs that end at a state: the gradient that gathers there goes on to the graph before."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 
 from rmtlib.models.interface import State
+from rmtlib.models.precision import full_precision
+
+
+def backpropagate(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor | None] | None = None, *, retain_graph: bool = False
+) -> None:
+    """`torch.autograd.backward` without autocast, so that every operation has the types of its forward pass.
+
+    Under autocast products of the backward pass are rounded also where the forward pass is in full precision.
+    """
+    with full_precision(outputs[0]):
+        torch.autograd.backward(outputs, gradients, retain_graph=retain_graph)
 
 
 def leaves(state: State) -> State:
@@ -26,4 +38,4 @@ def hand_back(state: State, gradients: Sequence[Tensor]) -> None:
     pairs = [(x, gradient) for x, gradient in zip(state, gradients, strict=True) if x.requires_grad]
     if pairs:
         outputs, gradients = zip(*pairs, strict=True)
-        torch.autograd.backward(outputs, gradients, retain_graph=True)
+        backpropagate(outputs, gradients, retain_graph=True)

@@ -1,4 +1,7 @@
-"""A learning rate that falls when the validation score stops rising (PyTorch's ReduceLROnPlateau, as a value)."""
+"""A learning rate that falls when the validation score stops rising: PyTorch's ReduceLROnPlateau, as a value.
+
+Every higher score counts as better; PyTorch's default asks for a ten-thousandth more.
+"""
 
 import math
 from dataclasses import dataclass

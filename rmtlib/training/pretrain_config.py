@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmtlib.data.sources import cache_folder
 from rmtlib.models.config import DecoderConfig
-from rmtlib.settings import to_params
+from rmtlib.settings import at_least, to_params
 from rmtlib.training.stream_config import StreamConfig
 
 ABOUT = "about.json"
@@ -33,8 +33,7 @@ class PretrainConfig:
     validation_tokens: int
 
     def __post_init__(self) -> None:
-        if self.validation_tokens < 1:
-            raise ValueError(f"validation_tokens is {self.validation_tokens}; it must be 1 or more")
+        at_least(self, 1, "validation_tokens")
         if self.train.bptt:
             raise ValueError("train.bptt must be 0: the segments of a decoder without memory stand alone")
 

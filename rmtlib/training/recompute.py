@@ -1,4 +1,6 @@
-"""Full backpropagation through time in less memory: segments are run again in the backward pass.
+"""Full backpropagation through time in less memory (activation checkpointing, Chen et al. 2016).
+
+Segments are run again in the backward pass.
 
 Plain: only the states between segments are kept. For a model whose state is large and what a segment writes into it
 is small (`Rebuilds`), about 2 sqrt(n) of n states are kept, and the others are built anew from what was written.
@@ -12,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from rmtlib.models.interface import RecurrentModel, State
+from rmtlib.models.interface import RecurrentModel, State, first_of
 from rmtlib.models.reading import segment_loss
 from rmtlib.segments import Segment
-from rmtlib.training.graphs import hand_back, take_gradients
+from rmtlib.training.graphs import backpropagate, hand_back, take_gradients
 
 
 @runtime_checkable
@@ -49,16 +51,19 @@ def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scal
                 kept.append(state)
             if s < n - 1:
                 randomness.append(_random_states(segment.input_ids_BS.device))
-                state, written = model.step_to_rebuild(segment.input_ids_BS, state, segment.lengths_B)
+                running = first_of(state, len(segment.input_ids_BS))
+                state, written = model.step_to_rebuild(segment.input_ids_BS, running, segment.lengths_B)
                 writes.append(written)
+    torch.clear_autocast_cache()  # of weights: casts made without a graph would hide them from the passes below
     del state
     total = torch.zeros((), dtype=torch.float64, device=start[0].device)
     gradients: list[Tensor] = []
     for first in range((n - 1) // stride * stride, -1, -stride):
         states = [kept.pop()]
         with torch.no_grad():
-            for written in writes[first : min(first + stride, n) - 1]:
-                states.append(model.rebuild(states[-1], written))
+            between = slice(first, min(first + stride, n) - 1)
+            for segment, written in zip(segments[between], writes[between], strict=True):
+                states.append(model.rebuild(first_of(states[-1], len(segment.input_ids_BS)), written))
         for s in range(first + len(states) - 1, first - 1, -1):
             inputs = type(start)(*(x.detach().requires_grad_() for x in states.pop()))
             with torch.random.fork_rng(_cuda(inputs[0].device), enabled=s < n - 1):
@@ -66,7 +71,7 @@ def rebuilt_backward(model: Any, segments: Sequence[Segment], start: State, scal
                     _set_random_states(randomness.pop(), inputs[0].device)
                 loss, outputs = segment_loss(model, segments[s], inputs, s < n - 1)
             total += loss.detach()
-            torch.autograd.backward([loss * scale, *outputs[: len(gradients)]], [torch.ones_like(loss), *gradients])
+            backpropagate([loss * scale, *outputs[: len(gradients)]], [None, *gradients])
             gradients = take_gradients(inputs)
     hand_back(start, gradients)
     return total

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from rmtlib.data.streams import Stream, train_segment, train_segments
 from rmtlib.models.interface import State, detach, join, select
 from rmtlib.seeds import generator
-from rmtlib.segments import IGNORE, Segment, Tokens, cut, even
+from rmtlib.segments import IGNORE, Segment, Tokens, cut, even, segment_count, without_finished
 from rmtlib.training.bptt import Read, accumulate, replayed_loss, window_loss
 from rmtlib.training.captured import Captured
 from rmtlib.training.curriculum import TrainConfig, learning_rate
+from rmtlib.training.graphs import backpropagate
 from rmtlib.training.peers import ALONE, Peers
 from rmtlib.training.stream_config import StreamConfig
 
@@ -80,6 +81,10 @@ class Source(Protocol):
         """
         ...
 
+    def hear(self, score: float) -> None:
+        """A validation's score, told to every process: the learning rate may follow it."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold so that `restore` can continue; the same from every process."""
         ...
@@ -105,6 +110,7 @@ class CurriculumSource:
         config: how to train.
         sample: ``sample(stage, index)`` gives training sample `index`, the same at every call.
         segment_sizes: one for each stage, if they differ from the config's.
+        counts: the unit of a stage's length, for progress.
     """
 
     def __init__(
@@ -112,8 +118,9 @@ class CurriculumSource:
         config: TrainConfig,
         sample: Callable[[int, int], TrainingSample],
         segment_sizes: Sequence[int] | None = None,
+        counts: str = "segments",
     ):
-        self.config, self.sample = config, sample
+        self.config, self.sample, self.counts = config, sample, counts
         self.segment_sizes = segment_sizes or [config.segment_size] * len(config.stages)
         self.stages, self.patience = len(config.stages), float(config.patience)
         self.optimizer: torch.optim.Optimizer | None = None
@@ -128,7 +135,7 @@ class CurriculumSource:
 
     def label(self, stage: int) -> str:
         segments = self.config.stages[stage].segments
-        return f"stage {stage + 1}/{self.stages} ({f'1-{segments} segments' if segments else 'facts only'})"
+        return f"stage {stage + 1}/{self.stages} ({f'up to {segments} {self.counts}' if segments else 'facts only'})"
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         c, self.captured = self.config, None  # a stage has shapes of its own
@@ -152,18 +159,19 @@ class CurriculumSource:
         labels = sum(int(np.count_nonzero(s.labels[0 : len(s.labels)] != IGNORE)) for s in samples)
         samples = samples[self.peers.mine(len(samples))]
         parts = [samples[i : i + micro_batch] for i in range(0, len(samples), micro_batch)]
-        cuts: list[list[Segment]] = [list(cut([s.tokens for s in part], [s.labels for s in part], S)) for part in parts]
         total = 0.0
-        for segments in cuts:
-            if recompute:
-                here = [segment.to(_device(model)) for segment in segments]
-                loss = accumulate(model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=True)
-            elif (step := self._step(model)).possible:  # a tensor: a number would have graphs of its own
+        for part in parts:
+            part = sorted(part, key=lambda sample: -segment_count(len(sample.tokens), S))
+            segments = list(cut([sample.tokens for sample in part], [sample.labels for sample in part], S))
+            if not recompute and (step := self._step(model)).possible:  # few shapes, as each has a graph of its own
                 loss = step(even(segments), torch.tensor(1 / labels, dtype=torch.float32))
             else:
-                loss = step([segment.to("cpu") for segment in segments], 1 / labels)
+                here = [without_finished(segment).to(_device(model)) for segment in segments]
+                loss = accumulate(model, here, scale=1 / labels, bptt_segments=c.bptt_segments, recompute=recompute)
             total += loss.item()
         return total / labels
+
+    def hear(self, score: float) -> None: ...
 
     def _step(self, model: Any) -> Captured:
         """Adds the gradient of some segments' summed loss, times a factor."""
@@ -172,7 +180,7 @@ class CurriculumSource:
         return self.captured
 
     def tensors(self) -> dict[str, Tensor]:
-        """None: samples are a function of their index."""
+        """Empty: samples are a function of their index."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None: ...
@@ -229,6 +237,8 @@ class StreamSource:
         self.state = join([state for _, state in passes])
         return sum(loss for loss, _ in passes)
 
+    def hear(self, score: float) -> None: ...
+
     def _pass(self, model: Any, segments: list[Segment], columns: slice) -> tuple[float, State]:
         """Add some columns' part to the gradient; returns their part of the loss, and their next state."""
         if self.config.replay == "none":
@@ -251,7 +261,7 @@ class StreamSource:
             loss, mean, state = window_loss(model, segments, start, c.auxiliary)
         else:
             loss, mean, state = replayed_loss(model, reads, c.replay, c.auxiliary)
-        (loss * part).backward()
+        backpropagate([loss * part])
         return mean, state
 
     def _state_of(self, state: State | None, columns: slice) -> State | None:
@@ -269,16 +279,9 @@ class StreamSource:
 
     def tensors(self) -> dict[str, Tensor]:
         """The states that the next step may start from: those stored for replay, then the newest."""
-        states = [read.state for read in self.recent] + [self.state]
-        if self.peers.size > 1:
-            states = [self._of_all_columns(state) for state in states]
-        return {f"{i}.{k}": x for i, state in enumerate(states) if state for k, x in state._asdict().items()}
-
-    def _of_all_columns(self, state: State | None) -> State | None:
-        """The state of the whole batch, on the CPU, from the processes' parts."""
-        if state is None:
-            return None
-        return join(self.peers.gather(type(state)(*(x.cpu() for x in state))))
+        states = [*(read.state for read in self.recent), self.state]
+        whole = [None if state is None else whole_batch(state, self.peers) for state in states]
+        return {f"{i}.{k}": x for i, state in enumerate(whole) if state for k, x in state._asdict().items()}
 
     def restore(self, tensors: dict[str, Tensor], model: Any, stage: int, step: int) -> None:
         """Fill `recent` again: the segments from the stream, their states from the checkpoint.
@@ -298,6 +301,11 @@ class StreamSource:
             states.append(select(start._replace(**fields), mine) if fields else None)
         *stored, self.state = states
         self.recent.extend(Read(self._segment(newest - held + 1 + i), state) for i, state in enumerate(stored))
+
+
+def whole_batch(state: State, peers: Peers) -> State:
+    """The state of all of a batch, from each process's state of its part (then on the CPU)."""
+    return state if peers.size == 1 else join(peers.gather(type(state)(*(x.cpu() for x in state))))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from rmtlib.settings import at_least
+from rmtlib.settings import at_least, one_of
+from rmtlib.training.curriculum import Precision
 
 Replay = Literal["stored", "newest", "released", "none"]
 Order = Literal["text", "rotated"]
@@ -15,6 +16,10 @@ class StreamConfig:
     """How to train on a stream. Steps are segments, whatever the replay: all settings read the same text.
 
     Attributes:
+        segment_size: tokens of a column.
+        batch_size: columns.
+        lr: the peak rate of Adam.
+        bptt: k of BPTT-k, in segments.
         replay: how the k earlier segments are read again. "stored": from the state stored before the first of them,
             k segments ago. "newest": from the newest memory, with the cache of that time; training then reads each
             segment k + 1 times in a row, evaluation once. "released": that, and each of them with the cache stored
@@ -23,7 +28,8 @@ class StreamConfig:
             costs k + 1 times less, the gradient reaches 0 to k segments, k/2 on average, and there are k + 1 times
             fewer updates.
         auxiliary: weight of the auxiliary memory loss (0.01 for Tr-XL + RMT).
-        decay: "cosine" to zero over all steps, as released (the paper's text says linear).
+        warmup, evaluate_every, log_every: in steps.
+        clip_norm: the largest L2 norm of a gradient.
         order: which segments of the columns are read together. "text": every column from its beginning, so that all
             seeds and epochs have the same batches. "rotated": in every epoch each column starts at a segment drawn
             from the seed and goes round, so that each has other batches and every segment is still read once. Memory
@@ -40,20 +46,17 @@ class StreamConfig:
     auxiliary: float = 0.0
     warmup: int = 0
     clip_norm: float = 0.25
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     evaluate_every: int = 4000
     log_every: int = 200
     order: Order = field(default="text", metadata={"since": 2})
 
     def __post_init__(self) -> None:
-        if self.replay not in get_args(Replay):
-            raise ValueError(f"replay is {self.replay!r}; it must be one of {', '.join(get_args(Replay))}")
-        if self.order not in get_args(Order):
-            raise ValueError(f"order is {self.order!r}; it must be one of {', '.join(get_args(Order))}")
-        at_least(self, 0, "bptt", "lr", "warmup", "auxiliary")
+        one_of(self, replay=get_args(Replay), order=get_args(Order), precision=get_args(Precision))
+        at_least(self, 0, "bptt", "lr", "warmup", "auxiliary", "clip_norm")
         at_least(self, 1, "steps", "segment_size", "batch_size", "evaluate_every", "log_every")
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine to zero at the last step."""
+        """Linear warm-up times a cosine to zero over all steps, as released (the paper's text says linear)."""
         rise = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))

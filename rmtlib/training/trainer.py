@@ -93,7 +93,7 @@ class Trainer:
 
         Raises:
             Stopped: asked to stop; a checkpoint was saved.
-            RmtlibError: the loss is not a number, or the checkpoint is damaged or cannot be written.
+            RmtlibError: the loss or its gradient is not finite, or the checkpoint is damaged or cannot be written.
         """
         self.restore()
         while self.state.stage < self.source.stages:
@@ -137,6 +137,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
         norm = self._clip()
+        if not math.isfinite(norm):
+            raise RmtlibError(f"the gradient's norm is {norm} in {self.where()}; use a lower learning rate")
         self.optimizer.step()
         state.step += batch.steps
         state.samples += batch.samples
@@ -178,6 +180,7 @@ class Trainer:
         self.model.eval()
         with torch.no_grad(), autocast(self.device, self.config.precision):
             score = self.peers.agree(self.validate(self.model, state.stage) if self.peers.first else 0.0)
+        self.source.hear(score)
         self.log(validation=score)
         if score >= state.best_score:
             self.best = {name: x.detach().clone() for name, x in trained_state(self.model).items()}
@@ -192,6 +195,8 @@ class Trainer:
         self.best = {}
         self.state.best_score, self.state.evaluations_since_best = -math.inf, 0
         self.state.stage, self.state.step = self.state.stage + 1, 0
+        if self.state.stage < self.source.stages:  # a later stage may recompute, and then needs less memory
+            self.state.micro_batch = self.config.batch_size
         self.save()
 
     def where(self) -> str:

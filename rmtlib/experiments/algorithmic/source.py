@@ -17,7 +17,7 @@ from rmtlib.seeds import generator
 from rmtlib.segments import IGNORE, cut
 from rmtlib.training.bptt import carried_backward, with_cache_of
 from rmtlib.training.plateau import Plateau
-from rmtlib.training.sources import Batch, CurriculumSource
+from rmtlib.training.sources import Batch, CurriculumSource, whole_batch
 
 HELD_OUT_SEED = 42  # validation and test samples are the same for all runs
 FIXED_SEED = 43  # and so are those of a fixed training set
@@ -47,11 +47,10 @@ class TaskSource(CurriculumSource):
             self.order = (epoch, generator(seed, "algorithmic", "order", epoch).permutation(count))
         return self.tasks[stage].sample("train", int(self.order[1][position]), FIXED_SEED)
 
-    def hear(self, score: float) -> float:
-        """A validation's score, which it returns: the learning rate may fall after it."""
+    def hear(self, score: float) -> None:
+        """A validation's score: the learning rate may fall after it."""
         if self.plateau:
             self.plateau.hear(score)
-        return score
 
     def learning_rate(self, stage: int, step: int) -> float:
         lr = super().learning_rate(stage, step)
@@ -63,6 +62,7 @@ class TaskSource(CurriculumSource):
             return super().backward(model, batch, micro_batch)
         (samples, S, _), device = batch.content, next(model.parameters()).device
         labels = sum(int((sample.labels != IGNORE).sum()) for sample in samples)
+        samples = samples[self.peers.mine(len(samples))]
         total = 0.0
         states: list[State] = []
         for first in range(0, len(samples), micro_batch):
@@ -79,7 +79,8 @@ class TaskSource(CurriculumSource):
 
     def tensors(self) -> dict[str, Tensor]:
         """The carried state, and how far the learning rate has fallen."""
-        found = {} if self.carried is None else {f"carried.{k}": x for k, x in self.carried._asdict().items()}
+        carried = None if self.carried is None else whole_batch(self.carried, self.peers)
+        found = {} if carried is None else {f"carried.{k}": x for k, x in carried._asdict().items()}
         if self.plateau:
             best = max(self.plateau.best, -1.0)  # scores are not negative; a tensor file has no infinity
             numbers = (best, self.plateau.waited, self.plateau.falls)
@@ -90,7 +91,8 @@ class TaskSource(CurriculumSource):
         """Raises ValueError if the tensors are another model's."""
         fields = {name.removeprefix("carried."): x for name, x in tensors.items() if name.startswith("carried.")}
         if fields:
-            self.carried = model.initial_state(self.config.batch_size)._replace(**fields)
+            carried = model.initial_state(self.config.batch_size)._replace(**fields)
+            self.carried = select(carried, self.peers.mine(self.config.batch_size))
         if self.plateau and "plateau" in tensors:
             best, waited, falls = tensors["plateau"].tolist()
             self.plateau.best = -math.inf if best < 0 else best

@@ -34,11 +34,12 @@ CLAIMS = (
     primary(
         "attention-maps",
         "lost-exactly-between",
-        PASSES,
-        "RMT, abstract",
+        "In four segments, answers are lost exactly if the memory is replaced between their input and them.",
+        "this project's question, stricter than what RMT's abstract says",
         "Reverse in 4 segments: with the memory replaced anywhere between input and answer fewer than 0.2 of the "
         f"symbols are right; replaced before their input was read, they lose less than 0.1. {GATE}",
         RULES["lost-exactly-between"],
+        note="Until 27 November 2026 this claim quoted the paper. Its rule asks for more than that sentence says.",
     ),
     Claim(
         "copy-too",

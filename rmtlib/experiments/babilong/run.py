@@ -13,6 +13,7 @@ from rmtlib.data.babilong import JOINS, TEST_SEED, Sample, SampleBuilder
 from rmtlib.data.babilong_prompts import NEW_TOKENS
 from rmtlib.data.sources import cache_folder
 from rmtlib.data.text import Background, Tokenizer, WordTokenizer
+from rmtlib.errors import Stopped
 from rmtlib.evaluation.question_answering import (
     answers_correct,
     answers_in_text,
@@ -193,8 +194,12 @@ def _evaluate(
     """Exact match at every length, BABILong's own scorer at the training length; resumes where it was stopped."""
     S = params.train.segment_size
 
+    def stop_if_asked() -> None:  # a batch of the longest contexts takes minutes
+        if folder.should_stop():
+            raise Stopped("stopped within a test; the batches before it are kept")
+
     def exactly(samples: list[Any], questions: list[babi.Question], at_once: int) -> list[bool]:
-        return exact_match(model, samples, at_once, device=device).tolist()
+        return exact_match(model, samples, at_once, device=device, before_segment=stop_if_asked).tolist()
 
     def as_text(samples: list[Any], questions: list[babi.Question], at_once: int) -> list[bool]:
         said = answers_in_text(model, samples, at_once, test.tokenizer, NEW_TOKENS, device=device)  # type: ignore[arg-type]

@@ -5,15 +5,18 @@ samples in the same stages, then read contexts from one segment to far beyond th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rmtlib.data.babi import TASKS
+from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.artifact import BABILong
 from rmtlib.experiments.babilong.rows import stand_in_of
-from rmtlib.experiments.babilong.settings import Params
+from rmtlib.experiments.babilong.settings import MAMBA, Params
 from rmtlib.experiments.babilong_table.rows import ON_SMOLLM2, ROWS
 from rmtlib.experiments.babilong_table.scales import settings
 from rmtlib.experiments.babilong_table.trials import TRIALS
+from rmtlib.runs.backbones import fetch_from_hub, is_cached
 from rmtlib.runs.spec import Trial
 
 if TYPE_CHECKING:
@@ -49,6 +52,21 @@ class BABILongTable(BABILong):
             return tuple(rows)
         models = ((row, row.removesuffix(f"-{self.task(row)}")) for row in rows)
         return tuple(f"{model}-{there}-{self.task(row)}" if model in ON_SMOLLM2 else row for row, model in models)
+
+    def rows_here(self, scale: str, *, fetched: bool) -> tuple[str, ...]:
+        """Without Mamba if it cannot be had: its runs would fail, hours later, and there would be no table."""
+        rows = super().rows_here(scale, fetched=fetched)
+        if scale != "gpu" or not fetched or is_cached(MAMBA):
+            return rows
+        return tuple(row for row in rows if not row.startswith("mamba-"))
+
+    def prepare(self, scale: str, rows: Sequence[str]) -> None:
+        super().prepare(scale, rows)
+        if is_cached(MAMBA):
+            return
+        if scale in ("gpu", "paper") and any(self.params(row, scale, 0).backbone == MAMBA for row in rows):
+            with suppress(RmtlibError):  # the run itself says what is missing
+                fetch_from_hub(MAMBA)
 
     def params(self, row: str, scale: str, seed: int) -> Params:
         task, stand_in = self.task(row), stand_in_of(row)

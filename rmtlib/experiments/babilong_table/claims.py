@@ -1,5 +1,7 @@
 """The claims of the BABILong and ARMT papers on models with memory, as contrasts of exact match."""
 
+from itertools import permutations
+
 from rmtlib.data.babi import TASKS
 from rmtlib.evaluation.decisions import Contrast, Rule
 from rmtlib.experiments.babilong_table.rules import BEYOND, HARD, RULES, fall_in_paper
@@ -94,15 +96,26 @@ CLAIMS = (
         "armt-holds",
         "ARMT keeps its accuracy far beyond the lengths of training.",
         "ARMT, section 4 and Table 1",
-        f"What ARMT loses from the training length to {BEYOND} times that length.",
-        Rule(tuple(Contrast({f"armt-{task}: fall": 1}, limit=0.05) for task in TASKS)),
+        f"What ARMT loses from the training length to {BEYOND} times that length: below what it loses in the paper and "
+        "five points more.",
+        Rule(
+            tuple(
+                Contrast({f"armt-{task}: fall": 1}, limit=round(fall_in_paper("armt", task) + 0.05, 6))
+                for task in TASKS
+            )
+        ),
     ),
     Claim(
         "mamba-level-on-qa1",
         "Finetuned recurrent models, Mamba, RMT and ARMT perform equally well on QA1.",
         "BABILong, section 3.3",
-        "Exact match on qa1 at the training length: RMT's less Mamba's, and RMT's less ARMT's.",
-        below(("rmt-qa1: trained", "mamba-qa1: trained"), ("rmt-qa1: trained", "armt-qa1: trained")),
+        "Exact match on qa1 at the training length: each one's less another's, below five points.",
+        Rule(
+            tuple(
+                Contrast({f"{a}-qa1: trained": 1, f"{b}-qa1: trained": -1}, limit=0.05)
+                for a, b in permutations(("rmt", "armt", "mamba"), 2)
+            )
+        ),
     ),
     Claim(
         "memory-is-needed",
@@ -119,6 +132,14 @@ CLAIMS = (
         "feeds a language model that was not trained on the task; here the reader is tuned like the others.",
         below(*((f"rag-{task}: far", f"{model}-{task}: far") for task in TASKS for model in ("rmt", "armt"))),
         note="Added after the records of qa1 at small scale had been seen.",
+    ),
+    Claim(
+        "armt-best",
+        "ARMT is above RMT and Mamba on every task.",
+        "ARMT, section 3",
+        f"Exact match at {BEYOND} times the training length: RMT's less ARMT's, and Mamba's less ARMT's.",
+        below(*((f"{model}-{task}: far", f"armt-{task}: far") for task in TASKS for model in ("rmt", "mamba"))),
+        note="The paper says: in the majority of tasks. Added after the records of qa1 had been seen.",
     ),
     Claim(
         "facts-steepen",

@@ -11,7 +11,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.babilong.scales import LEARNED, NEVER, until_learned
 from rmtlib.experiments.babilong.scales import settings as figure_5
-from rmtlib.experiments.babilong.settings import MAMBA, MISTRAL, Params
+from rmtlib.experiments.babilong.settings import MAMBA, MISTRAL, Params, recomputing
 from rmtlib.experiments.babilong_table.rows import PRETRAINED
 from rmtlib.models.config import DecoderConfig, LoRAConfig, MambaConfig, RWKVConfig
 from rmtlib.training.curriculum import Stage
@@ -140,4 +140,5 @@ def settings(model: str, task: str, scale: str, seed: int, stand_in: str = "") -
     params = _medium(task, seed) if scale == "medium" else figure_5(task, scale, seed, stand_in)
     if scale in ("small", "medium"):
         params = _tracked(params, task)
-    return with_model(params, model)
+    params = with_model(params, model)
+    return recomputing(params) if params.train.recompute else params

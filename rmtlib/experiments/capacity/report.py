@@ -46,6 +46,7 @@ VERBS = {
     "": Verb("stores {} fewer pairs than", "stores {} more pairs than", "stores {} pairs"),
     "fall": Verb("loses {} less of exact match than", "loses {} more of exact match than", f"loses {{}} {FALLS}"),
     "trained": Verb("has {} less exact match than", "has {} more exact match than", "has an exact match of {}"),
+    "far": Verb("has {} less exact match than", "has {} more exact match than", "has an exact match of {}"),
 }
 
 

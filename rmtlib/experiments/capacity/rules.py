@@ -44,9 +44,9 @@ RULES: dict[str, Rule] = {
 def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     """The numbers that the rules compare, one a seed, from the records of one scale.
 
-    A row of remember is an arm: the pairs that it stored of `ASKED`. A row of rewrite makes two: "<row>: trained", its
-    exact match after as many updates as training had, and "<row>: fall", what it loses from there to `FORGETTING` times
-    as many updates.
+    A row of remember is an arm: the pairs that it stored of `ASKED`. A row of rewrite makes three: "<row>: trained",
+    its exact match after as many updates as training had, "<row>: far", that after `FORGETTING` times as many, and
+    "<row>: fall", what it loses from the one to the other.
     """
     by_arm: dict[str, list[float]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
@@ -56,6 +56,8 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
         if row.endswith("remember") and ASKED in accuracy:
             by_arm.setdefault(row, []).append(pairs_stored(accuracy[ASKED], ASKED, metrics["values"]))
         elif row.endswith("rewrite") and {trained, FORGETTING * trained} <= set(accuracy):
-            by_arm.setdefault(f"{row}: trained", []).append(accuracy[trained])
-            by_arm.setdefault(f"{row}: fall", []).append(accuracy[trained] - accuracy[FORGETTING * trained])
+            far = accuracy[FORGETTING * trained]
+            numbers = {"trained": accuracy[trained], "far": far, "fall": accuracy[trained] - far}
+            for name, number in numbers.items():
+                by_arm.setdefault(f"{row}: {name}", []).append(number)
     return by_arm

@@ -48,7 +48,7 @@ def execute(params: Params, folder: "RunFolder") -> Result:
         samples = range(params.validation_samples)
         return sum(correct(tasks[stage], config.stages[stage].segments, "validation", samples)) / len(samples)
 
-    source = CurriculumSource(config, sample, params.segment_sizes)
+    source = CurriculumSource(config, sample, params.segment_sizes, counts="pairs")
     trainer = train(model, source, validate, folder, parts, enough=params.enough, clip_value=params.clip_value)
     task = tasks[-1]
 

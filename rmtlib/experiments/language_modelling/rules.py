@@ -45,11 +45,11 @@ def _enwik8() -> dict[str, Rule]:
     gate = Gate(baseline, than="ngram-5", why="the baseline is no better than counting five characters")
     cache = _share("enwik8", rmt, baseline, "trxl-40-seg128", "trxl-20-seg128")
     return {
-        # Table 1 and the authors' runs: every RMT with BPTT is far below the model without memory.
+        # Table 4 and the authors' runs: every RMT with BPTT is far below the model without memory.
         "memory-helps": _rule("enwik8", gate, _less(rmt, baseline)),
-        # Table 1: few memory tokens do what a cache of 40 does.
+        # Table 4: few memory tokens do what a cache of 40 does.
         "matches-cache-40": _rule("enwik8", gate, cache),
-        # Table 1: without backpropagation through time, 20 memory tokens are worse than a cache of 10.
+        # Table 4: without backpropagation through time, 20 memory tokens are worse than a cache of 10.
         "bptt-0-is-behind": _rule("enwik8", gate, _less("trxl-10-seg128", "rmt-20-bptt-0-seg128")),
     }
 
@@ -59,11 +59,11 @@ def _wikitext_103() -> dict[str, Rule]:
     gate = Gate(baseline, than="ngram-3", why="the baseline is no better than counting three words")
     cache = _share("wikitext-103", rmt, baseline, "trxl-50-seg50", "trxl-25-seg50")
     return {
-        # Table 2, segments of 50.
+        # Table 5, segments of 50.
         "memory-helps": _rule("wikitext-103", gate, _less(rmt, baseline)),
-        # Table 2, segments of 50: at an equal number of states RMT is better than a cache.
+        # Table 5, segments of 50: at an equal number of states RMT is better than a cache.
         "beats-equal-memory": _rule("wikitext-103", gate, _less(rmt, "trxl-10-seg50")),
-        # Table 2, segments of 50: ten memory tokens do what a cache of 50 does.
+        # Table 5, segments of 50: ten memory tokens do what a cache of 50 does.
         "matches-cache-50": _rule("wikitext-103", gate, cache),
     }
 

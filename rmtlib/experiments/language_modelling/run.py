@@ -66,6 +66,15 @@ def count(params: NGramParams, folder: "RunFolder", unit: str) -> Result:
     )
 
 
+def no_compiler(device: torch.device) -> str | None:
+    """Why torch.compile does not work for this device, in a line, e.g. as no C compiler is here; None if it does."""
+    try:
+        torch.compile(torch.sinh)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the compiler's tools raise
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None
+
+
 def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     """Train, then evaluate the best weights on the test split.
 
@@ -78,9 +87,12 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     model = build(params.model, seed=config.seed).to(device)
     reader = model.with_cache(params.evaluation["cache"])  # longer than in training for the rows of segment 512
     if params.compile and device.type == "cuda":
-        # a graph each for the first segment, a growing and a full cache, both batch sizes, with and without gradient
-        torch._dynamo.config.recompile_limit = 32
-        model.step, reader.step = torch.compile(model.step), torch.compile(reader.step)
+        if (why := no_compiler(device)) is None:
+            # a graph each for the first segment, a growing and a full cache, two batch sizes, with and without gradient
+            torch._dynamo.config.recompile_limit = 32
+            model.step, reader.step = torch.compile(model.step), torch.compile(reader.step)
+        else:
+            folder.note(f"the step was not compiled, and is slower for it: {why}")
     measure = partial(
         likelihood,
         reader,

@@ -225,4 +225,5 @@ def cost(params: Params) -> Cost:
         memory_bytes=int(PROCESS_BYTES + 4 * weights(params) + 16 * trained + kept + 12 * targets * c.vocab_size),
         disk_bytes=CHECKPOINT_BYTES * trained,
         precision=params.precision,
+        weights=weights(params),
     )

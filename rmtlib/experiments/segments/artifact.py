@@ -17,6 +17,7 @@ from rmtlib.experiments.segments.rules import numbers
 from rmtlib.experiments.segments.scales import ngram_settings, settings
 from rmtlib.experiments.segments.settings import NGramParams, cost, read_params, target_tokens
 from rmtlib.runs.artifact import Artifact
+from rmtlib.runs.backbones import GPT2, SMOLLM2, SMOLLM2_FILE, at_hand, fetch_gpt2_or_other
 from rmtlib.runs.checks import check_curves, differs, is_number
 from rmtlib.runs.cost import pretraining_cost
 from rmtlib.runs.spec import SCALES, Cost, Once, Result, RunConfig
@@ -32,9 +33,14 @@ WIKITEXT_2 = tuple(f"wikitext-2-raw-{part}" for part in ("train", "valid", "test
 FILES = {
     "small": ("books-baseten", *WIKITEXT_2),
     "medium": WIKITEXT_2,
-    "gpu": (WIKITEXT_103, *WIKITEXT_2, "smollm2-135m-instruct"),
+    "gpu": (WIKITEXT_103, *WIKITEXT_2, SMOLLM2_FILE),
     "paper": (WIKITEXT_103,),
 }
+
+
+def _lacks_the_papers() -> bool:
+    """Whether the paper's text, or its backbone where another one is here, is not on this machine."""
+    return sources.state(WIKITEXT_103) == "absent" or at_hand() == SMOLLM2
 
 
 class LMSegments(Artifact):
@@ -58,22 +64,23 @@ class LMSegments(Artifact):
         return 1 if scale in ("smoke", "small") else 3
 
     def prepare(self, scale: str, rows: Sequence[str]) -> None:
-        """Fetch the text, so that runs that start together do not; `config` then sees what is there."""
+        """Fetch the text and weights, so that runs that start together do not; `config` then sees what is there."""
+        if scale == "gpu":
+            fetch_gpt2_or_other()
         for name in FILES.get(scale, ()):
             with suppress(RmtlibError):  # the run itself says what is missing
                 sources.fetch(name)
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
-        """The complete config. At the scale `gpu` it depends on whether WikiText-103 is on this machine."""
-        offline = scale == "gpu" and sources.state(WIKITEXT_103) == "absent"
-        return self._config(row, scale, seed, offline)
+        """The complete config. At the scale `gpu` it depends on whether WikiText-103 and GPT-2 are on this machine."""
+        return self._config(row, scale, seed, scale == "gpu" and _lacks_the_papers())
 
     def remarks(self, scale: str) -> list[str]:
-        if scale != "gpu" or sources.state(WIKITEXT_103) != "absent":
+        if scale != "gpu" or (sources.state(WIKITEXT_103) != "absent" and at_hand() == GPT2):
             return []
         return [
-            "WikiText-103 is not here: a run asks its mirrors for it and tunes GPT-2; if it cannot be had, SmolLM2 is "
-            "tuned on WikiText-2, as other runs"
+            "WikiText-103 or GPT-2 is not here: a run asks for both; if one cannot be had, SmolLM2 is tuned on "
+            "WikiText-2, as other runs"
         ]
 
     def with_all_files(self, row: str, scale: str, seed: int) -> RunConfig:

@@ -32,7 +32,7 @@ class MemoryCache(Cache):
     """The `past_key_values` of a model with memory.
 
     Args:
-        model: reads tokens; any that is built from `SegmentReader`'s calls.
+        model: reads tokens; one whose open segments are `decoder.OpenSegment`s (RMT, ARMT).
         segment_size: S.
         state: memory to start from, of B rows.
         rows: B.
@@ -64,6 +64,8 @@ class MemoryCache(Cache):
                     hidden_bnD, part = self._extend(part, ids_bn)
                     hidden |= dict(zip(part.rows, hidden_bnD, strict=True))
                 groups.append(part)
+        if not hidden:
+            raise RmtlibError("the input has no tokens: give at least one that is not padding")
         self.groups, self.columns = groups, self.columns + input_ids_Bn.shape[1]
         nothing_0D = next(iter(hidden.values()))[:0]
         return at_tokens([hidden.get(row, nothing_0D) for row in range(len(counts))], kept_Bn)

@@ -19,7 +19,7 @@ class MemoryConfig(PretrainedConfig):
     """What all models with memory share.
 
     Attributes:
-        backbone: the fields of a `DecoderConfig`.
+        backbone: the fields of a `DecoderConfig`, or of an `HFDecoderConfig`, which has the key "hf".
         memory_tokens: M.
         segment_size: S, in tokens.
         backbone_name: what the backbone was loaded from, for the model card.

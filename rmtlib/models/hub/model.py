@@ -33,8 +33,9 @@ from rmtlib.segments import cut
 class MemoryOutput(ModelOutput):
     """What a call returns.
 
-    `loss`: mean nats a label, if there are labels. `logits`: (B, T, V), 0 at padding. `past_key_values`: a
-    `MemoryCache`, if `use_cache`. `state`: the memory after the last segment; with `use_cache` the cache tells it.
+    `loss`: mean nats a label, if there are labels. `logits`: (B, T, V), at padding those of an output of zeros.
+    `past_key_values`: a `MemoryCache`, if `use_cache`. `state`: the memory after the last segment; with `use_cache` the
+    cache tells it.
     """
 
     loss: Tensor | None = None

@@ -18,11 +18,23 @@ from rmtlib.errors import RmtlibError
 from rmtlib.runs.folder import read_config
 from rmtlib.runs.job import start_worker
 from rmtlib.runs.records import load_record
+from rmtlib.runs.spec import Cost
 from rmtlib.runs.storage import Lock, is_locked
 
 PATIENCE = 150.0
 """Seconds until the lock of a lost machine is gone: a file server lets go of it when the machine's lease has ended."""
 POLL = 0.1
+GPU_HOST_BYTES = 6e9
+"""Main memory of a process whose model is on a GPU, beside weights and checkpoints."""
+LOADING_BYTES = 12
+"""Main memory that a weight takes while a model is loaded: three copies in float32."""
+
+
+def host_bytes(scale: str, cost: Cost) -> int:
+    """Bytes of main memory that a run needs."""
+    if scale not in ("gpu", "paper"):
+        return cost.memory_bytes
+    return min(cost.memory_bytes, int(GPU_HOST_BYTES + cost.disk_bytes + LOADING_BYTES * cost.weights))
 
 
 class Ended(NamedTuple):

@@ -4,7 +4,8 @@ A task takes one CPU, the memory that the plan says, and at the scales gpu and p
 that has these, and to another one if that machine is lost; the run then continues from its checkpoint. The command that
 sent them sees progress, logs and records in runs/, which all machines share (see `executors.node`).
 
-The API that is used: ray.init, ray.remote, ray.wait, ray.get, ray.cancel, ray.cluster_resources (docs.ray.io, Ray Core).
+The API that is used: ray.init, ray.remote, ray.wait, ray.get, ray.cancel, ray.cluster_resources (docs.ray.io, Ray
+Core).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from rmtlib.errors import RmtlibError
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact
-from rmtlib.runs.executors.node import Ended, train_here
+from rmtlib.runs.executors.node import Ended, host_bytes, train_here
 from rmtlib.runs.job import Job, package_path, start_helper
 from rmtlib.runs.plan import plan
 from rmtlib.runs.progress import Eta
@@ -83,9 +84,12 @@ class RayJob(Job):
         """Hand the task to Ray, which begins it when a machine has room."""
         import ray
 
-        needs = {"num_cpus": 1, "num_gpus": self.gpus, "memory": self.cost.memory_bytes}
         again = {"max_retries": RETRIES, "retry_exceptions": [WorkerLost]}
-        self.task = ray.remote(_task).options(**needs, **again).remote(str(self.folder), self.artifact, str(provenance.PACKAGE), self.code)
+        self.task = (
+            ray.remote(_task)
+            .options(**self._needs(), **again)
+            .remote(str(self.folder), self.artifact, str(provenance.PACKAGE), self.code)
+        )
         self.started = time.time()
         self.eta = Eta(self.cost, self.started)
 
@@ -103,12 +107,16 @@ class RayJob(Job):
         shown = (self.folder / "record.json").exists() if self.ended.status == 0 else not is_locked(self.folder)
         return self.ended.status if shown or time.monotonic() - self.ended_at > SETTLE else None
 
-    def start_helper(self) -> None:
+    def start_helper(self, number: int) -> None:
         """Hand one more task to Ray, for the same kind of machine; if it has no room, the others do the work."""
         import ray
 
-        needs = {"num_cpus": 1, "num_gpus": self.gpus, "memory": self.cost.memory_bytes}
-        self.helping.append(ray.remote(_help).options(**needs, max_retries=0).remote(str(self.folder), self.artifact))
+        self.helping.append(
+            ray.remote(_help).options(**self._needs(), max_retries=0).remote(str(self.folder), self.artifact)
+        )
+
+    def _needs(self) -> dict[str, int]:
+        return {"num_cpus": 1, "num_gpus": self.gpus, "memory": host_bytes(self.config.scale, self.cost)}
 
     def _result(self) -> Ended:
         import ray
@@ -150,7 +158,8 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
     """A Ray cluster to which runs are sent while this context is open.
 
     Args:
-        address: of the cluster: "auto" for the one that this machine belongs to, "host:port", or None for what RAY_ADDRESS
+        address: of the cluster: "auto" for the one that this machine belongs to, "host:port", or None for what
+        RAY_ADDRESS
             says, else a Ray of this machine alone, which ends with the command.
 
     Raises:
@@ -209,4 +218,6 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
             job.lock.release()
         cost = replace(job.cost, memory_bytes=self.memory_bytes[job.config.id])
         code = provenance.modules_sha256()
-        return RayJob(job.config, job.folder.resolve(), None, cost, job.artifact, shards=job.shards, gpus=self.gpus, code=code)
+        return RayJob(
+            job.config, job.folder.resolve(), None, cost, job.artifact, shards=job.shards, gpus=self.gpus, code=code
+        )

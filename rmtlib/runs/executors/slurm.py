@@ -1,8 +1,8 @@
 """Runs as a Slurm job array: `rmtlib run ARTIFACT --executor slurm` writes the script, `sbatch` submits it.
 
 Each element of the array trains one run, in a folder that all nodes share (see `executors.node`). A minute before its
-time is up, or if it is pre-empted, Slurm sends SIGUSR1 (where PreemptParameters has send_user_signal); the run then writes
-a checkpoint and its job goes back into the queue. SIGTERM, from `scancel`, writes the checkpoint alone.
+time is up, or if it is pre-empted, Slurm sends SIGUSR1 (where PreemptParameters has send_user_signal); the run then
+writes a checkpoint and its job goes back into the queue. SIGTERM, from `scancel`, writes the checkpoint alone.
 
 The directives are those of sbatch(1), Slurm 20.02 and later.
 """
@@ -16,16 +16,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rmtlib.files import write_atomically
 from rmtlib.runs.artifact import Artifact, reference
-from rmtlib.runs.executors.node import train_here
+from rmtlib.runs.executors.node import host_bytes, train_here
 from rmtlib.runs.job import package_path
 from rmtlib.runs.plan import plan
 from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import json_sha256
-from rmtlib.files import write_atomically
 
 MEMORY_MARGIN = 1.5
 """Slurm ends what takes more memory than it asked for, and the plan's is an estimate."""
@@ -34,7 +35,11 @@ WARNING_SECONDS = 60
 
 
 def write_script(
-    artifact: Artifact, configs: Sequence[RunConfig], folders: Sequence[Path], jobs: int | None, time_limit: float | None
+    artifact: Artifact,
+    configs: Sequence[RunConfig],
+    folders: Sequence[Path],
+    jobs: int | None,
+    time_limit: float | None,
 ) -> tuple[Path, dict[str, str]]:
     """Write the array that trains these runs into the artifact's folder; the script's path, and its directives.
 
@@ -44,13 +49,17 @@ def write_script(
         time_limit: seconds after which a job of the array makes room for others (None: the partition's limit).
     """
     planned = plan(artifact, list(configs))["runs"]
+    most = max(
+        host_bytes(config.scale, replace(artifact.cost(config), memory_bytes=run["memory_bytes"]))
+        for config, run in zip(configs, planned, strict=True)
+    )
     root = folders[0].resolve().parent
     directives = {
         "job-name": f"rmtlib-{artifact.name}",
         "array": f"0-{len(folders) - 1}" + (f"%{jobs}" if jobs else ""),
         "ntasks": "1",
         "cpus-per-task": "1",
-        "mem": f"{math.ceil(MEMORY_MARGIN * max(run['memory_bytes'] for run in planned) / 2**20)}M",
+        "mem": f"{math.ceil(MEMORY_MARGIN * most / 2**20)}M",
         "signal": f"B:USR1@{WARNING_SECONDS}",
         "requeue": "",
         "open-mode": "append",
