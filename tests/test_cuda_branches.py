@@ -6,7 +6,6 @@ begins to ask for one has to be listed. What only a real GPU shows is in `test_c
 
 import os
 import re
-import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -260,7 +259,8 @@ def test_a_compiler_that_does_not_work_is_found_out(monkeypatch):
     def broken(function):
         raise RuntimeError("no C compiler\nmore")
 
-    assert language_run.no_compiler(CPU) is None or shutil.which("gcc") is None
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert language_run.no_compiler(CPU) is None
     monkeypatch.setattr(torch, "compile", broken)
     assert language_run.no_compiler(CPU) == "no C compiler"
 

@@ -148,6 +148,12 @@ def test_unsupported_backbones_are_named():
         decoder_from_hf(scaled)
 
 
+def test_a_head_of_odd_width_cannot_be_rotated():
+    with pytest.raises(ValueError, match="a head has 7 numbers, which are rotated in pairs"):
+        DecoderConfig(10, 21, 1, 3, positions="rotary")
+    DecoderConfig(10, 21, 1, 3, positions="learned")
+
+
 def test_dropouts_that_differ_are_refused():
     backbone = hf_model("gpt2")
     backbone.config.attn_pdrop = 0.0

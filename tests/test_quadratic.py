@@ -18,6 +18,7 @@ from rmtlib.experiments.quadratic.rows import SOLVERS
 from rmtlib.experiments.quadratic.run import count_steps
 from rmtlib.experiments.quadratic.settings import Params
 from rmtlib.models.registry import build
+from rmtlib.models.rmt import RMTState
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict
@@ -80,7 +81,7 @@ class Oracle(torch.nn.Module):
 
     def initial_state(self, batch):
         self.read = 0
-        return None
+        return RMTState(torch.zeros(batch, 0, 1))
 
     def step(self, input_ids_BS, state, lengths_B=None, *, write=True, rows_BN=None):
         B, S = input_ids_BS.shape

@@ -76,7 +76,7 @@ def exact_match_by_generation(
     """
     labels = samples[0].labels
     answer = int((labels[0 : len(labels)] != IGNORE).sum())
-    tokens_BT = torch.stack([torch.as_tensor(s.tokens[0 : len(s.tokens)]) for s in samples]).to(device)
+    tokens_BT = torch.stack([torch.as_tensor(s.tokens[0 : len(s.tokens)].astype(np.int64)) for s in samples]).to(device)
     prompt_BT, wanted_BT = tokens_BT[:, :-answer], tokens_BT[:, -answer:]
     made_BT = generate(model, prompt_BT, model.initial_state(len(samples)), segment_size, answer)  # type: ignore[attr-defined]
     return (made_BT == wanted_BT).all(1).cpu()

@@ -64,8 +64,8 @@ class DecoderConfig:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
         if self.n_heads % (self.n_kv_heads or self.n_heads):
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
-        if self.positions == "rotary" and self.rotated_width % 2:
-            raise ValueError(f"{self.rotated_width} numbers of a head are rotated, in pairs: make them even")
+        if self.positions == "rotary" and self.rotated_width == self.d_head and self.d_head % 2:
+            raise ValueError(f"a head has {self.d_head} numbers, which are rotated in pairs: make them even")
 
     @property
     def d_head(self) -> int:
