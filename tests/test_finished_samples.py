@@ -11,6 +11,8 @@ import torch
 from test_training import gradients
 
 from rmtlib.models.armt import ARMT
+from rmtlib.models.config import DecoderConfig
+from rmtlib.models.decoder import Decoder
 from rmtlib.models.prmt import PRMT
 from rmtlib.segments import Segment, cut, next_token_labels, without_finished
 from rmtlib.training import bptt, sources
@@ -62,7 +64,15 @@ def test_gradients_are_those_of_the_whole_batch(name, options):
         torch.testing.assert_close(shorter, whole, rtol=1e-8, atol=1e-9)
 
 
-def test_training_reads_the_longest_first_and_drops_what_has_ended(monkeypatch):
+@pytest.mark.parametrize(
+    ("recompute", "micro_batch", "expected"),
+    [
+        (False, 5, [[5, 4, 4, 2, 2]]),
+        (True, 5, [[5, 4, 4, 2, 2]]),
+        (False, 3, [[3, 2, 2, 1, 1], [2, 2, 2, 1, 1]]),
+    ],
+)
+def test_training_reads_the_longest_first_and_drops_what_has_ended(recompute, micro_batch, expected, monkeypatch):
     read = []
 
     def accumulate(model, segments, **options):
@@ -71,10 +81,23 @@ def test_training_reads_the_longest_first_and_drops_what_has_ended(monkeypatch):
 
     monkeypatch.setattr(sources, "accumulate", accumulate)
     mixed = [Tail(length) for length in (11, 3, 19, 12, 17)]
-    source = CurriculumSource(TrainConfig((Stage(5, 1, 1e-3),), S, 5, 0), lambda stage, index: mixed[index])
-    model = test_rmt.make()
-    trained = gradients(model, lambda: source.backward(model, source.next_batch(0, 0, 0), 5))
-    assert read == [[5, 4, 4, 2, 2]]
+    config = TrainConfig((Stage(5, 1, 1e-3),), S, 5, 0, recompute=recompute)
+    source, model = CurriculumSource(config, lambda stage, index: mixed[index]), test_rmt.make()
+    trained = gradients(model, lambda: source.backward(model, source.next_batch(0, 0, 0), micro_batch))
+    assert read == expected
     whole = gradients(model, lambda: bptt.backward(model, batch(), scale=1 / 10))
-    for ours, expected in zip(trained, whole, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
+    for ours, theirs in zip(trained, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_segments_that_run_again_draw_the_same_dropout():
+    """The batch shrinks on the way there and back alike, so the masks of the second reading are those of the first."""
+    torch.manual_seed(0)
+    model = ARMT(Decoder(DecoderConfig(test_armt.V, 24, 2, 3, positions="rotary", dropout=0.3)), 3, 4).double().train()
+    torch.nn.init.normal_(model.value_LDD, std=0.2)
+    segments, found = [without_finished(segment) for segment in batch()], []
+    for recompute in (False, True):
+        torch.manual_seed(7)
+        found.append(gradients(model, lambda: bptt.backward(model, segments, recompute=recompute)))  # noqa: B023
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)

@@ -12,7 +12,7 @@ import pytest
 from fake_artifact import Fake
 
 from rmtlib.errors import Stopped
-from rmtlib.experiments.babilong.artifact import Figure5
+from rmtlib.experiments.capacity.artifact import MemoryCapacity
 from rmtlib.experiments.language_modelling.artifact import Enwik8
 from rmtlib.runs.artifact import Artifact, reference, select
 from rmtlib.runs.folder import RunFolder, run_folder
@@ -30,7 +30,7 @@ def stop_if_ordered(folder: Any) -> None:
         folder.request_stop()
 
 
-class StoppingFigure5(Figure5):
+class StoppingCapacity(MemoryCapacity):
     def execute(self, config: RunConfig, folder: Any) -> Result:
         stop_if_ordered(folder)
         return super().execute(config, folder)
@@ -43,7 +43,7 @@ class StoppingEnwik8(Enwik8):
 
 
 @pytest.mark.parametrize(
-    ("artifact", "row"), [(StoppingFigure5, "qa1"), (StoppingEnwik8, "rmt-5-bptt-1-seg128")], ids=str
+    ("artifact", "row"), [(StoppingCapacity, "armt-remember"), (StoppingEnwik8, "rmt-5-bptt-1-seg128")], ids=str
 )
 def test_a_stop_before_the_first_step_loses_nothing(
     artifact: type[Artifact], row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
