@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -353,6 +354,14 @@ def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
         here.save = lambda seconds=seconds: saves.append(seconds)
         here.fit()
     assert saves.count(0.0) == 17 + 2 and saves.count(1e9) == 2  # every step; and the end of each stage
+
+
+def test_checkpoints_that_take_long_are_rarer(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda *_: (saves.append(1), time.sleep(0.2)))
+    saves = []
+    trainer(tmp_path).fit()
+    assert len(saves) < 17  # a step takes far less than twenty times as long as a checkpoint
 
 
 @pytest.mark.parametrize("change", ["lost", "cut", "digit", "zeros"])

@@ -27,6 +27,8 @@ from rmtlib.training.sources import Batch, Source
 
 SAVE_SECONDS = 60.0
 """Time between two checkpoints. Where they fall makes no difference to the result."""
+SAVE_SHARE = 20
+"""Between two checkpoints lies at least so many times what the last one took: a large model's takes seconds."""
 
 
 @dataclass
@@ -87,6 +89,7 @@ class Trainer:
         self.lines: list[str] = []  # of the log
         self.metrics_path = folder / "metrics.jsonl"
         self.saved = time.monotonic()
+        self.save_s = 0.0  # what the last checkpoint took
 
     def fit(self) -> "Trainer":
         """Train to the end of the last stage, from the folder's checkpoint if it has one.
@@ -117,7 +120,7 @@ class Trainer:
             done = sum(steps[:stage]) + state.step
             part = state.step / steps[stage]
             self.progress(source.label(stage), done, sum(steps), stage, part, loss=loss, tokens=state.tokens)
-            if self.peers.agree(time.monotonic() - self.saved >= SAVE_SECONDS):
+            if self.peers.agree(time.monotonic() - self.saved >= max(SAVE_SECONDS, SAVE_SHARE * self.save_s)):
                 self.save()
 
     def _ends_early(self) -> bool:
@@ -235,6 +238,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; the previous one stays in force until this one is whole."""
+        started = time.monotonic()
         tensors = {f"model.{name}": x for name, x in trained_state(self.model).items()}
         tensors |= {f"best.{name}": x for name, x in self.best.items()}
         tensors |= {f"extra.{name}": x for name, x in self.source.tensors().items()}
@@ -246,6 +250,7 @@ class Trainer:
         if self.peers.first:
             save_checkpoint(self.folder, tensors, state)
         self.saved = time.monotonic()
+        self.save_s = self.saved - started
 
     def restore(self) -> None:
         """Continue from the folder's checkpoint if it has one; the log file then holds what is known to it."""
