@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rmtlib.report.view import View
 
 NOT_DECLARED = "not declared yet"
+LEAST_P = 0.001  # smaller ones hang on the far tail of a distribution of few seeds
 
 
 class Power(TypedDict):
@@ -108,7 +109,8 @@ def numbers(view: View, verdict: Verdict) -> Iterator[str]:
     for said, effect in zip(ours(view, verdict), verdict.effects, strict=True):
         yield f"{verdict.scale}: {said}. As the rule has it: {effect.contrast} = {effect.numbers}"
     if verdict.p is not None:
-        yield f"{verdict.scale}: p = {verdict.p:.2g} after Holm's correction"
+        p = f"= {verdict.p:.2g}" if verdict.p >= LEAST_P else f"< {LEAST_P}"
+        yield f"{verdict.scale}: p {p} after Holm's correction"
     if verdict.why:
         yield f"{verdict.scale}: {verdict.why}"
     if verdict.claim.primary:

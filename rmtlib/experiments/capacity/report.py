@@ -69,6 +69,7 @@ def _by_pairs(results: Results, scale: str, task: str, caption: str) -> Table | 
     models = of_task(results.series().get(scale, {}), task)
     if not models:
         return None
+    counted = "updates" if task == "rewrite" else "pairs"
     trained = {series.at_trained_x.x for series in models.values()}
     points_at = {model: {point.x: point for point in series.points} for model, series in models.items()}
     rows = tuple(
@@ -80,9 +81,9 @@ def _by_pairs(results: Results, scale: str, task: str, caption: str) -> Table | 
     )
     return Table(
         f"{caption}, {scale} scale: mean ± standard deviation over seeds; of one run its 95 % interval.",
-        ("pairs", *(f"{model} ({plural(series.n_runs, 'run')})" for model, series in models.items())),
+        (counted, *(f"{model} ({plural(series.n_runs, 'run')})" for model, series in models.items())),
         rows,
-        prose=("pairs",),
+        prose=(counted,),
     )
 
 
