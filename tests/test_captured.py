@@ -18,9 +18,13 @@ from rmtlib.training.curriculum import Stage, TrainConfig
 from rmtlib.training.sources import CurriculumSource
 
 
-def recorded_on_the_cpu(log, run, pool):
-    """As `captured.record`: what it returns writes to the outputs of the recording."""
+def recorded_on_the_cpu(log, models, run, pool):
+    """As `captured.record`: nothing is added yet, and what it returns writes to the outputs of the recording."""
+    gradients = [p.grad for model in models for p in model.parameters() if p.grad is not None]
+    before = [gradient.clone() for gradient in gradients]
     outputs = run()
+    for gradient, value in zip(gradients, before, strict=True):
+        gradient.copy_(value)
     log.append("recorded")
 
     def replay():
@@ -35,10 +39,11 @@ class OnAGPU:
     """How `Captured` sees a GPU: the host's tensors are on another device than the model."""
 
     def __init__(self, monkeypatch):
-        self.log = []
-        monkeypatch.setattr(captured, "record", partial(recorded_on_the_cpu, self.log))
+        self.log, self.models = [], []
+        monkeypatch.setattr(captured, "record", partial(recorded_on_the_cpu, self.log, self.models))
 
     def made(self, function, model):
+        self.models.append(model)
         made = Captured(model, function)
         made.possible = True
         return made
@@ -113,7 +118,24 @@ def test_gradients_that_are_there_are_added_to(gpu):
         call(drawn(1))
 
     expected = one_step(model, lambda: both(lambda segments: accumulate(model, segments)))
+    for _ in range(2):
+        assert_same(one_step(model, lambda: both(fast)), expected)
+    assert gpu.log.count("replayed") == 1 + 4  # both parts of a step
+
+
+def test_gradients_of_elsewhere_are_left_where_they_are(gpu):
+    model = make()
+    fast = gpu.made(lambda segments: accumulate(model, segments), model)
+    for _ in range(WARM_UPS + 1):
+        one_step(model, lambda: fast(drawn(0)))
+
+    def both(call):
+        accumulate(model, drawn(1))
+        call(drawn(0))
+
+    expected = one_step(model, lambda: both(lambda segments: accumulate(model, segments)))
     assert_same(one_step(model, lambda: both(fast)), expected)
+    assert gpu.log.count("replayed") == 1
 
 
 def test_states_pass_from_call_to_call(gpu):
@@ -188,7 +210,11 @@ def test_out_of_memory_gives_the_graphs_memory_back(gpu):
     fails.append(True)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         one_step(model, lambda: fast(drawn(0, (S, S))))
-    assert not fast.graphs and fast.pool is None and not fast.possible
+    assert not fast.graphs and fast.pool is None
+    fails.clear()
+    for _ in range(WARM_UPS + 1):  # a smaller batch, as the trainer tries next
+        assert_same(one_step(model, lambda: fast(drawn(0, (S,)))), one_step(model, lambda: add(drawn(0, (S,)))))
+    assert len(fast.graphs) == 1
 
 
 def test_a_softmax_with_clusters_waits_for_the_device():
@@ -215,6 +241,7 @@ def test_a_source_records_each_batch_of_a_shape_whatever_its_labels_count(gpu, m
             for step in range(WARM_UPS + 3):
                 optimizer.zero_grad(set_to_none=True)
                 source._step(model).possible = possible
+                gpu.models[:] = [model]
                 batch = source.next_batch(stage, step, 4 * step)
                 loss = source.backward(model, batch, 4)
                 found.append((torch.tensor(loss), {name: p.grad.clone() for name, p in model.named_parameters()}))

@@ -32,8 +32,9 @@ class _Graph:
 class Captured:
     """A function that adds to a model's gradients; on a GPU one CUDA graph for each shape that its inputs have.
 
-    The gradients of a recorded shape are written where they were when it was recorded, so a parameter's `.grad` is the
-    same tensor at every call. The parameters must stay where they are, too: load weights into them, not in their place.
+    The gradients of a recorded shape are added where they were when it was recorded, so a parameter's `.grad` is the
+    same tensor in every step, and each part of a step has a graph. The parameters must stay where they are, too: load
+    weights into them, not in their place.
 
     Args:
         model: may have modules that say `waits_for_device`, because they look at values of the GPU; nothing is
@@ -59,12 +60,13 @@ class Captured:
         """What `function` returns, detached."""
         try:
             return self._call(inputs)
-        except torch.cuda.OutOfMemoryError:  # the graphs keep all of theirs
-            self.graphs, self.pool, self.possible = {}, None, False
+        except torch.cuda.OutOfMemoryError:  # the graphs keep all of theirs; those of smaller batches may fit
+            self.graphs, self.pool = {}, None
             raise
 
     def _call(self, inputs: Any) -> Any:
-        if not self.possible or any(p.grad is not None for p in self.parameters):  # a graph starts from no gradient
+        elsewhere = any(p.grad is not None and p.grad is not self.gradients.get(p) for p in self.parameters)
+        if not self.possible or elsewhere:
             return self._plainly(inputs)
         shape = _shape(inputs)
         graph = self.graphs.get(shape)
@@ -72,14 +74,23 @@ class Captured:
             graph = self._record(shape, inputs)
         if graph is None:
             self.calls[shape] += 1
+            before = [None if p.grad is None else p.grad._version for p in self.parameters]
             outputs = self._plainly(inputs)
-            self.trained[shape] = [p for p in self.parameters if p.grad is not None]
+            after = [None if p.grad is None else p.grad._version for p in self.parameters]
+            self.trained[shape] = [p for p, b, a in zip(self.parameters, before, after, strict=True) if a != b]
             return outputs
         _fill(graph, inputs)
-        for p in graph.trained:
-            p.grad = self.gradients[p]
+        self._start(graph.trained)
         graph.replay()
         return _map(torch.clone, graph.outputs)
+
+    def _start(self, trained: list[nn.Parameter]) -> None:
+        """Gradients that this step has none of yet begin with zeros, where graphs add to them."""
+        new = [p for p in trained if p.grad is None]
+        for p in new:
+            p.grad = self.gradients.setdefault(p, torch.zeros_like(p))
+        if new:
+            torch._foreach_zero_([self.gradients[p] for p in new])
 
     def _plainly(self, inputs: Any) -> Any:
         there = _map(lambda x: x.to(self.device, non_blocking=True), inputs)
@@ -88,13 +99,12 @@ class Captured:
     def _record(self, shape: Hashable, inputs: Any) -> _Graph | None:
         """The graph of this shape, not run yet; None if it cannot be recorded."""
         trained = self.trained[shape]
-        for p in trained:
-            p.grad = self.gradients.setdefault(p, torch.zeros_like(p))
+        new = [p for p in trained if p.grad is None]
+        self._start(trained)
         places, flat = _places(inputs, self.device)
         static = _filled(inputs, iter(places))
 
         def run() -> Any:
-            torch._foreach_zero_([self.gradients[p] for p in trained])
             return _map(torch.detach, self.function(*static))
 
         try:
@@ -104,7 +114,7 @@ class Captured:
         except RuntimeError as error:
             print(f"note: no CUDA graph: {str(error).splitlines()[0]}", flush=True)
             self.possible = False
-            for p in trained:
+            for p in new:
                 p.grad = None
             return None
         self.graphs[shape] = _Graph(places, flat, replay, outputs, trained)
