@@ -17,6 +17,7 @@ import torch
 
 from rmtlib.errors import RmtlibError
 from rmtlib.evaluation import prompting
+from rmtlib.evaluation.halves import in_halves
 from rmtlib.experiments.babilong_time.machine import Machine
 from rmtlib.experiments.language_modelling import run as language_run
 from rmtlib.experiments.language_modelling.settings import read_params
@@ -99,6 +100,11 @@ BRANCHES = {
         "torch.compile of a step, if the settings say so",
         "the step as it is",
         ("test_a_step_is_compiled_on_a_gpu_alone", "test_a_compiled_step_equals_the_plain_one"),
+    ),
+    "evaluation/halves.py": Branch(
+        "CUDA's out-of-memory error: a batch is tested in halves",
+        "a CPU has no such error",
+        ("test_a_test_that_does_not_fit_is_done_in_halves",),
     ),
     "evaluation/prompting.py": Branch(
         "a language model in bfloat16", "float32", ("test_a_language_model_is_asked_in_bfloat16_on_a_gpu_alone",)
@@ -286,6 +292,22 @@ def test_scores_of_a_text_are_not_rounded_to_bf16(name):
     assert trained.dtype == torch.bfloat16 and len(trained.unique()) < 5
     assert scored.dtype == torch.float32 and len(scored.unique()) == 50
     torch.testing.assert_close(scored, exact)
+
+
+def test_a_test_that_does_not_fit_is_done_in_halves(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    tried = []
+
+    def scarce(batch):
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return [i % 3 == 0 for i in batch]
+
+    assert in_halves(scarce, range(7)) == [i % 3 == 0 for i in range(7)]
+    assert tried == [7, 3, 1, 2, 4, 2, 2]
+    with pytest.raises(RmtlibError, match="one sample of a test does not fit in the GPU's memory"):
+        in_halves(lambda batch: scarce([0, 0, 0]), range(2))
 
 
 def test_the_clock_waits_for_a_gpu(monkeypatch):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rmtlib.data.babi import Question
 from rmtlib.data.text import Tokenizer
+from rmtlib.evaluation.halves import in_halves
 from rmtlib.models.generation import SegmentReader, generate
 from rmtlib.models.interface import RecurrentModel
 from rmtlib.models.reading import read
@@ -125,7 +126,7 @@ def answers_correct(
     outcomes: list[bool] = []
     for first in range(0, len(indices), batch_size):
         batch = [sample(i) for i in indices[first : first + batch_size]]
-        outcomes += exact_match(model, batch, segment_size, device=device).tolist()
+        outcomes += in_halves(lambda some: exact_match(model, some, segment_size, device=device).tolist(), batch)
     return outcomes
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.evaluation.halves import in_halves
 from rmtlib.evaluation.outcomes import pack_outcomes
 from rmtlib.runs.folder import KEPT
 from rmtlib.runs.progress import share
@@ -50,7 +51,7 @@ class Batch:
 
     def outcomes(self) -> str:
         """Which are answered correctly, "1" if so."""
-        return "".join("01"[correct] for correct in self.test.correct(self.indices))
+        return "".join("01"[correct] for correct in in_halves(self.test.correct, self.indices))
 
 
 def batches(test: TestSet, batch_size: int, finished: int) -> list[Batch]:
