@@ -19,6 +19,7 @@ from rmtlib.models.interface import detach
 from rmtlib.segments import Segment, cut, next_token_labels
 from rmtlib.training import bptt, checkpoint, recompute, sources
 from rmtlib.training import trainer as trainer_module
+from rmtlib.training.captured import GraphsDropped
 from rmtlib.training.curriculum import Stage, TrainConfig, draw_segments, learning_rate
 from rmtlib.training.sources import CurriculumSource
 from rmtlib.training.trainer import Trainer
@@ -321,6 +322,23 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(tmp_path, monkeypatch)
     run.fit()
     assert run.state.micro_batch == 1 and "micro-batch 2" in run.state.notes[0]
     assert len(run.state.notes) == 4  # each stage begins with the whole batch: it may need less memory
+
+
+def test_out_of_memory_with_graphs_costs_the_graphs_and_not_the_batch(monkeypatch, tmp_path):
+    run, failed = trainer(tmp_path), []
+    backward = run.source.backward
+
+    def scarce(model, batch, micro_batch):
+        if not failed:
+            failed.append(micro_batch)
+            raise GraphsDropped
+        return backward(model, batch, micro_batch)
+
+    run.source.backward = scarce
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    run.fit()
+    assert run.state.micro_batch == failed[0] == 4
+    assert run.state.notes == ["out of memory in stage 1, step 0: no CUDA graphs in this stage"]
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(tmp_path):

@@ -35,8 +35,8 @@ def fetch_from_hub(name: str) -> None:
     """
     from rmtlib.models.backbones import load_hf, load_hf_tokenizer
 
-    load_hf(name)
     load_hf_tokenizer(name)
+    load_hf(name)  # last: weights that are there stand for both
 
 
 def at_hand() -> str | None:

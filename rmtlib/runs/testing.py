@@ -72,8 +72,8 @@ def run_tests(
     shards, other processes take part of the work, and what they give is the same.
 
     Raises:
-        Stopped: asked to stop; tests of BABILong stop at the next segment, others at the next batch. A second call
-            goes on with that batch.
+        Stopped: asked to stop; exact match of BABILong stops at the next segment, other tests at the next batch. A
+            second call goes on with that batch.
         PeerDone: tested, in a process that only helped.
     """
     path, weights = folder.path / "evaluation.json", fingerprint(folder.path)

@@ -29,6 +29,10 @@ class _Graph:
     trained: list[nn.Parameter]
 
 
+class GraphsDropped(torch.cuda.OutOfMemoryError):
+    """Memory ran out while graphs held some of it: they are gone, and the same step may fit without them."""
+
+
 class Captured:
     """A function that adds to a model's gradients; on a GPU one CUDA graph for each shape that its inputs have.
 
@@ -60,8 +64,9 @@ class Captured:
         """What `function` returns, detached."""
         try:
             return self._call(inputs)
-        except torch.cuda.OutOfMemoryError:  # the graphs keep all of theirs; those of smaller batches may fit
-            self.graphs, self.pool = {}, None
+        except torch.cuda.OutOfMemoryError as error:
+            if self._release():
+                raise GraphsDropped(str(error)) from None
             raise
 
     def _call(self, inputs: Any) -> Any:
@@ -84,11 +89,20 @@ class Captured:
         graph.replay()
         return _map(torch.clone, graph.outputs)
 
+    def _release(self) -> bool:
+        """Give back the graphs' memory, which nothing else can use; whether there were any. Then none is recorded."""
+        held = bool(self.graphs)
+        if held:
+            self.graphs, self.gradients, self.pool, self.possible = {}, {}, None, False
+        return held
+
     def _start(self, trained: list[nn.Parameter]) -> None:
         """Gradients that this step has none of yet begin with zeros, where graphs add to them."""
         new = [p for p in trained if p.grad is None]
         for p in new:
-            p.grad = self.gradients.setdefault(p, torch.zeros_like(p))
+            if p not in self.gradients:
+                self.gradients[p] = torch.zeros_like(p)
+            p.grad = self.gradients[p]
         if new:
             torch._foreach_zero_([self.gradients[p] for p in new])
 
@@ -113,9 +127,9 @@ class Captured:
             raise
         except RuntimeError as error:
             print(f"note: no CUDA graph: {str(error).splitlines()[0]}", flush=True)
-            self.possible = False
             for p in new:
                 p.grad = None
+            self.graphs, self.pool, self.possible = {}, None, False
             return None
         self.graphs[shape] = _Graph(places, flat, replay, outputs, trained)
         return self.graphs[shape]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.files import unwritable, write_atomically
 from rmtlib.seeds import torch_seed
+from rmtlib.training.captured import GraphsDropped
 from rmtlib.training.checkpoint import damaged, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rmtlib.training.peers import ALONE, Peers
 from rmtlib.training.sources import Batch, Source
@@ -29,6 +30,8 @@ SAVE_SECONDS = 60.0
 """Time between two checkpoints. Where they fall makes no difference to the result."""
 SAVE_SHARE = 20
 """Between two checkpoints lies at least so many times what the last one took: a large model's takes seconds."""
+SAVE_MOST = 900.0
+"""But no longer than that."""
 
 
 @dataclass
@@ -120,7 +123,9 @@ class Trainer:
             done = sum(steps[:stage]) + state.step
             part = state.step / steps[stage]
             self.progress(source.label(stage), done, sum(steps), stage, part, loss=loss, tokens=state.tokens)
-            if self.peers.agree(time.monotonic() - self.saved >= max(SAVE_SECONDS, SAVE_SHARE * self.save_s)):
+            if self.peers.agree(
+                time.monotonic() - self.saved >= max(SAVE_SECONDS, min(SAVE_SHARE * self.save_s, SAVE_MOST))
+            ):
                 self.save()
 
     def _ends_early(self) -> bool:
@@ -140,7 +145,9 @@ class Trainer:
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
         norm = self._clip()
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and (
+            self.clip_value is None or math.isnan(norm)
+        ):  # entries that are clipped may overflow
             raise RmtlibError(f"the gradient's norm is {norm} in {self.where()}; use a lower learning rate")
         self.optimizer.step()
         state.step += batch.steps
@@ -157,15 +164,19 @@ class Trainer:
             try:
                 with autocast(self.device, self.config.precision):
                     return self.source.backward(self.model, batch, self.state.micro_batch)
+            except GraphsDropped:
+                halved = self.state.micro_batch
             except torch.cuda.OutOfMemoryError:
+                halved = math.ceil(self.state.micro_batch / 2)
                 if self.state.micro_batch <= 1:
                     raise RmtlibError(
                         "one pass does not fit in the GPU's memory: use a GPU with more memory, or settings with fewer "
                         "segments in one graph or a smaller batch"
                     ) from None
             # Outside the handler: the traceback would keep the failed pass's tensors.
-            self.state.micro_batch = math.ceil(self.state.micro_batch / 2)
-            self.state.notes.append(f"out of memory in {self.where()}: micro-batch {self.state.micro_batch}")
+            now = f"micro-batch {halved}" if halved < self.state.micro_batch else "no CUDA graphs in this stage"
+            self.state.micro_batch = halved
+            self.state.notes.append(f"out of memory in {self.where()}: {now}")
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
 

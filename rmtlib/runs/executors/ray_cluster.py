@@ -159,8 +159,7 @@ class RayExecutor(contextlib.AbstractContextManager["RayExecutor"]):
 
     Args:
         address: of the cluster: "auto" for the one that this machine belongs to, "host:port", or None for what
-        RAY_ADDRESS
-            says, else a Ray of this machine alone, which ends with the command.
+            RAY_ADDRESS says, else a Ray of this machine alone, which ends with the command.
 
     Raises:
         RmtlibError: Ray is not installed.
