@@ -123,9 +123,8 @@ class Trainer:
             done = sum(steps[:stage]) + state.step
             part = state.step / steps[stage]
             self.progress(source.label(stage), done, sum(steps), stage, part, loss=loss, tokens=state.tokens)
-            if self.peers.agree(
-                time.monotonic() - self.saved >= max(SAVE_SECONDS, min(SAVE_SHARE * self.save_s, SAVE_MOST))
-            ):
+            pause = max(SAVE_SECONDS, min(SAVE_SHARE * self.save_s, SAVE_MOST))
+            if self.peers.agree(time.monotonic() - self.saved >= pause):
                 self.save()
 
     def _ends_early(self) -> bool:
@@ -145,9 +144,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise RmtlibError(f"the loss is {loss} in {self.where()}; use a lower learning rate")
         norm = self._clip()
-        if not math.isfinite(norm) and (
-            self.clip_value is None or math.isnan(norm)
-        ):  # entries that are clipped may overflow
+        clipped = self.clip_value is not None and not math.isnan(norm)  # entry by entry, whatever their size
+        if not math.isfinite(norm) and not clipped:
             raise RmtlibError(f"the gradient's norm is {norm} in {self.where()}; use a lower learning rate")
         self.optimizer.step()
         state.step += batch.steps
