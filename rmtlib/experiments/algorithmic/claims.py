@@ -52,12 +52,11 @@ SHORT_CLAIMS = (
     primary(
         "algorithmic",
         "half-memory-suffices",
-        "Half of the memory is enough for RMT on reverse in four segments.",
+        "Half of the memory is enough for RMT on reverse in four segments (Tr-XL with half was not run).",
         "RMT, appendix A.1, Figure 2",
         "Reverse in four segments: with memory 6 instead of 12 RMT loses less accuracy than Tr-XL loses in the "
         "authors' runs. Gate: RMT above 0.9 with memory 12.",
         RULES["algorithmic"]["half-memory-suffices"],
-        note="The paper adds: unlike Tr-XL. Tr-XL with half of its cache was not run.",
     ),
     Claim(
         "one-segment",
