@@ -28,6 +28,7 @@ from rmtlib.experiments.segments import run as segments_run
 from rmtlib.experiments.segments import settings as segments
 from rmtlib.models.size import transformer_xl_weights
 from rmtlib.runs.artifact import select
+from rmtlib.runs.cost import PROCESS_BYTES
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict, to_params
 
@@ -79,6 +80,18 @@ def test_published_settings_keep_their_run_id(checker):
     for path in RESULTS:
         config = RunConfig.from_json(json.loads(path.read_text())["config"])
         assert replace(config, params=to_params(read(config))).id == config.id, path
+
+
+def test_rmt_and_armt_have_held_on_a_gpu_what_is_planned():
+    """`runs.cost.ACTIVATIONS` against the published runs: within a fifth."""
+    held = []
+    for path in RESULTS:
+        record = json.loads(path.read_text())
+        if record["artifact"] == "babilong" and record["hardware"]["gpu"]:
+            planned = get_artifact("babilong").cost(RunConfig.from_json(record["config"])).memory_bytes - PROCESS_BYTES
+            held.append((record["row"], record["peak_memory_bytes"] / planned))
+    assert {row for row, _ in held} == {"rmt-qa1", "armt-qa1"}
+    assert all(0.8 < part < 1.2 for _, part in held), held
 
 
 def test_every_config_is_read_as_it_was_made(checker):

@@ -15,10 +15,10 @@ what is drawn says which split it belongs to, and others are drawn again.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -27,6 +27,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.seeds import generator
 
 Split = Literal["train", "validation", "test"]
+Drawn = TypeVar("Drawn")
 
 START = 1  # of the answer of copy and reverse
 FIRST_SYMBOL = 2
@@ -96,8 +97,7 @@ class Task(ABC):
             RmtlibError: the task has too few contents for this split.
         """
         rng = generator(seed, "algorithmic", self.name, split, self.size, self.alphabet, index)
-        draws = (self.draw(rng) for _ in range(MOST_DRAWS))
-        content = next((content for content in draws if split_of(content) == split), None)
+        content = draw_of_split(lambda: self.draw(rng), split_of, split)
         if content is None:
             raise RmtlibError(f"no {self.name} of size {self.size} is in the {split} split; raise size or alphabet")
         return self.lay_out(content)
@@ -298,6 +298,12 @@ def split_of(content: np.ndarray) -> Split:
     """The split that a content belongs to: a sixteenth of all contents is validation's, another one test's."""
     part = crc32(content.astype(np.uint8).tobytes()) % HASHED
     return ("validation", "test")[part] if part < 2 else "train"
+
+
+def draw_of_split(draw: Callable[[], Drawn], belongs_to: Callable[[Drawn], Split], split: Split) -> Drawn | None:
+    """The first draw that belongs to the split; None if `MOST_DRAWS` do not."""
+    draws = (draw() for _ in range(MOST_DRAWS))
+    return next((drawn for drawn in draws if belongs_to(drawn) == split), None)
 
 
 def chunks(length: int, target_length: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from zlib import crc32
 
 import numpy as np
 
-from rmtlib.data.algorithmic import MOST_DRAWS, AnswerSample, Split
+from rmtlib.data.algorithmic import AnswerSample, Split, draw_of_split
 from rmtlib.data.arrays import kept_arrays
 from rmtlib.data.sources import cache_folder
 from rmtlib.errors import RmtlibError
@@ -103,8 +103,7 @@ class QuadraticTask:
             tokens = sets[index % len(sets)].astype(np.int64)
             return AnswerSample(tokens, self.labels(tokens))
         rng = generator(seed, "quadratic", self.roots, self.multiplier, split, index)
-        draws = (self.draw(rng) for _ in range(MOST_DRAWS))
-        steps = next((steps for steps in draws if split_of(steps[0]) == split), None)
+        steps = draw_of_split(lambda: self.draw(rng), lambda steps: split_of(steps[0]), split)
         if steps is None:
             raise RmtlibError(f"no equation with roots below {self.roots} is in the {split} split; raise roots")
         return self.encode(steps)

@@ -1,5 +1,4 @@
-"""Which pretrained backbone a machine has: GPT-2, the papers' own, comes from the hub alone; SmolLM2 has other mirrors
-too.
+"""Which pretrained backbone a machine has: GPT-2, the papers' own, is on the hub alone; SmolLM2 has other mirrors too.
 
 Light to import: no torch.
 """

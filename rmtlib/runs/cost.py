@@ -16,8 +16,7 @@ of two bytes each; autocast keeps some of them in float32. RMT on BABILong at me
 def training_passes(recompute: bool = False, *, frozen: bool = False) -> float:
     """Forward passes that a training step costs: the forward pass, and the backward pass, which costs two of them.
 
-    With recomputation every segment is run once more; weights that are frozen need no gradient, adapters on them
-    little.
+    With recomputation every segment is run once more; frozen weights need no gradient, adapters on them little.
     """
     return (2.2 if frozen else 3) + recompute
 

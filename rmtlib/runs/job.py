@@ -80,9 +80,7 @@ class Job:
     artifact: str  # "module:class", by which another process finds the artifact's class
     devices: int = 1  # processes that train it together
     shards: int = 1  # processes that test it together
-    visible_gpus: tuple[
-        str, ...
-    ] = ()  # by their names in CUDA_VISIBLE_DEVICES: of its processes, then of those that help
+    visible_gpus: tuple[str, ...] = ()  # names in CUDA_VISIBLE_DEVICES: of its processes, then of those that help
     process: subprocess.Popen[bytes] | None = None
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     eta: Eta = field(init=False)

@@ -202,10 +202,14 @@ def cost(params: Params) -> Cost:
 
 
 def _activations(params: Params) -> float:
-    """Numbers kept for the backward pass, a segment of the batch."""
+    """Numbers kept for the backward pass, a segment of the batch: ARMT's with its state, which is in float32."""
     train, shape = params.train, params.shape
     positions = train.batch_size * (train.segment_size + 2 * params.memory_tokens)
-    return activations(shape.n_layers, shape.d_model, positions)
+    kept = activations(shape.n_layers, shape.d_model, positions)
+    if params.kind != "armt":
+        return kept
+    state = train.batch_size * armt_state(shape.n_layers, shape.d_model, params.d_memory)
+    return kept + state * (2 if train.precision == "bf16" else 1)
 
 
 def recomputing(params: Params) -> Params:

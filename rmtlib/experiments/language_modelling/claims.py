@@ -123,6 +123,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
                     for a, b in ((10, 5), (5, 10), (20, 10), (10, 20))
                 )
             ),
+            note="Looked in one direction alone, without a limit, when the records of small scale were made.",
         ),
     ),
     "wikitext-103": (

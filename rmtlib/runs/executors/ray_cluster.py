@@ -4,8 +4,7 @@ A task takes one CPU, the memory that the plan says, and at the scales gpu and p
 that has these, and to another one if that machine is lost; the run then continues from its checkpoint. The command that
 sent them sees progress, logs and records in runs/, which all machines share (see `executors.node`).
 
-The API that is used: ray.init, ray.remote, ray.wait, ray.get, ray.cancel, ray.cluster_resources (docs.ray.io, Ray
-Core).
+Used of its API: ray.init, ray.remote, ray.wait, ray.get, ray.cancel, ray.cluster_resources (docs.ray.io, Ray Core).
 """
 
 from __future__ import annotations
