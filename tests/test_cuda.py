@@ -1,5 +1,6 @@
 """What must also hold on a GPU; skipped where there is none."""
 
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from test_babilong import TOKENIZER
 from test_history import S, made, stream
 from test_rmt import ids, make
-from test_training import V, batch, gradients
+from test_training import Counting, V, batch, gradients, trainer
 
 from rmtlib.evaluation.history import by_history
 from rmtlib.evaluation.question_answering import answers_in_text
@@ -20,6 +21,7 @@ from rmtlib.models.rmt import RMT
 from rmtlib.models.transformer_xl import TransformerXL
 from rmtlib.training import bptt
 from rmtlib.training.captured import WARM_UPS, Captured
+from rmtlib.training.curriculum import Stage
 from rmtlib.training.trainer import autocast
 
 pytestmark = pytest.mark.cuda
@@ -159,3 +161,65 @@ def test_what_cannot_be_recorded_trains_on_with_dropout(capsys):
         assert fast(segments).isfinite()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     assert not fast.possible and capsys.readouterr().out.startswith("note: no CUDA graph")
+
+
+LARGE = 256  # samples, so that a pass needs some hundred megabytes
+
+
+@pytest.fixture
+def limit():
+    """Sets how many bytes of the GPU this process may have; the test's end gives all back."""
+    total = torch.cuda.mem_get_info()[1]
+    yield lambda size: torch.cuda.set_per_process_memory_fraction(size / total)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def of_length(tmp_path, lengths):
+    """A trainer whose step i reads samples of lengths[i] tokens, and its gradient of a step."""
+    model = RMT(Decoder(DecoderConfig(V, 256, 2, 4, positions="rotary")), 4).cuda()
+    made = trainer(tmp_path, model=model, batch_size=LARGE, stages=(Stage(4, len(lengths), 1e-3),))
+    made.source.sample = lambda stage, i: Counting(lengths[i // LARGE])
+
+    def gradient(step):
+        made._backward(made.source.next_batch(0, step, step * LARGE))
+        return [p.grad.clone() for p in model.parameters()]
+
+    return made, gradient
+
+
+def room():
+    """Bytes that this process has of the GPU, once what it does not use is given back."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_reserved()
+
+
+def test_a_step_that_does_not_fit_into_the_memory_is_done_in_parts(tmp_path, limit):
+    made, gradient = of_length(tmp_path, [12])
+    before = room()
+    whole = gradient(0)
+    needed = torch.cuda.max_memory_reserved() - before
+    limit(room() + 0.7 * needed)
+    parts = gradient(0)
+    assert made.state.micro_batch in (LARGE // 2, LARGE // 4)
+    assert made.state.notes[0] == f"out of memory in stage 1, step 0: micro-batch {LARGE // 2}"
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_that_does_not_fit_beside_the_graphs_is_done_without_them(tmp_path, limit):
+    made, gradient = of_length(tmp_path, [18, *[12] * (WARM_UPS + 1), 18])
+    before = room()
+    expected = gradient(0)
+    needed = torch.cuda.max_memory_reserved() - before
+    for step in range(1, WARM_UPS + 2):
+        gradient(step)
+    assert len(made.source.captured.graphs) == 1
+    limit(room() + 0.6 * needed)
+    found = gradient(WARM_UPS + 2)
+    assert made.state.micro_batch == LARGE
+    assert made.state.notes == ["out of memory in stage 1, step 0: no CUDA graphs in this stage"]
+    assert not made.source.captured.graphs
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
