@@ -146,24 +146,7 @@ def test_a_step_as_a_graph_is_the_step(kind, precision, parts):
     assert fast.possible and len(fast.graphs) == len(set(parts))
 
 
-def test_what_cannot_be_recorded_trains_on_with_dropout(capsys):
-    model = ARMT(Decoder(DecoderConfig(V, 32, 2, 2, positions="rotary", dropout=0.1)), 2, 8).cuda().train()
-
-    def waiting(segments):
-        loss = bptt.accumulate(model, segments)
-        loss.item()  # looks at a value
-        return loss
-
-    fast, segments = Captured(model, waiting), [s.to("cpu") for s in batch([25, 13], {1, 4})]
-    for _ in range(WARM_UPS + 3):
-        model.zero_grad(set_to_none=True)
-        torch.manual_seed(1)
-        assert fast(segments).isfinite()
-        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert not fast.possible and capsys.readouterr().out.startswith("note: no CUDA graph")
-
-
-LARGE = 256  # samples, so that a pass needs some hundred megabytes
+LARGE = 1024  # samples, so that a pass needs some gigabytes, against which what other tests left is little
 
 
 @pytest.fixture
@@ -200,7 +183,7 @@ def test_a_step_that_does_not_fit_into_the_memory_is_done_in_parts(tmp_path, lim
     before = room()
     whole = gradient(0)
     needed = torch.cuda.max_memory_reserved() - before
-    limit(room() + 0.7 * needed)
+    limit(room() + 0.6 * needed)
     parts = gradient(0)
     assert made.state.micro_batch in (LARGE // 2, LARGE // 4)
     assert made.state.notes[0] == f"out of memory in stage 1, step 0: micro-batch {LARGE // 2}"
@@ -223,3 +206,24 @@ def test_a_step_that_does_not_fit_beside_the_graphs_is_done_without_them(tmp_pat
     assert not made.source.captured.graphs
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_what_cannot_be_recorded_trains_on_with_dropout(capsys):
+    model = ARMT(Decoder(DecoderConfig(V, 32, 2, 2, positions="rotary", dropout=0.1)), 2, 8).cuda().train()
+
+    def waiting(segments):
+        loss = bptt.accumulate(model, segments)
+        loss.item()  # looks at a value
+        return loss
+
+    fast, segments = Captured(model, waiting), [s.to("cpu") for s in batch([25, 13], {1, 4})]
+    for _ in range(WARM_UPS + 3):
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(1)
+        assert fast(segments).isfinite()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert not fast.possible and capsys.readouterr().out.startswith("note: no CUDA graph")
+    del fast
+    before = room()
+    torch.empty(2**28, device="cuda")
+    assert room() == before  # torch gives memory back again: it knows that the recording is over

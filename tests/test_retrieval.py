@@ -1,5 +1,10 @@
 """Retrieval instead of memory: which sentences are kept, in which order, and that the answer never leaks."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +38,16 @@ def test_a_context_is_cut_at_the_ends_of_sentences_and_nothing_is_lost(builder):
     pieces = sentences(context, builder.tokenizer)
     assert np.array_equal(np.concatenate(pieces), context)
     assert all(builder.tokenizer.decode(piece[-1:]) in ".?!" for piece in pieces[:-1])
+
+
+def test_jax_is_not_started_for_bm25(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("print('started')")
+    (tmp_path / "jax" / "lax.py").write_text("top_k = max")
+    code = "from rmtlib.evaluation.retrieval import bm25; print(*bm25(['a dog', 'a cat'], 'dog') > 0); import jax"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "started"]  # by the last import
 
 
 def test_bm25_prefers_rare_words_of_the_query_and_ignores_stop_words():

@@ -6,6 +6,8 @@ What is kept stays in its order. The papers' retrieval baseline is a large langu
 (BABILong, section 3.2); this one shows what finding words alone can do for a small reader.
 """
 
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,8 +81,7 @@ def sentences(context: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
 
 def bm25(texts: Sequence[str], query: str) -> np.ndarray:
     """The score of every text for the query, without stop words."""
-    import bm25s
-
+    bm25s = _bm25s()
     words, (asked,) = (
         bm25s.tokenize(list(given), stopwords="en", return_ids=False, show_progress=False) for given in (texts, [query])
     )
@@ -89,6 +90,18 @@ def bm25(texts: Sequence[str], query: str) -> np.ndarray:
     index = bm25s.BM25()
     index.index(words, show_progress=False)
     return np.asarray(index.get_scores(asked))
+
+
+def _bm25s() -> Any:
+    """The package without JAX, which it would start for something else, and which takes three quarters of a GPU."""
+    hide = "jax" not in sys.modules
+    if hide:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # for `import`: there is none
+    try:
+        return importlib.import_module("bm25s")
+    finally:
+        if hide:
+            del sys.modules["jax"]
 
 
 @dataclass(frozen=True)

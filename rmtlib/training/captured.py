@@ -4,6 +4,7 @@ A small model's step is thousands of kernels, each shorter than the call that st
 one call. It repeats what it recorded, on the memory that it recorded it with, so that inputs are copied into place.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -142,13 +143,25 @@ def record(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any, 
     try:
         with torch.cuda.graph(graph, pool=pool):
             outputs = run()
-    except RuntimeError:  # else dropout believes that the recording goes on; seeds are set anew at every step
-        random = torch.cuda.default_generators[torch.cuda.current_device()]
-        random.graphsafe_set_state(torch.Generator(random.device))
+    except RuntimeError:
+        _end_recording(pool)
         raise
     finally:
         torch.clear_autocast_cache()
     return graph.replay, outputs, pool
+
+
+def _end_recording(pool: Any) -> None:
+    """Tell torch that a recording which failed is over.
+
+    Else dropout goes on as in a recording (seeds are set anew at every step), and torch up to 2.12 never again gives
+    back memory that it keeps for later, not even when memory runs out (PyTorch #180395).
+    """
+    device = torch.cuda.current_device()
+    random = torch.cuda.default_generators[device]
+    random.graphsafe_set_state(torch.Generator(random.device))
+    with contextlib.suppress(RuntimeError):  # it was over already
+        torch._C._cuda_endAllocateToPool(device, pool)
 
 
 def _places(inputs: Any, device: torch.device) -> tuple[list[Tensor], dict[torch.dtype, Tensor]]:
