@@ -1,8 +1,8 @@
 """An artifact whose runs take a moment: for tests of all that is around training.
 
 As a program it is `rmtlib` with this artifact known: ``python tests/fake_artifact.py run fake --scale small``.
-What a run does besides depends on the words in the variable FAKE_ORDERS: brief, slow, deaf, long, raise, error,
-absent, killed, full, nan, preparing, and not-seed-N, which spares seed N from them.
+What a run does besides depends on the words in the variable FAKE_ORDERS: brief, slow, deaf, long, raise, module,
+error, absent, killed, full, nan, preparing, and not-seed-N, which spares seed N from them.
 """
 
 import json
@@ -93,6 +93,8 @@ class Fake(Artifact):
     def obey(self, orders: list[str]) -> None:
         if "raise" in orders:
             raise ValueError("something odd")
+        if "module" in orders:  # which cannot be pickled
+            raise LookupError("no module", os)
         if "error" in orders:
             raise RmtlibError("no data here: bring some")
         if "absent" in orders:

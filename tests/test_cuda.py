@@ -99,22 +99,23 @@ def test_answers_in_text_are_those_of_the_cpu_and_most_of_them_in_bf16(memory_to
     assert same == len(samples) if precision == "float32" else same >= len(samples) / 2
 
 
-@pytest.mark.parametrize("kind", ["rmt", "armt", "mamba", "transformer-xl"])
+@pytest.mark.parametrize("kind", ["rmt", "armt", "mamba", "transformer-xl", "compiled transformer-xl"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(
     "parts", [((25, 13),), ((25, 13), (25, 13), (5, 5))], ids=["one part", "three parts of two shapes"]
 )
 def test_a_step_as_a_graph_is_the_step(kind, precision, parts):
+    xl = TransformerXLConfig(V, d_model=32, n_layers=2, n_heads=2, d_head=16, d_ff=64, memory_tokens=2, cache=3)
     models = {
         "rmt": lambda: make().float(),
         "armt": lambda: ARMT(Decoder(DecoderConfig(V, 32, 2, 2, positions="rotary", dropout=0.1)), 2, 8),
         "mamba": lambda: Mamba(MambaConfig(V, 32, 2)),
-        "transformer-xl": lambda: TransformerXL(
-            TransformerXLConfig(V, d_model=32, n_layers=2, n_heads=2, d_head=16, d_ff=64, memory_tokens=2, cache=3)
-        ),
+        "transformer-xl": lambda: TransformerXL(xl),
     }
     torch.manual_seed(0)
-    model = models[kind]().cuda().train()
+    model = models[kind.removeprefix("compiled ")]().cuda().train()
+    if kind.startswith("compiled"):
+        model.compile_layers()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     add = lambda segments: bptt.accumulate(model, segments, scale=0.1)  # noqa: E731
     fast = Captured(model, add)

@@ -97,9 +97,9 @@ BRANCHES = {
         ("test_bf16_gradients_are_those_of_float32_up_to_its_precision",),
     ),
     "experiments/language_modelling/run.py": Branch(
-        "torch.compile of a step, if the settings say so",
+        "torch.compile of a layer, if the settings say so",
         "the step as it is",
-        ("test_a_step_is_compiled_on_a_gpu_alone", "test_a_compiled_step_equals_the_plain_one"),
+        ("test_layers_are_compiled_on_a_gpu_alone", "test_compiled_layers_equal_plain_ones"),
     ),
     "evaluation/halves.py": Branch(
         "CUDA's out-of-memory error: a batch is tested in halves",
@@ -134,6 +134,11 @@ BRANCHES = {
         "free memory of the GPU, asked in another process",
         "the machine's",
         ("test_the_queue_asks_the_gpu_for_its_memory",),
+    ),
+    "runs/rehearsals.py": Branch(
+        "an entry of its own for a row, without a planned time",
+        "the CPU's entry",
+        ("test_a_row_is_rehearsed_on_a_cpu_and_on_a_gpu",),
     ),
     "runs/artifact.py": Branch("the scale gpu", "small", ("test_empty_options_mean_the_defaults",)),
     "runs/plan.py": Branch("times of a GPU", "times of a core", ("test_the_gpu_is_used_if_there_is_one",)),
@@ -233,13 +238,13 @@ def test_on_a_gpu_wide_models_read_diagonally():
 
 
 @pytest.mark.parametrize(("device", "wanted", "compiled"), [(CUDA, True, 2), (CUDA, False, 0), (CPU, True, 0)])
-def test_a_step_is_compiled_on_a_gpu_alone(device, wanted, compiled, monkeypatch, tmp_path):
+def test_layers_are_compiled_on_a_gpu_alone(device, wanted, compiled, monkeypatch, tmp_path):
     """Up to the first step: a model that goes nowhere stands in for one on the GPU."""
     config = get_artifact("enwik8").config("rmt-10-bptt-1-seg128", "smoke", 0)
     params = read_params(config.to_json()["params"] | {"compile": wanted})
-    model = SimpleNamespace(step=lambda: None)
-    model.to, model.with_cache = (lambda place: model), (lambda cache: SimpleNamespace(step=lambda: None))
-    steps = []
+    asked = []
+    model = SimpleNamespace(to=lambda place: model, with_cache=lambda cache: model)
+    model.compile_layers = lambda: asked.append(model)
 
     def reached(*_, **__):
         raise InterruptedError
@@ -249,16 +254,15 @@ def test_a_step_is_compiled_on_a_gpu_alone(device, wanted, compiled, monkeypatch
     monkeypatch.setattr(language_run, "build", lambda *_, **__: model)
     monkeypatch.setattr(language_run, "StreamSource", lambda *_: None)
     monkeypatch.setattr(language_run, "train", reached)
-    monkeypatch.setattr(torch, "compile", lambda step: steps.append(step) or step)
     monkeypatch.setattr(language_run, "no_compiler", lambda device: None)
     with pytest.raises(InterruptedError):
         language_run.execute(params, RunFolder(tmp_path), "bpc")
-    assert len(steps) == compiled
+    assert len(asked) == compiled
     monkeypatch.setattr(language_run, "no_compiler", lambda device: "no gcc")
     with pytest.raises(InterruptedError):
         language_run.execute(params, RunFolder(tmp_path), "bpc")
-    assert len(steps) == compiled
-    assert read_notes(tmp_path) == ["the step was not compiled, and is slower for it: no gcc"] * bool(compiled)
+    assert len(asked) == compiled
+    assert read_notes(tmp_path) == ["the layers were not compiled, and are slower for it: no gcc"] * bool(compiled)
 
 
 def test_a_compiler_that_does_not_work_is_found_out(monkeypatch):

@@ -96,6 +96,7 @@ def test_a_run_is_stopped_after_a_step_and_continued_in_a_process_of_its_own(tmp
         ("error", "no data here: bring some"),
         ("killed", "killed, most likely for lack of memory"),
         ("raise", "ValueError: something odd"),
+        ("module", "LookupError: ('no module', <module"),
     ],
 )
 def test_what_fails_is_one_line(monkeypatch, orders, outcome):

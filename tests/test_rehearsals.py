@@ -67,6 +67,21 @@ def test_a_row_that_failed_is_rehearsed_again(tmp_path, quick):
     assert quick == [rows[0]["row"]]
 
 
+def test_a_row_is_rehearsed_on_a_cpu_and_on_a_gpu(tmp_path, quick, monkeypatch):
+    path, row = tmp_path / "rehearsal.json", Fake.rows[0].name
+    list(rehearse_and_keep(Fake(), configs()[:1], path))
+    machine = provenance.hardware() | {"gpu": "Large <GPU>"}
+    monkeypatch.setattr(provenance, "has_gpu", lambda: True)
+    plain = rehearsals.rehearse
+    monkeypatch.setattr(rehearsals, "rehearse", lambda *given: (x | {"hardware": machine} for x in plain(*given)))
+    for _ in range(2):
+        list(rehearse_and_keep(Fake(), configs()[:1], path))
+    assert quick == [row, row] and [entry["planned_s"] for entry in load(path)] == [2.0, None]
+    shown = fragment(path, [Fake()])
+    assert f"<td>{len(Fake.rows)}</td><td>1</td><td>1</td><td>0</td><td>{len(Fake.rows) - 1}</td>" in shown
+    assert "Large &lt;GPU&gt;" in shown and shown.count(f">{row}<") == 2
+
+
 def test_uncommitted_code_and_a_changed_record_are_refused(tmp_path, quick, monkeypatch):
     path = tmp_path / "rehearsal.json"
     list(rehearse_and_keep(Fake(), configs(), path))
@@ -81,11 +96,12 @@ def test_uncommitted_code_and_a_changed_record_are_refused(tmp_path, quick, monk
 def test_the_book_shows_what_was_rehearsed_what_failed_and_what_was_not(tmp_path, quick):
     path, first = tmp_path / "rehearsal.json", Fake.rows[0].name
     nothing = fragment(path, [Fake()])
-    assert "never run on a GPU" in nothing and "<details" not in nothing
+    assert "nothing is claimed" in nothing and "<details" not in nothing
     list(rehearse_and_keep(Fake(), configs()[:2], path))
     shown = fragment(path, [Fake()])
     assert "built, trained, stopped with a checkpoint, continued, tested" in shown and "ccccccc" in shown
     assert shown.count("not rehearsed<") == 1 + len(Fake.rows) - 1  # the column's head, and the other rows
+    assert f"<td>{len(Fake.rows)}</td><td>1</td><td>0</td><td>0</td><td>{len(Fake.rows) - 1}</td>" in shown
     rows = load(path)
     rows[0]["outcome"] = "backbone <cannot> be loaded"
     write_sealed(path, {"rows": rows})

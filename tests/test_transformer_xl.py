@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -411,20 +412,23 @@ def test_initial_weights_of_a_state_are_those_of_the_parameters():
     assert all(torch.equal(state.memory_BMD[b], model.memory_MD) for b in range(3))
 
 
-def test_a_compiled_step_equals_the_plain_one():
-    """Over the first segment, a growing and a full cache, with and without gradient; tracing finds few graphs."""
+def test_compiled_layers_equal_plain_ones(monkeypatch):
+    """Over the first segment, a growing and a full cache, with and without gradient: all layers share a graph each."""
     graphs = []
+    count = partial(torch.compile, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    monkeypatch.setattr(torch, "compile", count)
     model = TransformerXL(replace(TINY, memory_tokens=2, cache=6, dropout=0.0)).eval()
-    compiled = torch.compile(model.step, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    compiled = model.with_cache(6)
+    compiled.compile_layers()
     segment = torch.randint(0, TINY.vocab_size, (2, 4))
     for gradient in (True, False):
         with torch.set_grad_enabled(gradient):
             states = [model.initial_state(2)] * 2
             for _ in range(4):
                 plain, states[0] = model.step(segment, states[0])
-                traced, states[1] = compiled(segment, states[1])
+                traced, states[1] = compiled.step(segment, states[1])
                 torch.testing.assert_close(traced, plain)
-    assert 0 < len(graphs) <= 8
+    assert len(compiled.layers) == 2 and 0 < len(graphs) <= 2 * 3
 
 
 def test_a_copy_with_another_cache_follows_the_weights():

@@ -192,6 +192,11 @@ class TransformerXL(nn.Module):
         other.load_state_dict(self.state_dict(), assign=True)
         return other.eval()
 
+    def compile_layers(self) -> None:
+        """Fuse what a layer computes, with torch.compile: once for each shape, whose code all layers share."""
+        for layer in self.layers:
+            layer.compile(dynamic=False)  # code for any shape takes longer to make, and failed on a GPU
+
     def initial_state(self, batch: int) -> XLState:
         """The learned memory, once per sample, and an empty cache."""
         c, like = self.config, self.memory_MD

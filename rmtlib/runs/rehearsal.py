@@ -109,10 +109,11 @@ def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 
         seconds: the longest one may take.
 
     Yields:
-        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "parameters", "planned_memory",
-        "planned_flops", "real"}: the outcome is "stopped and continued", "finished" if there was no step to stop at,
-        `NOT_HERE` and why if e.g. pretrained weights are not on this machine, or why it failed, in one line; what is
-        planned is the plan's for the rehearsal and `real` that of the run itself (tokens, FLOP, bytes).
+        For each row {"row", "scale", "outcome", "wall_s", "peak_memory", "gpu_memory", "hardware", "parameters",
+        "precision", "planned_memory", "planned_flops", "real"}: the outcome is "stopped and continued", "finished" if
+        there was no step to stop at, `NOT_HERE` and why if e.g. pretrained weights are not on this machine, or why it
+        failed, in one line; what is planned is the plan's for the rehearsal and `real` that of the run itself (tokens,
+        FLOP, bytes).
     """
     seen: set[str] = set()
     missing: dict[Any, str] = {}  # pretrained backbones that cannot be had here, each found out once
@@ -156,23 +157,35 @@ def _one(artifact: Artifact, config: RunConfig, seconds: float, known: str | Non
             return line | {"outcome": f"not done after {seconds:.0f} s"}
         except BrokenProcessPool:
             return line | {"outcome": "its process was killed, most likely for lack of memory"}
-        except Exception as error:  # whatever it is: to find it is what a rehearsal is for
-            return line | {"outcome": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        except Exception as error:
+            return line | {"outcome": _in_words(error)}
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _execute(name: str, made: dict[str, Any], folder: str) -> dict[str, Any]:
     """In the process of a run: start, stop after a step, continue to the end."""
     artifact, config = load_artifact(name), RunConfig.from_json(made)
     started, result = time.monotonic(), None
-    with suppress(Stopped):
-        result = artifact.execute(config, _StopsOnce(Path(folder)))
-    outcome = "finished"
-    if result is None:  # by now the first model is gone: the error's traceback would have kept it
-        result, outcome = artifact.execute(config, RunFolder(Path(folder))), "stopped and continued"
+    try:
+        with suppress(Stopped):
+            result = artifact.execute(config, _StopsOnce(Path(folder)))
+        outcome = "finished"
+        if result is None:  # by now the first model is gone: the error's traceback would have kept it
+            result, outcome = artifact.execute(config, RunFolder(Path(folder))), "stopped and continued"
+    except RmtlibError:
+        raise
+    except Exception as error:  # whatever it is: to find it is what a rehearsal is for. Some cannot leave the process
+        return {"outcome": _in_words(error)}
+    peak = provenance.peak_memory()
     return {
         "outcome": outcome,
         "wall_s": round(time.monotonic() - started, 1),
-        "peak_memory": provenance.peak_memory()["host"],
+        "peak_memory": peak["host"],
+        "gpu_memory": peak["gpu"],
+        "hardware": provenance.hardware(),
         "parameters": result.metrics.get("parameters"),
         "precision": result.precision,
     }

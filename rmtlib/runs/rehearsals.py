@@ -1,7 +1,7 @@
 """The record of rehearsals: what each row of a scale did on this machine, kept row by row, for the book.
 
 A file of its own, sealed as a whole: {"rows": [entry, ...], "sha256"}. An entry is a line of `rehearsal.rehearse` with
-its artifact, the run that it stands for, and where it was made.
+its artifact, the run that it stands for, and where it was made: a row has one from a CPU and one from a GPU.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def rehearse_and_keep(
         raise RmtlibError(
             "a record keeps rehearsals of committed code: commit the changes in rmtlib and call this again"
         )
+    gpu = provenance.has_gpu()
     kept = {_key(entry): entry for entry in load(path)}
     first: dict[str, RunConfig] = {}
     for config in configs:
@@ -64,16 +65,17 @@ def rehearse_and_keep(
     todo = [
         config
         for config in first.values()
-        if fresh or not ((entry := kept.get((artifact.name, config.row, config.scale))) and still_holds(entry, config))
+        if fresh
+        or not ((entry := kept.get((artifact.name, config.row, config.scale, gpu))) and still_holds(entry, config))
     ]
-    speed = core_flops() * CPU_EFFICIENCY if todo else 0.0
+    speed = core_flops() * CPU_EFFICIENCY if todo and not gpu else None
     for line in rehearse(artifact, todo):
         about = {
+            "hardware": line.get("hardware") or provenance.hardware(),
             "artifact": artifact.name,
             "run_id": first[line["row"]].id,
-            "planned_s": line.get("planned_flops", 0.0) / speed,
+            "planned_s": line.get("planned_flops", 0.0) / speed if speed else None,  # on a GPU it is calls that count
             "commit": git["commit"],
-            "hardware": provenance.hardware(),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
         }
         entry = line | about
@@ -82,5 +84,10 @@ def rehearse_and_keep(
         yield entry
 
 
-def _key(entry: dict[str, Any]) -> tuple[str, str, str]:
-    return entry["artifact"], entry["row"], entry["scale"]
+def on_gpu(entry: dict[str, Any]) -> bool:
+    """Whether it was made on a GPU."""
+    return entry["hardware"]["gpu"] is not None
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str, str, bool]:
+    return entry["artifact"], entry["row"], entry["scale"], on_gpu(entry)

@@ -22,7 +22,7 @@ class Params:
         tokens: how many tokens of each split are used, from its beginning; None: all.
         evaluation: {"segment", "cache", "columns"} of validation and test. Segment and cache are those of training
             but for the rows that were published otherwise.
-        compile: fuse the model's step with torch.compile (on a GPU).
+        compile: fuse what a layer computes with torch.compile (on a GPU).
     """
 
     corpus: str
