@@ -27,8 +27,10 @@ from rmtlib.models.mamba import Mamba
 from rmtlib.models.reading import read
 from rmtlib.models.rmt import RMT
 from rmtlib.models.transformer_xl import TransformerXL
-from rmtlib.segments import IGNORE, Segment, cut
+from rmtlib.runs.provenance import multiplies_bf16
+from rmtlib.segments import IGNORE, Segment, cut, without_finished
 from rmtlib.training.bptt import Read, backward, replayed_loss
+from rmtlib.training.trainer import autocast
 
 RELEASED = DeltaRule("batched", "released")
 SPECIAL: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
@@ -250,6 +252,43 @@ def last_layer(rounds: int) -> Iterator[Row]:
     yield speed("last layer on needed rows, replayed segments", what, a, b, ratio, 1.04)
 
 
+def finished(rounds: int) -> Iterator[Row]:
+    """Training on samples of one to eight segments, leaving out those that have ended, against reading on."""
+    torch.manual_seed(0)
+    decoder, S, count, batch = DecoderConfig(1000, 64, 2, 4, positions="rotary", conv_taps=6), 128, 8, 32
+    tokens = [torch.randint(0, 1000, (S * (1 + i * count // batch),)).numpy() for i in reversed(range(batch))]
+    labels = [np.where(np.arange(len(ids)) >= len(ids) - 2, ids, IGNORE) for ids in tokens]
+    whole = list(cut(tokens, labels, S))
+    left = [without_finished(segment) for segment in whole]
+    for model in (RMT(Decoder(decoder), 8), Mamba(MambaConfig(1000, 64, 2))):
+        found = []
+        for segments in (left, whole):
+            _train(model, segments)
+            found.append([p.grad for p in model.parameters()])
+        torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+        a, b, ratio = compare(partial(_train, model, left), partial(_train, model, whole), rounds)
+        what = f"2 layers of 64, 1 to {count} segments of {S}, batch {batch}; peer: all samples to the end"
+        yield speed(f"samples that have ended, {type(model).__name__}", what, a, b, ratio, 1.5)
+
+
+def bf16(rounds: int) -> Iterator[Row]:
+    """RMT on GPT-2 in bf16 by autocast, against float32; no rows if the processor has no units for it."""
+    if not multiplies_bf16():
+        return
+    model, segments = RMT(decoder_from_hf(_gpt2()), 16).eval(), _answer_batch(50_257, 128, 2)
+    with autocast(torch.device("cpu"), "bf16"):
+        rounded = _prefill(model, segments)
+    assert (rounded.float() - _prefill(model, segments)).norm() < 0.02 * rounded.norm()
+
+    def low(call: Callable[..., Any]) -> None:
+        with autocast(torch.device("cpu"), "bf16"):
+            call(model, segments)
+
+    for what, call, target in (("prefill", _prefill, 2.0), ("training", _train, 2.0)):
+        a, b, ratio = compare(partial(low, call), partial(call, model, segments), rounds)
+        yield speed(f"RMT {what} in bf16", "GPT-2 124M, 2 segments of 128, batch 1; peer: float32", a, b, ratio, target)
+
+
 def host_time(rounds: int) -> Iterator[Row]:
     """Milliseconds a segment of a model so small that only the overhead is left: 12 layers of width 24, batch 1."""
     torch.manual_seed(0)
@@ -455,6 +494,7 @@ CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "update": update,
     "associative": associative,
     "last-layer": last_layer,
+    "finished": finished,
     "host-time": host_time,
     "wavefront": wavefront,
     "checkpointed": checkpointed,
@@ -462,5 +502,6 @@ CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "samples": samples,
     "mamba": mamba,
     "rmt": rmt,
+    "bf16": bf16,
     "armt": armt,
 }
