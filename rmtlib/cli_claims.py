@@ -42,6 +42,10 @@ def claims(options: argparse.Namespace) -> int:
         if (can := claim["power"]) and not claim["former"]:
             about["power"] = f"holds in {can['paper']:.2f} if the paper is true, {can['boundary']:.2f} at the margin"
             about["power"] += f" (n = {can['n']})" + f"; {can['needed']} needed" * (can["paper"] < ENOUGH_POWER)
+        if seen := claim["seen"]:
+            about["power by these seeds"] = f"{seen['paper']:.2f} with their spread" + (
+                f"; {seen['needed'] or 'more than 30'} needed" * (seen["paper"] < ENOUGH_POWER)
+            )
         if claim["primary"]:
             about["commit"] = (claim["commit"] or NOT_DECLARED) + f"; {OLDER}" * claim["older"]
         about["effects"] = "; ".join(f"{e['contrast']} = {Effect(**e).numbers}" for e in claim["effects"])

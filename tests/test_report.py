@@ -27,7 +27,7 @@ from rmtlib.report.claims import Declaration, in_words, judge
 from rmtlib.report.figures import BLUE
 from rmtlib.report.measurements import Results, latest, parse_count, short_count, slug, to_csv
 from rmtlib.report.scoreboard import in_a_sentence, scoreboard, tally
-from rmtlib.report.verdicts import as_data
+from rmtlib.report.verdicts import as_data, rules_table
 
 ROWS = Figure5.rows
 
@@ -297,10 +297,18 @@ def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
     beyond = listed["holds-beyond"]
     assert beyond["verdict"] == "holds" and beyond["cost"] is None and beyond["p"] < 0.05
     assert beyond["power"]["n"] == 4 and beyond["power"]["paper"] > 0.8 > 0.06 > beyond["power"]["boundary"]
+    assert beyond["seen"]["paper"] > 0.95 and beyond["seen"]["needed"] == 4
     assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 9 runs" in listed["facts-steepen"]["cost"]
     assert listed["facts-steepen"]["power"] is None
     nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
+    assert {c["seen"] for c in nothing} == {None}
+    apart = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.2, 0.02, 0.1)))
+    (seen,) = [c["seen"] for c in as_data(apart, tmp_path) if c["claim"] == "holds-beyond"]
+    assert seen["paper"] < 0.5 and seen["needed"] > 10
+    assert f"({seen['needed']} would do)" in apart.claims()
+    (row,) = rules_table([apart]).rows
+    assert row[-2] == (f"{seen['paper']:.2f}", f"{seen['needed']} seeds, small")
 
 
 # Figures

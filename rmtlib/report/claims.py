@@ -7,8 +7,8 @@ contrast that has its runs, with a 95 % interval, and no verdict.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from rmtlib.evaluation.decisions import RUNS_NEEDED, Arms, Contrast, Decision, Rule, decide, estimate
@@ -104,6 +104,7 @@ class Verdict:
         why: what is missing or which gate is shut; empty if there is nothing to say.
         commit: where the rule was declared; None: not yet, or the claim is not primary.
         older: whether a record is older than the rule.
+        spread: of a primary claim that has its runs, each arm's mean and standard deviation over the seeds.
     """
 
     claim: Claim
@@ -114,6 +115,7 @@ class Verdict:
     why: str = ""
     commit: str | None = None
     older: bool = False
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def former(self) -> bool:
@@ -179,7 +181,9 @@ def _decided(
     older: bool = False,
 ) -> Verdict:
     why = "" if decision.p is not None else decision.why
-    return Verdict(claim, scale, decision.outcome, effects(rule, arms), decision.p, why, commit, older)
+    compared = {arm for contrast in rule.contrasts for arm in contrast.weights}
+    spread = {arm: (fmean(arms[arm]), stdev(arms[arm])) for arm in compared if decision.estimates}
+    return Verdict(claim, scale, decision.outcome, effects(rule, arms), decision.p, why, commit, older, spread)
 
 
 def _described(claim: Claim, scale: str, arms: Arms) -> Verdict:

@@ -65,6 +65,7 @@ CLAIM_COLUMNS = {
     "rule": "the contrasts in words",
     "primary": "whether the rule decides it; if not, it is described",
     "power": "of a primary rule with n seeds: how often it holds in simulations with the paper true, and at its margin",
+    "seen": "of a primary rule with its runs: how often it holds with the paper true and our seeds' spread",
     "scale": "size of the runs",
     "verdict": "what the records say",
     "effects": "its contrasts as measured, in the unit of what is compared: below 0 if the claim is true",
@@ -85,7 +86,7 @@ EFFECT_COLUMNS = {
     "limit": "what is subtracted: the margin",
     "share": "size of a difference of two arms relative to the second arm's mean",
 }
-OF_CLAIMS = tuple(name for name in CLAIM_COLUMNS if name not in ("power", "effects"))  # of the CSV
+OF_CLAIMS = tuple(name for name in CLAIM_COLUMNS if name not in ("power", "seen", "effects"))  # of the CSV
 OF_EFFECTS = ("contrast", "effect", "low", "high", "n", "limit", "share")  # beside them
 
 

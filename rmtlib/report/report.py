@@ -39,6 +39,7 @@ class Report:
         label: an arm in words, as its row is at a scale ("paper": in the paper).
         verbs: how numbers of arms are compared in words, by what they are numbers of.
         paper_arms: the arms that the paper prints, with its values.
+        relative: whether seeds differ by shares of an arm's mean, which is not the paper's (perplexity).
         explore: the curves that the book lets a reader explore; None if the figure has none.
     """
 
@@ -56,5 +57,6 @@ class Report:
     label: Callable[[str, Results, str], str] = lambda arm, results, scale: arm
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     paper_arms: Mapping[str, float] = field(default_factory=dict)
+    relative: bool = False
     others: tuple[Callable[[Results], Table], ...] = ()
     explore: Explorable | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -29,6 +30,13 @@ class Power(TypedDict):
     needed: int | None
 
 
+class Seen(TypedDict):
+    """The same with the standard deviations that a scale's seeds turned out to have, as far as so few can tell."""
+
+    paper: float
+    needed: int | None
+
+
 class ClaimData(TypedDict):
     """A claim at one scale, by one declaration of its rule; every effect is a `claims.Effect` by its names."""
 
@@ -39,6 +47,7 @@ class ClaimData(TypedDict):
     rule: str
     primary: bool
     power: Power | None
+    seen: Seen | None
     scale: str
     verdict: Outcome
     effects: list[dict[str, Any]]
@@ -111,6 +120,12 @@ def numbers(view: View, verdict: Verdict) -> Iterator[str]:
     if verdict.p is not None:
         p = f"= {verdict.p:.2g}" if verdict.p >= LEAST_P else f"< {LEAST_P}"
         yield f"{verdict.scale}: p {p} after Holm's correction"
+    if can := told_by_seeds(view, verdict):
+        enough = f"{can['needed'] or 'more than 30'} would do" if can["paper"] < ENOUGH_POWER else "enough"
+        yield (
+            f"{verdict.scale}: if the paper is true and seeds differ as these do, the rule holds in "
+            f"{can['paper']:.0%} of simulations with {verdict.claim.test.seeds} seeds ({enough})"
+        )
     if verdict.why:
         yield f"{verdict.scale}: {verdict.why}"
     if verdict.claim.primary:
@@ -133,13 +148,29 @@ def told(view: View, claim: Claim) -> Power | None:
     return {"n": claim.test.seeds, "paper": paper, "boundary": boundary, "needed": needed}
 
 
+def told_by_seeds(view: View, verdict: Verdict) -> Seen | None:
+    """How often the newest rule holds in the paper's world with the spread of these seeds; None without their runs."""
+    claim, rules = verdict.claim, primaries(view.report.claims)
+    rule = claim.test
+    if not verdict.spread or verdict.former:
+        return None
+    spread = {}
+    for arm, (mean, deviation) in verdict.spread.items():
+        spread[arm] = deviation * abs(rule.paper[arm] / mean) if view.report.relative else deviation
+    rules[claim.name] = replace(rule, spread=spread)
+    paper = power(rules, claim.name, rule.seeds)["holds"]
+    return {"paper": paper, "needed": rule.seeds if paper >= ENOUGH_POWER else runs_needed(rules, claim.name)}
+
+
 def rules_table(views: Iterable[View]) -> Table:
-    """The primary rules: margin, power in the two worlds, seeds needed, and the commit that declared each."""
+    """The primary rules: margin, power in the two worlds and with our seeds' spread, and the commits."""
     rows = []
     for view in views:
-        for claim in view.report.claims:
+        for claim, verdicts in by_claim(view):
             if not (can := told(view, claim)):
                 continue
+            shown = most_telling(verdicts)
+            seen = told_by_seeds(view, shown)
             enough = can["paper"] >= ENOUGH_POWER
             needed = (
                 str(can["needed"]) if enough else f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'}"
@@ -147,11 +178,23 @@ def rules_table(views: Iterable[View]) -> Table:
             powers = f"{can['paper']:.2f} with {can['n']} seeds", f"{can['boundary']:.2f}"
             margin = tuple(f"{in_words(contrast)} < 0" for contrast in claim.test.contrasts)
             commits = ", ".join(entry.commit for entry in claim.declared) or NOT_DECLARED
-            rows.append(((view.artifact.name, claim.name), margin, *powers, needed, commits))
+            found = (
+                (f"{seen['paper']:.2f}", f"{seen['needed'] or 'over 30'} seeds, {shown.scale}") if seen else "no runs"
+            )
+            rows.append(((view.artifact.name, claim.name), margin, *powers, needed, found, commits))
     return Table(
         "What the primary rules can tell: how often each holds in simulations in which the paper is exactly true, and "
-        "in which there is nothing beyond its margin.",
-        ("rule", "what has to be below its margin", "paper true", "at the margin", "seeds needed", "commit"),
+        "in which there is nothing beyond its margin, with the spread between seeds that was assumed; then how "
+        "often with the paper true and the spread that our seeds have, how many would be needed, and at which scale.",
+        (
+            "rule",
+            "what has to be below its margin",
+            "paper true",
+            "at the margin",
+            "seeds needed",
+            "by our seeds",
+            "commit",
+        ),
         tuple(rows),
         prose=("what has to be below its margin", "seeds needed"),
     )
@@ -178,6 +221,7 @@ def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> Cl
         "rule": claim.rule,
         "primary": claim.primary,
         "power": can,
+        "seen": told_by_seeds(view, verdict),
         "scale": verdict.scale,
         "verdict": verdict.outcome,
         "effects": [effect._asdict() for effect in verdict.effects],

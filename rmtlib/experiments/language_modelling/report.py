@@ -218,6 +218,7 @@ def caption(artifact: str, results: Results) -> str:
 def report(artifact: str) -> Report:
     """All parts of the pages of enwik8 or wikitext-103."""
     return Report(
+        relative=True,
         measure=measure,
         styles=figure.STYLES,
         figure=partial(figure.figure, artifact),
