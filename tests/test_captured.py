@@ -207,6 +207,23 @@ def test_out_of_memory_gives_the_graphs_memory_back(gpu):
     assert_same(one_step(model, lambda: fast(drawn(0, (S, S)))), one_step(model, lambda: add(drawn(0, (S, S)))))
 
 
+def test_out_of_memory_in_a_recording_costs_the_graphs_alone(gpu, monkeypatch):
+    model = make()
+    add = partial(accumulate, model)
+    fast = gpu.made(add, model)
+
+    def record(run, pool):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(captured, "record", record)
+    for _ in range(WARM_UPS):
+        one_step(model, lambda: fast(drawn(0)))
+    with pytest.raises(GraphsDropped):  # not to halve a batch that has fitted
+        one_step(model, lambda: fast(drawn(0)))
+    assert not fast.possible and not fast.gradients
+    assert_same(one_step(model, lambda: fast(drawn(0))), one_step(model, lambda: add(drawn(0))))
+
+
 def test_a_softmax_with_clusters_waits_for_the_device():
     xl = dict(vocab_size=V, d_model=16, n_layers=1, n_heads=2, d_head=8, d_ff=32)
     for cutoffs in ((), (V // 2,)):

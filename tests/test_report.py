@@ -303,9 +303,9 @@ def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
     nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
     assert {c["seen"] for c in nothing} == {None}
-    apart = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.2, 0.02, 0.1)))
+    apart = view_of("figure-5", fakes.seeds("qa1", (0.01, 0.08, 0.02, 0.06)))
     (seen,) = [c["seen"] for c in as_data(apart, tmp_path) if c["claim"] == "holds-beyond"]
-    assert seen["paper"] < 0.5 and seen["needed"] > 10
+    assert seen["paper"] < 0.5 and 5 <= seen["needed"] <= 25
     assert f"({seen['needed']} would do)" in apart.claims()
     (row,) = rules_table([apart]).rows
     assert row[-2] == (f"{seen['paper']:.2f}", f"{seen['needed']} seeds, small")

@@ -1,4 +1,4 @@
-"""Rehearse a scale that this machine cannot run: every row's own model and weights, two steps, a stop, one test sample.
+"""Rehearse a scale before it is run: every row's own model and weights, two steps, a stop, one test sample.
 
 What only the real settings show is then known before a GPU is paid for: whether the config builds, its weights and data
 can be had, precision and recomputation work, and a stopped run continues. Only counts are made smaller (`smaller`):
@@ -29,8 +29,10 @@ from rmtlib.runs.spec import RunConfig
 SEGMENTS = 2  # of a sample, at most
 SAMPLES = 2
 TOKENS = 4000  # of a text that is read for a score
+GRAPH_STEPS = 3  # of a stage, on a GPU: the third is recorded as a CUDA graph
 LEAST = {  # settings that count, by name, and what they are at most in a rehearsal
     "segments": SEGMENTS,
+    "recompute_from": SEGMENTS,  # so that some stages recompute and some do not, as in the run itself
     "batch_size": SAMPLES,
     "evaluation_batch": SAMPLES,
     "validation_samples": SAMPLES,
@@ -63,23 +65,23 @@ class _StopsOnce(RunFolder):
         return self.stepped
 
 
-def smaller(params: Any) -> Any:
+def smaller(params: Any, steps: int = 1) -> Any:
     """The same settings with fewer steps and samples; model, precision, rates and segment length stay.
 
-    A curriculum keeps its stages, with one step each (two if there is one alone); a stream has three steps.
+    A curriculum keeps its stages, with `steps` each (at least two if there is one alone); a stream has three.
     """
     if not isinstance(params, Mapping):
-        return [smaller(item) for item in params] if isinstance(params, (list, tuple)) else params
-    made = {key: _less(key, value) for key, value in params.items()}
+        return [smaller(item, steps) for item in params] if isinstance(params, (list, tuple)) else params
+    made = {key: _less(key, value, steps) for key, value in params.items()}
     if "stages" in made:
-        steps = 2 if len(made["stages"]) == 1 else 1
+        steps = max(steps, 2 if len(made["stages"]) == 1 else 1)
         made["stages"] = [stage | {"steps": steps} for stage in made["stages"]]
     elif "steps" in made and "lr" in made and "segments" not in made:
         made["steps"] = 3
     return made
 
 
-def _less(key: str, value: Any) -> Any:
+def _less(key: str, value: Any, steps: int) -> Any:
     if key == "tokens":  # of the splits of a text, or of one reading; None is all of it
         if isinstance(value, Mapping):
             return {split: _least(count, TOKENS) for split, count in value.items()}
@@ -90,7 +92,7 @@ def _less(key: str, value: Any) -> Any:
         return list(value)[:2]
     if key in LEAST and isinstance(value, (int, float)) and not isinstance(value, bool):
         return min(value, LEAST[key])
-    return smaller(value)
+    return smaller(value, steps)
 
 
 def _least(value: Any, most: int) -> int:
@@ -99,7 +101,8 @@ def _least(value: Any, most: int) -> int:
 
 def rehearsal_of(artifact: Artifact, config: RunConfig) -> RunConfig:
     """The config's rehearsal: `smaller`, then what the artifact has to mend so that its settings still fit together."""
-    return replace(config, params=artifact.rehearsed(smaller(config.to_json()["params"])))
+    steps = GRAPH_STEPS if provenance.has_gpu() else 1
+    return replace(config, params=artifact.rehearsed(smaller(config.to_json()["params"], steps)))
 
 
 def rehearse(artifact: Artifact, configs: Iterable[RunConfig], seconds: float = 1800) -> Iterator[dict[str, Any]]:

@@ -31,7 +31,7 @@ class _Graph:
 
 
 class GraphsDropped(torch.cuda.OutOfMemoryError):
-    """Memory ran out while graphs held some of it: they are gone, and the same step may fit without them."""
+    """Memory ran out while graphs held some of it or one was recorded: they are gone, and the step may fit without."""
 
 
 class Captured:
@@ -65,10 +65,13 @@ class Captured:
         """What `function` returns, detached."""
         try:
             return self._call(inputs)
-        except torch.cuda.OutOfMemoryError as error:
-            if self._release():
-                raise GraphsDropped(str(error)) from None
+        except GraphsDropped:
             raise
+        except torch.cuda.OutOfMemoryError as error:
+            if not self.graphs:
+                raise
+            self._drop()
+            raise GraphsDropped(str(error)) from None
 
     def _call(self, inputs: Any) -> Any:
         elsewhere = any(p.grad is not None and p.grad is not self.gradients.get(p) for p in self.parameters)
@@ -90,12 +93,9 @@ class Captured:
         graph.replay()
         return _map(torch.clone, graph.outputs)
 
-    def _release(self) -> bool:
-        """Give back the graphs' memory, which nothing else can use; whether there were any. Then none is recorded."""
-        held = bool(self.graphs)
-        if held:
-            self.graphs, self.gradients, self.pool, self.possible = {}, {}, None, False
-        return held
+    def _drop(self) -> None:
+        """Give back the graphs' memory, which nothing else can use; from now on none is recorded."""
+        self.graphs, self.gradients, self.pool, self.possible = {}, {}, None, False
 
     def _start(self, trained: list[nn.Parameter]) -> None:
         """Gradients that this step has none of yet begin with zeros, where graphs add to them."""
@@ -124,8 +124,9 @@ class Captured:
 
         try:
             replay, outputs, self.pool = record(run, self.pool)
-        except torch.cuda.OutOfMemoryError:
-            raise
+        except torch.cuda.OutOfMemoryError as error:  # the step itself has fitted before
+            self._drop()
+            raise GraphsDropped(str(error)) from None
         except RuntimeError as error:
             print(f"note: no CUDA graph: {str(error).splitlines()[0]}", flush=True)
             for p in new:

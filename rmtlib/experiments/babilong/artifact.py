@@ -190,7 +190,7 @@ class Figure5(BABILong):
         return ("qa1",) if scale in ("smoke", "small", "medium") else TASKS
 
     def default_seeds(self, scale: str) -> int:
-        return {"smoke": 1, "medium": SEEDS}.get(scale, 3)
+        return {"smoke": 1, "small": 3}.get(scale, SEEDS)
 
     def in_place_of(self, rows: Sequence[str], there: str | None) -> tuple[str, ...]:
         return tuple(f"{there or 'scratch'}-{row}" for row in rows)
