@@ -591,6 +591,24 @@ def test_wrong_settings_are_refused_in_one_line(kind, settings, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"segment_size": 0}, "segment_size is 0; it must be a whole number from 1 up"),
+        ({"bptt": -1}, "bptt is -1"),
+        ({"segment_size": 63}, "positions; the backbone has 64"),
+        ({"memory_tokens": M + 1}, f"memory_tokens is {M} in the saved model and cannot be {M + 1}"),
+        ({"memry": 3}, "no setting is called 'memry'"),
+    ],
+)
+def test_wrong_settings_for_a_saved_model_are_refused_in_one_line(saved, kind, settings, said):
+    with pytest.raises(RmtlibError, match=said) as error:
+        CLASSES[kind].from_pretrained(saved, **settings)
+    assert "\n" not in str(error.value)
+    model = CLASSES[kind].from_pretrained(saved, segment_size=S + 1, bptt=1)
+    assert (model.config.segment_size, model.config.bptt) == (S + 1, 1)
+
+
 def test_a_config_with_impossible_values_is_refused(saved, kind):
     config = json.loads((saved / "config.json").read_text())
     for change, said in (

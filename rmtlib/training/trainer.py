@@ -201,6 +201,10 @@ class Trainer:
 
     def _next_stage(self) -> None:
         """Go on from the stage's best weights, with a fresh optimiser, as the released scripts do."""
+        best, enough = self.state.best_score, self.enough[self.state.stage]
+        if best < enough <= 1:  # more than 1 is never reached, and not meant to be
+            ended = f"stage {self.state.stage + 1} ended after {self.state.step:,} steps"
+            self.state.notes.append(f"{ended} with a score of {best:.3f}; {enough:g} would have ended it as learned")
         if self.best:
             load_trained(self.model, self.best)
         self.optimizer = self.source.new_optimizer(self.model)

@@ -1,22 +1,20 @@
 """The settings of every row of the artifact babilong at every scale: those of Figure 5, with another model.
 
 All models of a task but those with LoRA read the same stream of samples; one that ends a stage early meets it elsewhere
-in the next. Beyond bAbI's own questions, training on two and three facts asks where people and objects are along the
-story: a named difference from the papers, without which small models do not leave the plateau of answering by recency.
+in the next.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong.scales import LEARNED, NEVER, until_learned
+from rmtlib.experiments.babilong.scales import LEARNED, NEVER, TRACKED, until_learned
 from rmtlib.experiments.babilong.scales import settings as figure_5
 from rmtlib.experiments.babilong.settings import MAMBA, MISTRAL, Params, recomputing
 from rmtlib.experiments.babilong_table.rows import PRETRAINED
 from rmtlib.models.config import DecoderConfig, LoRAConfig, MambaConfig, RWKVConfig
 from rmtlib.training.curriculum import Stage
 
-TRACKED = {"qa2": 8, "qa3": 12}
 D_MEMORY = 64  # as published
 MAMBA_RATE = 3e-4  # of the released script
 FROM_SCRATCH_RATE = 5e-4  # where the other rows are pretrained
@@ -123,8 +121,8 @@ def _medium(task: str, seed: int) -> Params:
     The first one, of the facts alone, takes at most 800 steps: on two facts 3,000, on three 5,000.
     """
     params = figure_5(task, "medium", seed)
-    first = {"qa2": 3000, "qa3": 5000}.get(task, 800)
-    stages = (Stage(0, first, 3e-3), *params.train.stages[1:])
+    first, *others = params.train.stages
+    stages = (first if task in TRACKED else replace(first, steps=800), *others)
     shape = params.backbone
     assert isinstance(shape, DecoderConfig)
     train = replace(params.train, stages=stages)

@@ -53,6 +53,19 @@ class MemoryConfig(PretrainedConfig):
         self.decoder_config()
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As Hugging Face's, which would set what `from_pretrained` is given without looking at it.
+
+        Raises:
+            RmtlibError: a setting that is impossible, or that the saved weights do not fit.
+        """
+        given = {name: kwargs.pop(name) for name in settings_of(cls) & set(kwargs)}
+        for name in ("memory_tokens", "d_memory"):
+            if name in given and given[name] != config_dict.get(name):
+                raise RmtlibError(f"{name} is {config_dict.get(name)} in the saved model and cannot be {given[name]}")
+        return super().from_dict(config_dict | given, **kwargs)
+
     def decoder_config(self) -> DecoderConfig | HFDecoderConfig:
         """The backbone's shape. Raises RmtlibError if the config has none."""
         return from_fields(HFDecoderConfig if "hf" in self.backbone else DecoderConfig, "backbone", self.backbone)
@@ -135,11 +148,16 @@ class ARMTHubConfig(MemoryConfig):
 
 def check_settings(config_class: type, settings: Mapping[str, Any]) -> None:
     """Raises RmtlibError if one of these is no setting of the config class: Hugging Face would take any name."""
-    classes = (cls for cls in config_class.__mro__ if issubclass(cls, MemoryConfig))
-    known = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
-    known -= {"self", "kwargs", "backbone", "backbone_name"}
+    known = settings_of(config_class)
     if unknown := sorted(set(settings) - known):
         raise RmtlibError(f"no setting is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
+
+
+def settings_of(config_class: type) -> set[str]:
+    """The settings of a config class that a user chooses."""
+    classes = (cls for cls in config_class.__mro__ if issubclass(cls, MemoryConfig))
+    known = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
+    return known - {"self", "kwargs", "backbone", "backbone_name"}
 
 
 def check_count(name: str, value: Any, least: int, *, optional: bool = False) -> None:

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 
 from rmtlib.errors import RmtlibError
 from rmtlib.models.backbones import check_tensors, from_pretrained, refuse_pickles
+from rmtlib.models.hub.config import settings_of
 
 MOST = 1 << 40
 """Bytes of a saved model's file: no bound but the disk's room."""
@@ -34,7 +35,13 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
     strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
 
     def read(where: str, **of_hub: Any) -> Any:
-        return original(where, *arguments, **(options | strict | of_hub))
+        try:
+            return original(where, *arguments, **(options | strict | of_hub))
+        except TypeError as error:  # what Hugging Face does not know it hands to the model
+            if "unexpected keyword argument" not in str(error):
+                raise
+            name, known = str(error).split("'")[-2], ", ".join(sorted(settings_of(cls.config_class)))
+            raise RmtlibError(f"{what}: no setting is called {name!r}; there are {known}") from error
 
     model, info = from_pretrained(what, read, where, most=MOST, **of_hub)
     check_tensors(what, info)
