@@ -100,6 +100,15 @@ def test_the_plan_says_which_weights_are_here(machine, tmp_path):
     assert "WikiText-103 or GPT-2 is not here" in said(get_artifact("lm-segments"))
 
 
+def test_the_plan_says_which_runs_are_large_for_a_gpu(tmp_path):
+    def said(rows):
+        return plan(TABLE, select(TABLE, "gpu", 1, rows), runs_dir=tmp_path, results_dir=tmp_path)["warnings"]
+
+    (large,) = [warning for warning in said("full-attention-smollm2-qa1,rmt-smollm2-qa1") if "of a GPU" in warning]
+    assert large.startswith("1 of these runs want up to") and "(full-attention-smollm2-qa1)" in large
+    assert not any("of a GPU" in warning for warning in said("rmt-smollm2-qa1"))
+
+
 def test_a_run_that_falls_back_says_so(machine, capsys):
     machine(False, True)
     FIGURE._prepare_backbones(["qa1"])

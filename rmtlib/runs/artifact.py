@@ -210,8 +210,8 @@ def _select(
     if not rows and not tasks:
         if prepare:
             artifact.prepare(scale, artifact.default_rows(scale))
-        here = artifact.rows_here(scale, fetched=prepare)
-        return _configs(artifact, [row for row in artifact.rows if row.name in here], scale, count)
+        named = {row.name: row for row in artifact.rows}
+        return _configs(artifact, [named[name] for name in artifact.rows_here(scale, fetched=prepare)], scale, count)
     chosen = artifact.rows_at(scale)
     if rows and rows != "all":
         names = [row.name for row in chosen]

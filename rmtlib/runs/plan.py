@@ -46,6 +46,8 @@ GPU_FLOPS = 790e12
 """bf16 FLOP/s of an H200-class GPU, measured on a matrix product."""
 GPU_FLOAT32 = 33e12
 """float32 FLOP/s to be expected of it without TF32, which is never switched on: half of what its data sheet says."""
+GPU_MEMORY = 80 * 2**30
+"""Bytes of memory that a GPU for the scales gpu and paper is taken to have."""
 SMALL_ON_GPU_EFFICIENCY = 0.01
 """The part of `GPU_FLOPS` that models of the scales smoke and small reach, whose kernels are too small for a GPU."""
 ALIKE = 21
@@ -326,7 +328,7 @@ def plan(
         "warnings": [
             *artifact.remarks(scale),
             *filter(None, [without_bf16(artifact, configs)]),
-            *_warnings(total, Path(runs_dir), gpu_scale),
+            *_warnings(todo, total, Path(runs_dir), gpu_scale),
             *_other_settings(configs, published),
         ],
     }
@@ -374,7 +376,7 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
     return {key: leaf for part, item in items for key, leaf in _leaves(item, f"{name}.{part}".lstrip(".")).items()}
 
 
-def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
+def _warnings(todo: list[dict[str, Any]], total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     warnings = []
@@ -384,6 +386,13 @@ def _warnings(total: dict[str, Any], root: Path, on_gpu: bool) -> list[str]:
         warnings.append(
             f"running {size_text(total['memory_bytes'])} of memory at once does not fit into "
             f"{size_text(provenance.memory_bytes())}: use fewer --jobs"
+        )
+    if on_gpu and (large := [run for run in todo if run["memory_bytes"] > GPU_MEMORY]):
+        most = max(large, key=lambda run: run["memory_bytes"])
+        wanted, there = size_text(most["memory_bytes"]), size_text(GPU_MEMORY)
+        warnings.append(
+            f"{len(large)} of these runs want up to {wanted} of a GPU ({most['row']}): where it has less, e.g. {there}, "
+            "they do their batches in parts"
         )
     return warnings
 
