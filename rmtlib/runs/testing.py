@@ -32,6 +32,7 @@ class TestSet:
     samples: int
     tokens: int
     correct: Callable[[range], list[bool]]
+    at_once: int = TOKENS_BETWEEN_STOPS  # tokens of a batch of several samples, at most
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Batch:
 
 def batches(test: TestSet, batch_size: int, finished: int) -> list[Batch]:
     """What is left of a test, of which so many samples are finished."""
-    batch = max(1, min(batch_size, TOKENS_BETWEEN_STOPS // test.tokens))
+    batch = max(1, min(batch_size, test.at_once // test.tokens))
     starts = range(finished, test.samples, batch)
     return [Batch(test, range(start, min(start + batch, test.samples))) for start in starts]
 

@@ -38,6 +38,9 @@ from rmtlib.training.trainer import autocast
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
+AT_ONCE = 160_000_000
+"""Tokens of a batch of tests: sixteen contexts of ten million, at the speed of two. A stop is heard within."""
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -214,7 +217,7 @@ def _evaluate(
                 return judge(samples, [test.question_of(i, size) for i in indices], at_once)
 
         label = f"{segments} segments ({size:,} tokens){', as text' if judge is as_text else ''}"
-        return TestSet(name, label, min(count, len(test.fitting(size))), size, correct)
+        return TestSet(name, label, min(count, len(test.fitting(size))), size, correct, AT_ONCE)
 
     counts = {int(segments): count for segments, count in params.test_samples.items()}
     tests = [test_set(str(segments), segments, count, exactly) for segments, count in counts.items()]
