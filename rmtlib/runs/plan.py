@@ -389,10 +389,10 @@ def _warnings(todo: list[dict[str, Any]], total: dict[str, Any], root: Path, on_
         )
     if on_gpu and (large := [run for run in todo if run["memory_bytes"] > GPU_MEMORY]):
         most = max(large, key=lambda run: run["memory_bytes"])
-        wanted, there = size_text(most["memory_bytes"]), size_text(GPU_MEMORY)
+        wanted, room = size_text(most["memory_bytes"]), size_text(GPU_MEMORY)
         warnings.append(
             f"{len(large)} of these runs want up to {wanted} of a GPU ({most['row']}): where it has less, e.g. "
-            f"{there}, they do their batches in parts"
+            f"{room}, they do their batches in parts"
         )
     return warnings
 

@@ -1,15 +1,17 @@
-"""What BABILong published of language models, and the papers' two series of RMT: data with its source, for tables.
+"""What BABILong published of language models, and the papers' two series: data with its source, for tables.
 
 None of it is measured here, and nothing here is compared with it by a rule: samples, background and scorer differ.
 """
 
 import json
+import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rmtlib.data.babi import TASKS
-from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, TABLE_4
+from rmtlib.experiments.babilong_table.rows import ARMT_LENGTHS, ARMT_TABLE_1, LENGTHS, MODELS, TABLE_4
 from rmtlib.report.measurements import Results
 from rmtlib.report.tables import Cell, Table
 
@@ -52,19 +54,28 @@ def language_models(results: Results) -> Table:
 
 
 def two_series(results: Results) -> Table:
-    """RMT in BABILong's Table 4 beside RMT in ARMT's Table 1, at the lengths of the latter."""
-    at = {"500k": "512k"}  # named so in Table 4
-    first = {length: LENGTHS.index(at.get(length, length)) for length in ARMT_LENGTHS if length != "50M"}
+    """What BABILong's Table 4 and ARMT's Table 1 print of the same models, at the lengths of the latter."""
     body: list[tuple[Cell, ...]] = []
     for task in TASKS:
-        other = dict(zip(ARMT_LENGTHS, ARMT_TABLE_1["rmt"][task], strict=False))
-        body.append((task, "BABILong, Table 4", *(f"{TABLE_4['rmt'][task][i] / 100:.2f}" for i in first.values())))
-        body.append((task, "ARMT, Table 1", *(f"{other[length] / 100:.3f}" for length in first)))
+        for model in ARMT_TABLE_1:
+            if model in TABLE_4:
+                named = dict(zip(LENGTHS, TABLE_4[model][task], strict=False))
+                named["500k"] = named.pop("512k", math.nan)
+                body.append((task, MODELS[model], "BABILong, Table 4", *_shares(named, 2)))
+            named = dict(zip(ARMT_LENGTHS, ARMT_TABLE_1[model][task], strict=False))
+            body.append((task, MODELS[model], "ARMT, Table 1", *_shares(named, 3)))
     return Table(
-        "The two series of RMT in the papers: one training length, one backbone. Table 4 is probably a mean of three "
-        "runs, as BABILong's Appendix C has three for each experiment; ARMT's table averages runs of ARMT and of Mamba "
-        "and does not say how many runs RMT's rows are of.",
-        ("task", "where", *first),
+        "The papers' two series, up to the 50 million tokens that ARMT read: one training length, one backbone. RMT's "
+        "differ, most on qa1 and qa2. Table 4 is probably a mean of three runs, as BABILong's Appendix C has three for "
+        "each experiment; ARMT's table averages three runs of ARMT and two of Mamba and does not say how many runs the "
+        "other rows are of. It has 500k where Table 4 has 512k.",
+        ("task", "model", "where", *ARMT_LENGTHS),
         tuple(body),
         merged=True,
     )
+
+
+def _shares(percent: Mapping[str, float], digits: int) -> list[str]:
+    """Per cent as shares, at ARMT's lengths; empty where nothing is printed."""
+    values = [percent.get(length, math.nan) / 100 for length in ARMT_LENGTHS]
+    return ["" if math.isnan(value) else f"{value:.{digits}f}" for value in values]
