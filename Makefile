@@ -111,7 +111,7 @@ endif
 	@echo "The book is book/_build/html/index.html"
 
 test-book: $(VENV)/.ready
-	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs tests/test_book_browser.py $(PYTEST_ARGS)
+	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs -n 2 tests/test_book_browser.py $(PYTEST_ARGS)
 
 report: $(VENV)/.ready
 	@[ -f book/_build/html/intro.html ] || $(MAKE) book
