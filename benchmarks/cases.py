@@ -294,7 +294,7 @@ def host_time(rounds: int) -> Iterator[Row]:
     torch.manual_seed(0)
     decoder = Decoder(DecoderConfig(64, 24, 12, 2, positions="rotary"))
     count = 64
-    segments = [Segment(torch.randint(0, 64, (1, 16)), torch.full((1, 16), IGNORE), None) for _ in range(count)]
+    segments = _answer_batch(64, 16, count)
     for model, target in ((RMT(decoder, 4).eval(), 1.7), (ARMT(decoder, 4, 4, RELEASED).eval(), 1.4)):
         run = lambda model=model: _prefill(model, segments)  # noqa: E731
         run()

@@ -171,6 +171,12 @@ def test_the_naive_armt_is_the_packages(hf):
 # The GPU
 
 
+@pytest.mark.parametrize("case", ["update", "host-time"])
+def test_light_cases_run(case):
+    rows = list(cases.CASES[case](1))
+    assert len(rows) == 2 and all(isinstance(row.reached, bool) for row in rows)
+
+
 def test_gpu_rows_are_rates_against_what_is_to_be_reached(monkeypatch):
     monkeypatch.setattr(cases, "CORE_FLOPS", 1e12)
     row = gpu._row("reading", "what", 1_000_000, (0.5, 1.0), 1.5e6, 1e5)
