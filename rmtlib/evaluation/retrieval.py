@@ -126,10 +126,11 @@ class MeanPooled:
     @torch.no_grad()
     def states(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
         """The mean output over each text: (texts, D), in float32."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
         means = []
         device = next(self.model.parameters()).device  # type: ignore[attr-defined]
         for first in range(0, len(texts), self.batch):
-            part = [text[: self.longest] for text in texts[first : first + self.batch]]
+            part = [texts[i][: self.longest] for i in order[first : first + self.batch]]
             (segment,) = (each.to(device) for each in cut(part, None, max(map(len, part))))
             hidden_BSD, _ = self.model.step(
                 segment.input_ids_BS, self.model.initial_state(len(part)), segment.lengths_B, write=False
@@ -137,7 +138,7 @@ class MeanPooled:
             lengths_B = torch.tensor([len(text) for text in part], device=device)
             real_BS1 = (torch.arange(hidden_BSD.shape[1], device=device) < lengths_B[:, None])[..., None]
             means.append(((hidden_BSD * real_BS1).sum(1) / lengths_B[:, None]).float().cpu())
-        return torch.cat(means)
+        return torch.cat(means)[torch.tensor(order).argsort()]
 
 
 @lru_cache(maxsize=8)
