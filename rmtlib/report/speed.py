@@ -60,6 +60,8 @@ TASKS = {  # what a user does -> the row of the record that measures it
     "Training GPT-2 with RMT": "RMT training",
     "Training GPT-2 with ARMT": "ARMT training",
     "Training ARMT on many short segments": "associative ARMT training",
+    "Training RMT on samples of one to eight segments": "samples that have ended, RMT",
+    "Training Mamba": "Mamba training",
     "Reading two segments with RMT's GPT-2": "RMT prefill",
     "Tokenising a text": "tokenising",
     "Assembling a BABILong sample of a million tokens": "sample assembly",
