@@ -298,7 +298,7 @@ def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
     assert beyond["verdict"] == "holds" and beyond["cost"] is None and beyond["p"] < 0.05
     assert beyond["power"]["n"] == 4 and beyond["power"]["paper"] > 0.8 > 0.06 > beyond["power"]["boundary"]
     assert beyond["seen"]["paper"] > 0.95 and beyond["seen"]["needed"] == 4
-    assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 9 runs" in listed["facts-steepen"]["cost"]
+    assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 6 runs" in listed["facts-steepen"]["cost"]
     assert listed["facts-steepen"]["power"] is None
     nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)

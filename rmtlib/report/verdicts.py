@@ -210,9 +210,11 @@ def as_data(view: View, results: Path = Path("results")) -> list[ClaimData]:
 def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> ClaimData:
     claim, cost = verdict.claim, None
     rows = {row.name for row in view.artifact.rows}
-    if verdict.outcome in ("not run", "not enough runs"):
-        runs = [(row, seed) for row in claim.rows if row in rows for seed in range(claim.test.seeds)]
-        cost = cost_of(view.artifact, view.results.records, verdict.scale, runs, results)
+    if verdict.outcome in ("not run", "not enough runs") or (verdict.outcome == "described" and verdict.why):
+        there = {(run["row"], run["seed"]) for run in view.results.records if run["scale"] == verdict.scale}
+        wanted = [(row, seed) for row in claim.rows if row in rows for seed in range(claim.test.seeds)]
+        runs = [run for run in wanted if run not in there]
+        cost = cost_of(view.artifact, view.results.records, verdict.scale, runs, results) if runs else None
     return {
         "artifact": view.artifact.name,
         "claim": claim.name,
