@@ -599,6 +599,8 @@ def test_wrong_settings_are_refused_in_one_line(kind, settings, said):
         ({"segment_size": 63}, "positions; the backbone has 64"),
         ({"memory_tokens": M + 1}, f"memory_tokens is {M} in the saved model and cannot be {M + 1}"),
         ({"memry": 3}, "no setting is called 'memry'"),
+        ({"backbone": {}}, "backbone is the saved model's and cannot be set"),
+        ({"hidden_size": 65}, "hidden_size is the saved model's and cannot be set"),
     ],
 )
 def test_wrong_settings_for_a_saved_model_are_refused_in_one_line(saved, kind, settings, said):

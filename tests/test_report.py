@@ -300,6 +300,7 @@ def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
     assert beyond["seen"]["paper"] > 0.95 and beyond["seen"]["needed"] == 4
     assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 6 runs" in listed["facts-steepen"]["cost"]
     assert listed["facts-steepen"]["power"] is None
+    assert listed["declines"]["verdict"] == "described" and "for 12 runs" in listed["declines"]["cost"]
     nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
     assert {c["seen"] for c in nothing} == {None}

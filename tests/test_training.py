@@ -308,6 +308,13 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(a, b)
 
 
+def test_a_stage_that_ends_unlearned_is_noted(tmp_path):
+    run = trainer(tmp_path, score=lambda model, stage: 0.25 + stage / 2, enough=(0.5, 0.5))
+    run.fit()
+    assert run.state.notes == ["stage 1 ended after 9 steps with a score of 0.250; 0.5 would have ended it as learned"]
+    assert trainer(tmp_path / "never", score=lambda model, stage: 0.25, enough=1.01).fit().state.notes == []
+
+
 def test_out_of_memory_halves_the_micro_batch_and_says_so(tmp_path, monkeypatch):
     run = trainer(tmp_path)
     original = run.source.backward

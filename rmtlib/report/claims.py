@@ -104,7 +104,7 @@ class Verdict:
         why: what is missing or which gate is shut; empty if there is nothing to say.
         commit: where the rule was declared; None: not yet, or the claim is not primary.
         older: whether a record is older than the rule.
-        spread: of a primary claim that has its runs, each arm's mean and standard deviation over the seeds.
+        spread: of a primary claim that was tested, each arm's mean and standard deviation over the seeds.
     """
 
     claim: Claim
@@ -182,7 +182,7 @@ def _decided(
 ) -> Verdict:
     why = "" if decision.p is not None else decision.why
     compared = {arm for contrast in rule.contrasts for arm in contrast.weights}
-    spread = {arm: (fmean(arms[arm]), stdev(arms[arm])) for arm in compared if decision.estimates}
+    spread = {arm: (fmean(arms[arm]), stdev(arms[arm])) for arm in compared if decision.p is not None}
     return Verdict(claim, scale, decision.outcome, effects(rule, arms), decision.p, why, commit, older, spread)
 
 

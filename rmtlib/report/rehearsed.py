@@ -34,8 +34,7 @@ def fragment(path: Path, artifacts: Iterable[Artifact]) -> str:
             entries = [entry for entry in kept if (entry["artifact"], entry["row"]) == (artifact.name, name)]
             lines += [_line(artifact, entry) for entry in sorted(entries, key=on_gpu)] or [_empty(name, "", NOT_YET)]
         passed = {place: {line[0] for line in lines if line[1] == place and _passed(line)} for place in ("CPU", "GPU")}
-        failed = {line[0] for line in lines if line[2] not in (NOT_YET, OTHER) and not _passed(line)}
-        failed -= {line[0] for line in lines if line[2].startswith(NOT_HERE)}
+        failed = {line[0] for line in lines if _failed(line)}
         some = passed["CPU"] | passed["GPU"]
         counts = len(names), len(passed["CPU"]), len(passed["GPU"]), len(failed), len(set(names) - some - failed)
         overview.append((artifact.name, *map(str, counts)))
@@ -43,8 +42,8 @@ def fragment(path: Path, artifacts: Iterable[Artifact]) -> str:
             table = Table(f"{artifact.name}: every row of the scale {SCALE}.", HEADER, tuple(lines), prose=HEADER[:3])
             folds.append(fold(f"{artifact.name}: {plural(len(some), 'row')} rehearsed", table.to_html()))
     caption = (
-        f"Rehearsals: each row's own model of the scale {SCALE}, two steps, a stop, the rest, and one test sample. "
-        "Counts are smaller, and nothing is claimed from these runs."
+        f"Rehearsals: each row's own model of the scale {SCALE}, a few training steps, a stop, the rest, and one test "
+        "sample. Counts are smaller, and nothing is claimed from these runs."
     )
     columns = ("artifact", "rows", "on a CPU", "on a GPU", "failed", "not rehearsed")
     machines = sorted({entry["hardware"]["gpu"] or entry["hardware"]["cpu"] for entry in kept})
@@ -61,7 +60,7 @@ def _line(artifact: Artifact, entry: dict[str, Any]) -> tuple[str, ...]:
     if entry["outcome"] not in PASSED:
         return _empty(row, place, done, commit)
     weights, took = f"{entry.get('parameters') or 0:,}", duration(entry["wall_s"])
-    if place == "GPU":  # the plan is for whole runs there
+    if place == "GPU":  # what is planned is for a CPU
         return (row, place, done, weights, took, "", size(entry.get("gpu_memory") or 0), "", commit)
     memory = size(entry["peak_memory"]), size(entry["planned_memory"])
     return (row, place, done, weights, took, duration(entry["planned_s"]), *memory, commit)
@@ -73,3 +72,7 @@ def _empty(row: str, place: str, done: str, commit: str = "") -> tuple[str, ...]
 
 def _passed(line: tuple[str, ...]) -> bool:
     return line[2] in STEPS.values()
+
+
+def _failed(line: tuple[str, ...]) -> bool:
+    return not (_passed(line) or line[2] in (NOT_YET, OTHER) or line[2].startswith(NOT_HERE))

@@ -39,7 +39,7 @@ class Report:
         label: an arm in words, as its row is at a scale ("paper": in the paper).
         verbs: how numbers of arms are compared in words, by what they are numbers of.
         paper_arms: the arms that the paper prints, with its values.
-        relative: whether seeds differ by shares of an arm's mean, which is not the paper's (perplexity).
+        relative: whether the spread between seeds grows with the mean (perplexity), which is not the paper's.
         explore: the curves that the book lets a reader explore; None if the figure has none.
     """
 

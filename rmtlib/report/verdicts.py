@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from rmtlib.evaluation.decisions import ENOUGH_POWER, power, runs_needed
+from rmtlib.evaluation.decisions import ENOUGH_POWER, Rule, power, runs_needed
 from rmtlib.report.claims import FORMER, OLDER, Claim, Outcome, Verdict, in_words, primaries
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import escape
@@ -149,17 +149,27 @@ def told(view: View, claim: Claim) -> Power | None:
 
 
 def told_by_seeds(view: View, verdict: Verdict) -> Seen | None:
-    """How often the newest rule holds in the paper's world with the spread of these seeds; None without their runs."""
-    claim, rules = verdict.claim, primaries(view.report.claims)
-    rule = claim.test
+    """How often the newest rule holds in the paper's world with the spread of these seeds; None if nothing was tested.
+
+    The artifact's other rules, which share the correction, have the spread of their seeds too, where there is one.
+    """
     if not verdict.spread or verdict.former:
         return None
-    spread = {}
+    name, rules = verdict.claim.name, primaries(view.report.claims)
+    for tested in view.verdicts():
+        if tested.scale == verdict.scale and tested.spread and not tested.former:
+            rules[tested.claim.name] = _with_spread(tested, relative=view.report.relative)
+    seeds = rules[name].seeds
+    paper = power(rules, name, seeds)["holds"]
+    return {"paper": paper, "needed": seeds if paper >= ENOUGH_POWER else runs_needed(rules, name)}
+
+
+def _with_spread(verdict: Verdict, *, relative: bool) -> Rule:
+    """The verdict's rule, but its worlds have the deviations of the seeds; `relative` to the arms' means."""
+    rule, spread = verdict.claim.test, {}
     for arm, (mean, deviation) in verdict.spread.items():
-        spread[arm] = deviation * abs(rule.paper[arm] / mean) if view.report.relative else deviation
-    rules[claim.name] = replace(rule, spread=spread)
-    paper = power(rules, claim.name, rule.seeds)["holds"]
-    return {"paper": paper, "needed": rule.seeds if paper >= ENOUGH_POWER else runs_needed(rules, claim.name)}
+        spread[arm] = deviation * abs(rule.paper[arm] / mean) if relative else deviation
+    return replace(rule, spread=spread)
 
 
 def rules_table(views: Iterable[View]) -> Table:
@@ -212,8 +222,8 @@ def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> Cl
     rows = {row.name for row in view.artifact.rows}
     if verdict.outcome in ("not run", "not enough runs") or (verdict.outcome == "described" and verdict.why):
         there = {(run["row"], run["seed"]) for run in view.results.records if run["scale"] == verdict.scale}
-        wanted = [(row, seed) for row in claim.rows if row in rows for seed in range(claim.test.seeds)]
-        runs = [run for run in wanted if run not in there]
+        wanted = {(arm.partition(":")[0], seed) for arm, n in claim.test.runs.items() for seed in range(n)}
+        runs = sorted(run for run in wanted - there if run[0] in rows)
         cost = cost_of(view.artifact, view.results.records, verdict.scale, runs, results) if runs else None
     return {
         "artifact": view.artifact.name,

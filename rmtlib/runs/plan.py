@@ -392,7 +392,7 @@ def _warnings(todo: list[dict[str, Any]], total: dict[str, Any], root: Path, on_
         wanted, room = size_text(most["memory_bytes"]), size_text(GPU_MEMORY)
         warnings.append(
             f"{len(large)} of these runs want up to {wanted} of a GPU ({most['row']}): where it has less, e.g. "
-            f"{room}, they do their batches in parts"
+            f"{room}, batches are done in parts"
         )
     return warnings
 

@@ -8,6 +8,7 @@ no record.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import tempfile
 import time
@@ -27,12 +28,12 @@ from rmtlib.runs.progress import duration, size
 from rmtlib.runs.spec import RunConfig
 
 SEGMENTS = 2  # of a sample, at most
+RECOMPUTED = 3  # of a sample in a stage that recomputes its segments
 SAMPLES = 2
 TOKENS = 4000  # of a text that is read for a score
-GRAPH_STEPS = 3  # of a stage, on a GPU: the third is recorded as a CUDA graph
+GRAPH_STEPS = 4  # of a stage or stream, on a GPU: the third after the stop may be recorded as a CUDA graph
 LEAST = {  # settings that count, by name, and what they are at most in a rehearsal
     "segments": SEGMENTS,
-    "recompute_from": SEGMENTS,  # so that some stages recompute and some do not, as in the run itself
     "batch_size": SAMPLES,
     "evaluation_batch": SAMPLES,
     "validation_samples": SAMPLES,
@@ -68,16 +69,24 @@ class _StopsOnce(RunFolder):
 def smaller(params: Any, steps: int = 1) -> Any:
     """The same settings with fewer steps and samples; model, precision, rates and segment length stay.
 
-    A curriculum keeps its stages, with `steps` each (at least two if there is one alone); a stream has three.
+    A curriculum keeps its stages, with `steps` each (at least two if there is one alone), and recomputes in the same
+    ones; a stream has at least three steps.
     """
     if not isinstance(params, Mapping):
         return [smaller(item, steps) for item in params] if isinstance(params, (list, tuple)) else params
     made = {key: _less(key, value, steps) for key, value in params.items()}
     if "stages" in made:
         steps = max(steps, 2 if len(made["stages"]) == 1 else 1)
-        made["stages"] = [stage | {"steps": steps} for stage in made["stages"]]
+        first = params.get("recompute_from", 0) if params.get("recompute") else math.inf
+        for stage in made["stages"]:
+            stage["steps"] = steps
+        for stage, whole in zip(made["stages"], params["stages"], strict=True):
+            if whole.get("segments", 0) >= first:
+                stage["segments"] = min(whole["segments"], RECOMPUTED)
+        if "recompute_from" in made:
+            made["recompute_from"] = min(made["recompute_from"], RECOMPUTED)
     elif "steps" in made and "lr" in made and "segments" not in made:
-        made["steps"] = 3
+        made["steps"] = max(steps, 3)
     return made
 
 

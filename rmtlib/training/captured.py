@@ -31,7 +31,7 @@ class _Graph:
 
 
 class GraphsDropped(torch.cuda.OutOfMemoryError):
-    """Memory ran out while graphs held some of it or one was recorded: they are gone, and the step may fit without."""
+    """Memory ran out while graphs held some or one was being recorded: they are gone; the step may fit without."""
 
 
 class Captured:
@@ -115,15 +115,11 @@ class Captured:
         """The graph of this shape, not run yet; None if it cannot be recorded."""
         trained = self.trained[shape]
         new = [p for p in trained if p.grad is None]
-        self._start(trained)
-        places, flat = _places(inputs, self.device)
-        static = _filled(inputs, iter(places))
-
-        def run() -> Any:
-            return _map(torch.detach, self.function(*static))
-
         try:
-            replay, outputs, self.pool = record(run, self.pool)
+            self._start(trained)
+            places, flat = _places(inputs, self.device)
+            static = _filled(inputs, iter(places))
+            replay, outputs, self.pool = record(lambda: _map(torch.detach, self.function(*static)), self.pool)
         except torch.cuda.OutOfMemoryError as error:  # the step itself has fitted before
             self._drop()
             raise GraphsDropped(str(error)) from None
@@ -131,7 +127,7 @@ class Captured:
             print(f"note: no CUDA graph: {str(error).splitlines()[0]}", flush=True)
             for p in new:
                 p.grad = None
-            self.graphs, self.pool, self.possible = {}, None, False
+            self._drop()
             return None
         self.graphs[shape] = _Graph(places, flat, replay, outputs, trained)
         return self.graphs[shape]
@@ -161,7 +157,7 @@ def _end_recording(pool: Any) -> None:
     device = torch.cuda.current_device()
     random = torch.cuda.default_generators[device]
     random.graphsafe_set_state(torch.Generator(random.device))
-    with contextlib.suppress(RuntimeError):  # it was over already
+    with contextlib.suppress(RuntimeError, AttributeError):  # it was over already; torch before 2.8 has no such call
         torch._C._cuda_endAllocateToPool(device, pool)
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
 AT_ONCE = 160_000_000
-"""Tokens of a batch of tests: sixteen contexts of ten million, at the speed of two. A stop is heard within."""
+"""Tokens of a batch of tests: sixteen contexts of ten million take about as long as two. A stop is heard within it."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _smoke(task: str, seed: int) -> Params:
 def _medium(task: str, seed: int) -> Params:
     """The model of `small` with a longer curriculum, up to eight segments, read to eight times that length.
 
-    On two and three facts the first stage, of the facts alone, asks tracked questions until it is learned.
+    On two and three facts training also asks tracked questions, and every stage but the last ends when it is learned.
     """
     small = _small(task, seed)
     first = {"qa2": 3000, "qa3": 5000}.get(task, 300)

@@ -65,7 +65,7 @@ def two_series(results: Results) -> Table:
             named = dict(zip(ARMT_LENGTHS, ARMT_TABLE_1[model][task], strict=False))
             body.append((task, MODELS[model], "ARMT, Table 1", *_shares(named, 3)))
     return Table(
-        "The papers' two series, up to the 50 million tokens that ARMT read: one training length, one backbone. RMT's "
+        "The papers' two series, up to the 50 million tokens that ARMT read; both trained on the same length. RMT's "
         "differ, most on qa1 and qa2. Table 4 is probably a mean of three runs, as BABILong's Appendix C has three for "
         "each experiment; ARMT's table averages three runs of ARMT and two of Mamba and does not say how many runs the "
         "other rows are of. It has 500k where Table 4 has 512k.",

@@ -111,10 +111,6 @@ def _lora_paper(task: str, seed: int) -> Params:
     return replace(_with_lora(mistral, MISTRAL_RATE), evaluation_batch=1)
 
 
-def _tracked(params: Params, task: str) -> Params:
-    return replace(params, tracked_questions=TRACKED.get(task, 0))
-
-
 def _medium(task: str, seed: int) -> Params:
     """Figure 5's medium, wider. Every stage but the last ends when it is learned.
 
@@ -136,7 +132,7 @@ def settings(model: str, task: str, scale: str, seed: int, stand_in: str = "") -
     if model == "full-attention-lora" and scale != "gpu":
         return {"medium": _lora_medium, "paper": _lora_paper}[scale](task, seed)
     params = _medium(task, seed) if scale == "medium" else figure_5(task, scale, seed, stand_in)
-    if scale in ("small", "medium"):
-        params = _tracked(params, task)
+    if scale == "small":  # as Figure 5 has at medium
+        params = replace(params, tracked_questions=TRACKED.get(task, 0))
     params = with_model(params, model)
     return recomputing(params) if params.train.recompute else params

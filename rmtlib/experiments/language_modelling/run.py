@@ -88,7 +88,7 @@ def execute(params: Params, folder: "RunFolder", unit: str) -> Result:
     reader = model.with_cache(params.evaluation["cache"])  # longer than in training for the rows of segment 512
     if params.compile and device.type == "cuda":
         if (why := no_compiler(device)) is None:
-            # one each for the first segment, a growing and a full cache, two batch sizes, with and without gradient
+            # code for each: the first segment, a growing and a full cache, two batch sizes, with and without gradient
             torch._dynamo.config.recompile_limit = 32
             torch._dynamo.config.suppress_errors = True  # a shape whose code cannot be made runs without
             model.compile_layers()

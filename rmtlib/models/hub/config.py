@@ -60,6 +60,9 @@ class MemoryConfig(PretrainedConfig):
         Raises:
             RmtlibError: a setting that is impossible, or that the saved weights do not fit.
         """
+        for name in kwargs:
+            if name in ("backbone", "backbone_name") or isinstance(vars(MemoryConfig).get(name), property):
+                raise RmtlibError(f"{name} is the saved model's and cannot be set")
         given = {name: kwargs.pop(name) for name in settings_of(cls) & set(kwargs)}
         for name in ("memory_tokens", "d_memory"):
             if name in given and given[name] != config_dict.get(name):

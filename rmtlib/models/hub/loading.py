@@ -40,8 +40,10 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
         except TypeError as error:  # what Hugging Face does not know it hands to the model
             if "unexpected keyword argument" not in str(error):
                 raise
-            name, known = str(error).split("'")[-2], ", ".join(sorted(settings_of(cls.config_class)))
-            raise RmtlibError(f"{what}: no setting is called {name!r}; there are {known}") from error
+            name, known = str(error).split("'")[1], sorted(settings_of(cls.config_class))
+            if name in known:
+                raise RmtlibError(f"{what}: set {name} in the config that is given") from error
+            raise RmtlibError(f"{what}: no setting is called {name!r}; there are {', '.join(known)}") from error
 
     model, info = from_pretrained(what, read, where, most=MOST, **of_hub)
     check_tensors(what, info)
