@@ -12,7 +12,7 @@ from rmtlib.report.claims import FORMER, OLDER, Claim, Outcome, Verdict, in_word
 from rmtlib.report.costs import cost_of
 from rmtlib.report.escape import escape
 from rmtlib.report.evidence import lacking, most_telling, ours, theirs, warnings
-from rmtlib.report.tables import Html, Table, plural
+from rmtlib.report.tables import Cell, Html, Table, plural
 
 if TYPE_CHECKING:
     from rmtlib.report.view import View
@@ -181,32 +181,22 @@ def rules_table(views: Iterable[View]) -> Table:
                 continue
             shown = most_telling(verdicts)
             seen = told_by_seeds(view, shown)
-            enough = can["paper"] >= ENOUGH_POWER
-            needed = (
-                str(can["needed"]) if enough else f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'}"
-            )
-            powers = f"{can['paper']:.2f} with {can['n']} seeds", f"{can['boundary']:.2f}"
+            paper: Cell = f"{can['paper']:.2f} with {can['n']} seeds"
+            if can["paper"] < ENOUGH_POWER:
+                paper = (paper, f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'} needed")
             margin = tuple(f"{in_words(contrast)} < 0" for contrast in claim.test.contrasts)
             commits = ", ".join(entry.commit for entry in claim.declared) or NOT_DECLARED
-            found = (
-                (f"{seen['paper']:.2f}", f"{seen['needed'] or 'over 30'} seeds, {shown.scale}") if seen else "no runs"
-            )
-            rows.append(((view.artifact.name, claim.name), margin, *powers, needed, found, commits))
+            found: Cell = "no runs"
+            if seen:
+                found = (f"{seen['paper']:.2f}", f"{seen['needed'] or 'over 30'} seeds, {shown.scale}")
+            rows.append(((view.artifact.name, claim.name), margin, paper, f"{can['boundary']:.2f}", found, commits))
     return Table(
         "What the primary rules can tell: how often each holds in simulations in which the paper is exactly true, and "
         "in which there is nothing beyond its margin, with the spread between seeds that was assumed; then how "
         "often with the paper true and the spread that our seeds have, how many would be needed, and at which scale.",
-        (
-            "rule",
-            "what has to be below its margin",
-            "paper true",
-            "at the margin",
-            "seeds needed",
-            "by our seeds",
-            "commit",
-        ),
+        ("rule", "what has to be below its margin", "paper true", "at the margin", "by our seeds", "commit"),
         tuple(rows),
-        prose=("what has to be below its margin", "seeds needed"),
+        prose=("what has to be below its margin", "paper true"),
     )
 
 
