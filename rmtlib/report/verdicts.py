@@ -181,9 +181,9 @@ def rules_table(views: Iterable[View]) -> Table:
                 continue
             shown = most_telling(verdicts)
             seen = told_by_seeds(view, shown)
-            paper: Cell = f"{can['paper']:.2f} with {can['n']} seeds"
+            paper: tuple[str, ...] = (f"{can['paper']:.2f} with {can['n']} seeds",)
             if can["paper"] < ENOUGH_POWER:
-                paper = (paper, f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'} needed")
+                paper += (f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'} needed",)
             margin = tuple(f"{in_words(contrast)} < 0" for contrast in claim.test.contrasts)
             commits = ", ".join(entry.commit for entry in claim.declared) or NOT_DECLARED
             found: Cell = "no runs"
