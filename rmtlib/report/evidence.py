@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rmtlib.report.view import View
 
 NO_EVIDENCE = ("not run", "not enough runs")
+LACKS = re.compile(r"(?P<arm>.+) has (?P<have>\d+) of (?P<needed>\d+) runs")
 TINY = 0.25  # of the effect that a rule was planned for: less is worth a word
 
 
@@ -61,7 +63,20 @@ def _label(view: View, scale: str, arm: str) -> str:
 
 
 def lacking(view: View, verdict: Verdict) -> str:
-    """Why there is no verdict, with arms in words."""
+    """Why there is no verdict, with arms in words; rows that lack equally many runs are named together, once each."""
+    found = [LACKS.fullmatch(part) for part in verdict.why.split("; ")]
+    if all(found):
+        rows: dict[str, re.Match[str]] = {}
+        for match in filter(None, found):
+            rows.setdefault(match["arm"].partition(":")[0], match)
+        by_count: dict[tuple[str, str], list[str]] = {}
+        for match in rows.values():
+            name = _label(view, verdict.scale, match["arm"])
+            by_count.setdefault((match["have"], match["needed"]), []).append(name)
+        return "; ".join(
+            f"{have} of {needed} runs of {', of '.join(names[:-1])}{' and of ' * (len(names) > 1)}{names[-1]}"
+            for (have, needed), names in by_count.items()
+        )
     said = verdict.why
     for arm in sorted(verdict.claim.test.runs, key=len, reverse=True):
         said = said.replace(arm, _label(view, verdict.scale, arm))
