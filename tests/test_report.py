@@ -301,7 +301,7 @@ def test_listed_claims_have_their_numbers_and_what_missing_runs_cost(tmp_path):
     assert listed["facts-steepen"]["verdict"] == "not enough runs" and "for 6 runs" in listed["facts-steepen"]["cost"]
     assert listed["facts-steepen"]["power"] is None
     assert listed["declines"]["verdict"] == "described" and "for 12 runs" in listed["declines"]["cost"]
-    assert "<b>Here:</b> 3 of 4 runs of qa1." in view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02, 0.03))).claims()
+    assert "<b>Here:</b> 2 of 4 runs of qa1." in view_of("figure-5", fakes.seeds("qa1", (0.01, 0.02))).claims()
     nothing = as_data(view_of("figure-5"), tmp_path)
     assert {c["verdict"] for c in nothing} == {"not run"} and all(c["cost"] for c in nothing)
     assert {c["seen"] for c in nothing} == {None}
