@@ -135,6 +135,9 @@ BRANCHES = {
         "the machine's",
         ("test_the_queue_asks_the_gpu_for_its_memory",),
     ),
+    "runs/rehearsal.py": Branch(
+        "more steps of a stage, for a graph", "one step", ("test_counts_become_small_and_nothing_grows",)
+    ),
     "runs/rehearsals.py": Branch(
         "an entry of its own for a row, without a planned time",
         "the CPU's entry",
