@@ -186,7 +186,7 @@ def rules_table(views: Iterable[View]) -> Table:
                 paper += (f"cannot be decided with {can['n']}; {can['needed'] or 'over 30'} needed",)
             margin = tuple(f"{in_words(contrast)} < 0" for contrast in claim.test.contrasts)
             commits = ", ".join(entry.commit for entry in claim.declared) or NOT_DECLARED
-            found: Cell = "no runs"
+            found: Cell = "not tested" if shown.effects else "not enough runs"
             if seen:
                 found = (f"{seen['paper']:.2f}", f"{seen['needed'] or 'over 30'} seeds, {shown.scale}")
             rows.append(((view.artifact.name, claim.name), margin, paper, f"{can['boundary']:.2f}", found, commits))
