@@ -212,6 +212,17 @@ def test_the_time_budget_stops_with_checkpoints_and_the_next_call_continues(orde
         assert record["wall_s"] > 0.6  # both slices
 
 
+def test_a_run_that_would_go_on_under_other_code_is_said(orders, monkeypatch, capsys):
+    orders("slow")
+    with pytest.raises(Stopped):
+        run(configs()[:1], time_budget=3)
+    orders("")
+    assert "the code has changed" not in capsys.readouterr().err
+    monkeypatch.setattr(provenance, "modules_sha256", lambda: "0" * 64)
+    run(configs()[:1])
+    assert "note: the code has changed since qa1 seed 0 began (1 run of 1 that continue)" in capsys.readouterr().err
+
+
 def test_waiting_runs_do_not_start_after_the_time_budget(orders):
     orders("slow")
     with pytest.raises(Stopped):

@@ -31,7 +31,7 @@ from rmtlib.runs.job import Job
 from rmtlib.runs.plan import plan, run_state
 from rmtlib.runs.progress import duration, makespan
 from rmtlib.runs.records import find_records
-from rmtlib.runs.scheduler import POLL, Room, Scheduler, claim, listening, prepare, raise_unfinished
+from rmtlib.runs.scheduler import POLL, Room, Scheduler, claim, listening, prepare, raise_unfinished, say_changed_code
 from rmtlib.runs.spec import PILOT, RunConfig
 from rmtlib.runs.storage import Lock, is_locked
 
@@ -207,6 +207,7 @@ class QueuedJob(Job):
                 claimed = claim(self.config, self.folder, False, display, stack)
                 if isinstance(claimed, Lock):
                     prepare(self.config, self.folder, claimed, False, self.source)
+                    say_changed_code(display, [self])
                     self.lock = claimed
                     stack.pop_all()  # the lock is released when the run ends
                     return True

@@ -103,6 +103,7 @@ def run(
             jobs = min(jobs or (executor.places if executor else max(1, default_jobs() // devices)), len(todo))
             jobs = 1 if artifact.alone else jobs
             _announce(display, todo, records, jobs, Path(runs_dir))
+            say_changed_code(display, todo)
             if not executor and (why := provenance.unused_gpu()):
                 display.line(f"note: {why}")
             with listening() as signals:
@@ -184,6 +185,22 @@ def _announce(display: Display, todo: list[Job], records: dict[str, Any], jobs: 
     )
     if not isinstance(display, Notebook):
         display.line("Ctrl-C stops with a checkpoint; the same command continues from it.")
+
+
+def say_changed_code(display: Display, todo: list[Job]) -> None:
+    """That a run would go on under other code than it began with: its record could not be published."""
+    here = provenance.git_state()["commit"], provenance.modules_sha256()
+    begun = [job for job in todo if (job.folder / "checkpoint.json").exists()]
+    changed = [
+        job
+        for job in begun
+        if any((part["git"]["commit"], part["modules_sha256"]) != here for part in read_slices(job.folder))
+    ]
+    if changed:
+        display.line(
+            f"note: the code has changed since {changed[0].name} began ({_runs(len(changed))} of {len(begun)} that "
+            "continue): such records cannot be published; --fresh trains them anew"
+        )
 
 
 def _runs(count: int) -> str:
