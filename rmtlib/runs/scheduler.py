@@ -189,8 +189,10 @@ def _announce(display: Display, todo: list[Job], records: dict[str, Any], jobs: 
 
 def say_changed_code(display: Display, todo: list[Job]) -> None:
     """That a run would go on under other code than it began with: its record could not be published."""
-    here = provenance.git_state()["commit"], provenance.modules_sha256()
     begun = [job for job in todo if (job.folder / "checkpoint.json").exists()]
+    if not begun:
+        return
+    here = provenance.git_state()["commit"], provenance.modules_sha256()
     changed = [
         job
         for job in begun
