@@ -53,7 +53,7 @@ help:
 	@echo "  make bench    speed and memory against straightforward peers, into out/bench (BENCH_ARGS='--only update');"
 	@echo "                BENCH_ARGS=--record also keeps it as benchmarks/record.json, the book's table; with --gpu before it,"
 	@echo "                one GPU's, as benchmarks/gpu.json"
-	@echo "  make rehearse two steps, a stop and one test sample of every row's model of the scale gpu, on this machine; kept in"
+	@echo "  make rehearse a few steps, a stop and one test sample of every row's model of the scale gpu, on this machine; kept in"
 	@echo "                benchmarks/rehearsal.json, the book's table, row by row: the same command goes on"
 	@echo "  make stress   try to break it: kills, power cuts, full disks, hostile mirrors, damaged files; ten minutes of trials,"
 	@echo "                STRESS=long an hour, into out/stress (STRESS_ARGS='--only kills --seed 7' repeats some)"

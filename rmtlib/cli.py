@@ -109,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("plan", _plan, "list the runs with their estimated time, memory and disk; starts nothing")
     add_selection(command)
     command.add_argument("--jobs", metavar="N", type=_whole, help="runs at once, for the total time")
-    command = add("rehearse", cli_rehearse.rehearse, "two steps of every row's real model, before a GPU runs the scale")
+    command = add(
+        "rehearse", cli_rehearse.rehearse, "a few steps of every row's real model, before a GPU runs the scale"
+    )
     add_selection(command, precision=False)
     cli_rehearse.add_options(command)
     command = add("evaluate", cli_evaluate.evaluate, cli_evaluate.TEXT)

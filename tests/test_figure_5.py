@@ -13,11 +13,12 @@ from rmtlib.experiments.babilong import run
 from rmtlib.experiments.babilong.artifact import Figure5
 from rmtlib.experiments.babilong.run import build_model, open_data
 from rmtlib.experiments.babilong.selection import chosen, selection_table
-from rmtlib.experiments.babilong.settings import Params
+from rmtlib.experiments.babilong.settings import Params, context_tokens
 from rmtlib.report.measurements import Results
 from rmtlib.runs.folder import RunFolder
 from rmtlib.runs.spec import RunConfig
 from rmtlib.runs.storage import write_sealed
+from rmtlib.runs.testing import TestSet, batches
 from rmtlib.settings import from_dict
 
 FIGURE = Figure5()
@@ -191,3 +192,9 @@ def test_answers_scored_as_text_belong_to_their_questions(tmp_path, monkeypatch)
         scored = FIGURE.execute(config, folder).metrics["babilong_scorer"]
         assert (scored["segments"], scored["n"]) == (2, 32)
         assert (scored["correct"] == 32) == (order == 1)
+
+
+def test_contexts_of_ten_million_tokens_are_tested_sixteen_at_once():
+    tokens = context_tokens(19_532, 512)
+    (first, *_) = batches(TestSet("a", "a", 100, tokens, lambda indices: [], run.AT_ONCE), 64, 0)
+    assert tokens > 10**7 and first.samples == 16

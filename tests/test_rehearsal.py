@@ -59,9 +59,10 @@ def test_every_row_can_be_rehearsed_with_its_own_model_precision_and_segments(na
                 assert ours.get(key) == theirs.get(key), (row.name, key)
         recomputes = []
         for made in (config, small):
-            train = made.to_json()["params"].get("train", {})
+            given = made.to_json()["params"]
+            train = given.get("train") or (given.get("tuning") or {}).get("train", {})
             stages = [stage["segments"] for stage in train.get("stages", ()) if train["recompute"]]
-            recomputes.append([segments >= train["recompute_from"] for segments in stages])
+            recomputes.append([segments >= train.get("recompute_from", 0) for segments in stages])
         assert recomputes[0] == recomputes[1], row.name
         plan = artifact.cost(small)
         bound = 200e12 if config.params.get("backbone") == MISTRAL else 40e12

@@ -20,6 +20,7 @@ from rmtlib.runs.folder import RunFolder, run_folder
 from rmtlib.runs.records import load_record
 from rmtlib.runs.scheduler import run
 from rmtlib.runs.storage import write_json, write_sealed
+from rmtlib.runs.testing import TOKENS_BETWEEN_STOPS, TestSet, batches
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +51,15 @@ def shared(folder: RunFolder) -> RunFolder:
 
 def measure(folder: RunFolder, taken: list[str]) -> tuple:
     return testing.run_tests(two_tests(taken), 4, folder, 100, [1.0, 1.0])
+
+
+def test_batches_of_long_samples_hold_fewer():
+    def sizes(tokens, **more):
+        return [batch.samples for batch in batches(TestSet("a", "a", 20, tokens, lambda indices: [], **more), 16, 1)]
+
+    assert sizes(1000) == [16, 3] and sizes(10**9) == [1] * 19
+    assert sizes(TOKENS_BETWEEN_STOPS // 4) == [4] * 4 + [3]
+    assert sizes(10_000_000, at_once=160_000_000) == [16, 3]
 
 
 def test_shards_give_what_one_process_gives_also_of_a_part_that_was_done_before(folder, tmp_path, monkeypatch):

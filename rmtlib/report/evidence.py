@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from rmtlib.report.view import View
 
 NO_EVIDENCE = ("not run", "not enough runs")
-LACKS = re.compile(r"(?P<arm>.+) has (?P<have>\d+) of (?P<needed>\d+) runs")
+FEW = 4  # rows that are named
 TINY = 0.25  # of the effect that a rule was planned for: less is worth a word
 
 
@@ -64,23 +63,23 @@ def _label(view: View, scale: str, arm: str) -> str:
 
 def lacking(view: View, verdict: Verdict) -> str:
     """Why there is no verdict, with arms in words; rows that lack equally many runs are named together, once each."""
-    found = [LACKS.fullmatch(part) for part in verdict.why.split("; ")]
-    if all(found):
-        rows: dict[str, re.Match[str]] = {}
-        for match in filter(None, found):
-            rows.setdefault(match["arm"].partition(":")[0], match)
-        by_count: dict[tuple[str, str], list[str]] = {}
-        for match in rows.values():
-            name = _label(view, verdict.scale, match["arm"])
-            by_count.setdefault((match["have"], match["needed"]), []).append(name)
-        return "; ".join(
-            f"{have} of {needed} runs of {', of '.join(names[:-1])}{' and of ' * (len(names) > 1)}{names[-1]}"
-            for (have, needed), names in by_count.items()
-        )
-    said = verdict.why
-    for arm in sorted(verdict.claim.test.runs, key=len, reverse=True):
-        said = said.replace(arm, _label(view, verdict.scale, arm))
-    return said
+    if not (records := view.results.at(verdict.scale)):
+        return verdict.why
+    arms = view.report.arms(records)
+    rows: set[str] = set()
+    named: dict[tuple[int, int], list[str]] = {}
+    for arm, needed in verdict.claim.test.runs.items():
+        row, have = arm.partition(":")[0], len(arms.get(arm, ()))
+        if have < needed and row not in rows:
+            rows.add(row)
+            named.setdefault((have, needed), []).append(_label(view, verdict.scale, arm))
+    lines = []
+    for (have, needed), names in named.items():
+        first, last = names[:-1], names[-1]
+        if len(names) > FEW + 1:
+            first, last = names[:FEW], f"{len(names) - FEW} more"
+        lines.append(f"{have} of {needed} runs of {', of '.join(first)}{' and of ' * bool(first)}{last}")
+    return "; ".join(lines)
 
 
 def warnings(view: View, verdict: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rehearse a scale before it is run: every row's own model and weights, two steps, a stop, one test sample.
+"""Rehearse a scale before it is run: every row's own model and weights, a few steps, a stop, one test sample.
 
 What only the real settings show is then known before a GPU is paid for: whether the config builds, its weights and data
 can be had, precision and recomputation work, and a stopped run continues. Only counts are made smaller (`smaller`):

@@ -38,7 +38,7 @@ from rmtlib.training.trainer import autocast
 if TYPE_CHECKING:
     from rmtlib.runs.folder import RunFolder
 
-AT_ONCE = 160_000_000
+AT_ONCE = 170_000_000
 """Tokens of a batch of tests: sixteen contexts of ten million take about as long as two. A stop is heard within it."""
 
 
