@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +65,12 @@ def test_a_stop_before_the_first_step_loses_nothing(
 
 
 class ObstinateEnwik8(Enwik8):
-    """Takes every exception in its preparation for a failed attempt."""
+    """Takes every exception in its preparation for a failed attempt, and is in `exec`, as the import of a dataclass."""
 
     def execute(self, config: RunConfig, folder: Any) -> Result:
         for _ in range(1000):
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(0.05)
+                exec("import time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.05)")
             except Exception:
                 continue
         return super().execute(config, folder)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.errors import RmtlibError, Stopped, StoppedAtOnce
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, default_scale, reference, select
 from rmtlib.runs.display import Display, Notebook, make_display
@@ -153,7 +153,7 @@ def queue(
         jobs: runs at once at most (None: one a core, at most `MOST_AT_ONCE`), as far as their memory allows.
 
     Raises:
-        KeyboardInterrupt: by a signal before the first run was started.
+        StoppedAtOnce: by a signal before the first run was started.
         RmtlibError: an unknown scale, a damaged published record.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -253,7 +253,7 @@ def _stopped_at_once() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt  # which nobody takes for a failure of what they are trying
+        raise StoppedAtOnce
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

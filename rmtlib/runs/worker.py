@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.errors import RmtlibError, Stopped, StoppedAtOnce
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import load_artifact
 from rmtlib.runs.devices import together
@@ -38,7 +38,7 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
         folder.request_stop()
         if folder.preparing:  # files are written whole or not at all, so that here is as good as anywhere
             folder.preparing = False  # and once only: not in the midst of the clearing up
-            raise KeyboardInterrupt  # which nobody takes for a failure of what they are trying
+            raise StoppedAtOnce
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sends SIGTERM
     for asking in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -53,7 +53,7 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
     except Stopped:
         outcome = "stopped"
         raise
-    except KeyboardInterrupt:
+    except StoppedAtOnce:
         outcome = "stopped"
         raise Stopped("stopped while it prepared its data") from None
     finally:
