@@ -12,6 +12,7 @@ from rmtlib.experiments.capacity.settings import Params
 from rmtlib.models.registry import build, size_of
 from rmtlib.runs.artifact import select
 from rmtlib.runs.folder import RunFolder
+from rmtlib.runs.queue import missing
 from rmtlib.runs.spec import RunConfig
 from rmtlib.settings import from_dict
 
@@ -23,8 +24,9 @@ def params(row: str, scale: str) -> Params:
     return from_dict(Params, CAPACITY.config(row, scale, 0).params)
 
 
-@pytest.mark.parametrize("scale", CAPACITY.scales)
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    ("scale", "row"), [(scale, row.name) for scale in CAPACITY.scales for row in CAPACITY.rows_at(scale)]
+)
 def test_configs_are_complete_json_and_give_trainable_settings(row, scale):
     config = CAPACITY.config(row, scale, 0)
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))).id == config.id
@@ -38,9 +40,9 @@ def test_configs_are_complete_json_and_give_trainable_settings(row, scale):
     assert cost.tokens > 0 and cost.flops > cost.tokens and cost.memory_bytes > 0 and cost.disk_bytes > 0
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.endswith("remember")])
+@pytest.mark.parametrize("row", [row.name for row in CAPACITY.rows if row.name.endswith("remember")])
 def test_estimated_sizes_are_those_of_the_models(row):
-    for scale in ("small", "gpu"):
+    for scale in {"small", "medium", "gpu"} - ({"small", "gpu"} if "large" in row else set()):
         settings = params(row, scale).model
         model = build(settings.model())
         assert settings.state_size == model.state_size()
@@ -55,6 +57,22 @@ def test_the_papers_models_and_state_sizes():
     assert count == {"armt": 563_460, "rmt": 431_360 + 32 * 128, "mamba": pytest.approx(532_000, rel=0.02)}
     states = {row: params(f"{row}-remember", "paper").model.state_size for row in ("armt", "rmt", "mamba", "prmt")}
     assert states == {"armt": 4 * 384 * 129, "rmt": 4096, "mamba": 32_768 + 3072, "prmt": 4 * 4 * 128}
+
+
+def test_the_large_models_of_medium_are_the_papers_with_states_alike():
+    medium = {model: params(f"{model}-large-remember", "medium") for model in ("armt", "mamba")}
+    sizes = {model: made.model.state_size for model, made in medium.items()}
+    assert sizes == {"armt": 4 * 72 * 129, "mamba": params("mamba-remember", "paper").model.state_size}
+    assert all([stage.segments for stage in made.train.stages] == [3, 10, 20] for made in medium.values())
+    assert [(config.row, config.seed) for config in select(CAPACITY, "medium", None, "*-large-*")] == [
+        ("armt-large-remember", 0),
+        ("mamba-large-remember", 0),
+    ]
+
+
+def test_the_queue_trains_what_one_scale_alone_has(tmp_path):
+    left, _ = missing([CAPACITY], "medium", runs_dir=tmp_path, results_dir=tmp_path)
+    assert sum("-large-" in entry.config.row for entry in left) == 2
 
 
 def test_paper_scale_is_the_released_curriculum():

@@ -121,7 +121,7 @@ def missing(
         first = {config.row for config in configs}
         if scale != PILOT:
             first = set(artifact.rows_here(scale, fetched=True))
-            stand_ins = {row.name for row in artifact.rows if row.scales}
+            stand_ins = {row.name for row in artifact.rows if row.stands_in}
             not_here = (stand_ins | set(artifact.default_rows(scale))) - first
             configs = [config for config in configs if config.row not in not_here]
         planned = plan(artifact, configs, runs_dir=runs_dir, results_dir=results_dir)["runs"]

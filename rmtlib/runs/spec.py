@@ -22,7 +22,8 @@ PUBLISHED_SEEDS = range(3)
 class Row:
     """One line of a table or curve of a figure, with the paper's values and where in the paper they stand.
 
-    `scales` are those that have it; empty: all of its artifact.
+    `scales` are those that have it; empty: all of its artifact. One that `stands_in` is trained in place of a row whose
+    weights are not here, else only by name.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row:
     paper: Mapping[str, Any]
     source: str
     scales: tuple[str, ...] = ()
+    stands_in: bool = False
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _row(model: str, task: str) -> Row:
 
 def _stand_in(model: str, task: str) -> Row:
     label = f"{ON_SMOLLM2[model]}, {task}"
-    return Row(f"{model}-{STAND_IN}-{task}", label, task, {}, "not in the papers", ("gpu",))
+    return Row(f"{model}-{STAND_IN}-{task}", label, task, {}, "not in the papers", ("gpu",), stands_in=True)
 
 
 def _models(task: str, models: Iterable[str]) -> Iterator[str]:

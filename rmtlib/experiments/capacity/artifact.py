@@ -50,6 +50,10 @@ class MemoryCapacity(Artifact):
     def default_seeds(self, scale: str) -> int:
         return 1 if scale in ("smoke", "small") else 3
 
+    def seeds_of(self, row: str, scale: str) -> int:
+        """One of the models of the paper's size."""
+        return 1 if "-large-" in row else self.default_seeds(scale)
+
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config of a run."""
         return RunConfig(self.name, row, scale, seed, to_params(settings(row, scale, seed)))

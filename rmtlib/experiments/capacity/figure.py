@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.capacity.rows import MODELS, VALUES
+from rmtlib.experiments.capacity.rows import LABELS, VALUES
 from rmtlib.report.figures import (
     BLACK,
     BLUE,
@@ -45,6 +45,8 @@ STYLES = {
     "armt-attached": Style("#444444", "v"),
     "armt-fixed": Style("#B8A800", "D"),
     "armt-dpfp-1": Style("#6A3D9A", "^"),
+    "armt-large": Style("#1B3A57", "P"),
+    "mamba-large": Style("#66C2A5", "X"),
 }
 TASKS = ("remember", "rewrite")
 
@@ -67,7 +69,7 @@ def figure(results: Results) -> Figure:
                         draw_series(ax, series, style_of(STYLES, model), line, fill)
                 _finish(ax, task, part)
         drawn = {row.rpartition("-")[0]: None for panel in panels for row in panel.rows}
-        handles = legend_handles({model: MODELS[model] for model in drawn}, STYLES, panels)
+        handles = legend_handles({model: LABELS[model] for model in drawn}, STYLES, panels)
         handles += [grey_line("most pairs in training", "-."), grey_line("all stored; chance", ":")]
         draw_legend(figure, handles, 4)
     return figure
@@ -98,7 +100,7 @@ def curves(results: Results) -> Iterator[Curve]:
 
     def named(series: Series) -> tuple[str, str, Style]:
         model, _, task = series.row.rpartition("-")
-        return task, MODELS[model], style_of(STYLES, model)
+        return task, LABELS[model], style_of(STYLES, model)
 
     return curves_of(results.series(), named)
 

@@ -9,7 +9,7 @@ from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.capacity.claims import CLAIMS
 from rmtlib.experiments.capacity.figure import EXPLORE, STYLES, TASKS, alt, figure, of_task
-from rmtlib.experiments.capacity.rows import MODELS, VALUES
+from rmtlib.experiments.capacity.rows import LABELS, VALUES
 from rmtlib.experiments.capacity.rules import arms
 from rmtlib.experiments.capacity.scales import settings
 from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
@@ -52,7 +52,7 @@ VERBS = {
 
 def label(arm: str, results: Results, scale: str) -> str:
     """The model of an arm."""
-    return MODELS[arm.partition(":")[0].rpartition("-")[0]]
+    return LABELS[arm.partition(":")[0].rpartition("-")[0]]
 
 
 def remembered(results: Results, scale: str) -> Table | None:
@@ -148,7 +148,7 @@ def caption(results: Results) -> str:
     parts = []
     for scale, rows in [*results.series().items()][:1]:
         for task in TASKS:
-            models = {MODELS[model]: series for model, series in of_task(rows, task).items()}
+            models = {LABELS[model]: series for model, series in of_task(rows, task).items()}
             if models:
                 said = ", ".join(f"{name} {mean_text(s.last, DIGITS[s.metric])}" for name, s in models.items())
                 most = max(s.last.x for s in models.values())

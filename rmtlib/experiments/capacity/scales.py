@@ -29,9 +29,10 @@ def _model(model: str, scale: str) -> ModelConfig:
     At the scale `paper` they start as released: as Hugging Face initialises both.
     """
     kind, _, variant = model.partition("-")
-    width, layers = {"smoke": (32, 2), "small": (64, 2), "medium": (64, 2)}.get(scale, (128, 4))
+    size = "paper" if variant == "large" else scale
+    width, layers = {"smoke": (32, 2), "small": (64, 2), "medium": (64, 2)}.get(size, (128, 4))
     if kind == "mamba":
-        states = {"smoke": 8, "small": 16, "medium": 16}.get(scale, 32)
+        states = {"smoke": 8, "small": 16, "medium": 16}.get(size, 32)
         return ModelConfig(
             kind, MambaConfig(VOCABULARY, width, layers, states, init="huggingface" if scale == "paper" else "torch")
         )
@@ -50,7 +51,9 @@ def _model(model: str, scale: str) -> ModelConfig:
         conv_taps=0 if released else 4,
         init_std=0.02 if scale == "paper" else None,
     )
-    d_memory, tokens = EQUAL[scale] if variant == "equal" else (64 if released else 8 if scale == "smoke" else 16, 4)
+    d_memory, tokens = (
+        EQUAL[size] if variant in ("equal", "large") else (64 if released else 8 if scale == "smoke" else 16, 4)
+    )
     if kind == "prmt":
         return ModelConfig(kind, decoder, 4)
     if kind == "rmt":
@@ -111,15 +114,27 @@ def _small(model: str, task: str, seed: int) -> Params:
 
 
 def _medium(model: str, task: str, seed: int) -> Params:
-    """The models of `small` in smaller batches, each stage until its level is reached or 3,000 steps, for all alike."""
-    small = _small(model, task, seed)
-    pairs = (3, 10) if task == "remember" else (3, 10, 30)
+    """The models of `small` in smaller batches, each stage until its level is reached or 3,000 steps, for all alike.
+
+    Those of the paper's size go on to 20 pairs, with keys of two symbols, at the rate that they have at the scale gpu.
+    """
+    small, large = _small(model, task, seed), model.endswith("-large")
+    pairs, rate = (3, 10) if task == "remember" else (3, 10, 30), 3e-3
+    tested = small.test_pairs if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 1500)
+    if large:
+        pairs, rate, tested = (3, 10, 20), 1e-3, (*tested, 20, 30)
     return replace(
         small,
         model=_model(model, "medium"),
-        train=replace(small.train, stages=tuple(Stage(n, 3000, 3e-3) for n in pairs), batch_size=64),
+        train=replace(
+            small.train,
+            stages=tuple(Stage(n, 3000, rate) for n in pairs),
+            segment_size=5 if large else small.train.segment_size,
+            batch_size=64,
+        ),
+        key_sizes=(1, 1, 2) if large else small.key_sizes,
         enough=0.995,
-        test_pairs=small.test_pairs if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 1500),
+        test_pairs=tested,
         test_samples=1000,
     )
 
