@@ -1,8 +1,7 @@
-"""The book: its check finds what it is for, its sources are clean, and it builds, from records and from none."""
+"""The book: its check finds what it is for, its sources are clean, its parts are written from records and from none."""
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
 from rmtlib.book import build, executing
-from rmtlib.data.sources import cache_folder, local_folders
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import ARTIFACTS
 from rmtlib.experiments.view import view_of
@@ -35,8 +33,6 @@ ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("book_check", ROOT / "book" / "check.py")
 check = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # by name, as its processes look for it
 spec.loader.exec_module(check)
-
-pytestmark = pytest.mark.timeout(900)  # the fixture `book` runs every notebook and builds all pages
 
 # The check of the HTML
 
@@ -362,85 +358,19 @@ def test_saving_leaves_figure_table_and_summary(tmp_path):
     assert str(tmp_path / "out" / "figure-5.png") in said
 
 
-# The whole book
+# Writing the pages stops
 
 
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """A project with published records, its pages written and its book built (`make book` adds the reference)."""
-    project = tmp_path_factory.mktemp("project")
-    ignore = shutil.ignore_patterns("_build", "_generated", "__pycache__")
-    shutil.copytree(ROOT / "book", project / "book", ignore=ignore)
-    shutil.copytree(ROOT / "notebooks", project / "notebooks", ignore=ignore)
-    for name in ("tutorial", "explore"):
-        notebook = project / "notebooks" / f"{name}.ipynb"
-        notebook.write_text(re.sub(r"STEPS: int = \d+", "STEPS: int = 2", notebook.read_text()))
-    shutil.copy(ROOT / "README.md", project)
-    (project / "rmtlib").symlink_to(ROOT / "rmtlib")
-    toc, config = project / "book" / "_toc.yml", project / "book" / "_config.yml"
-    toc.write_text(toc.read_text().partition("      - file: api\n")[0])
-    config.write_text(config.read_text().replace("[sphinx.ext.autodoc, sphinx.ext.viewcode]", "[sphinx.ext.autodoc]"))
-    for page in ("memories", "method", "running"):  # they link to the reference
-        path = project / "book" / f"{page}.md"
-        path.write_text(path.read_text().replace("](api.md)", "](records.md)"))
-    right = {"n": None}  # as many samples as the settings say: the book shows only what `rmtlib verify` accepts
-    seeds = [*fakes.seeds("qa1", (0.02, 0.10, 0.18), **right), *fakes.seeds("qa2", (0.3,), **right)]
-    fakes.publish(project / "results", seeds)
-
-    data = os.pathsep.join(map(str, [*local_folders(), cache_folder()]))
-    folders = {"RMTLIB_CACHE": str(project / "cache"), "RMTLIB_DATA": data}
-
-    def call(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            arguments, cwd=project, env=os.environ | folders, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-
-    written = call(sys.executable, "-m", "rmtlib.book")
-    assert written.returncode == 0, written.stderr
-    built = call(str(Path(sys.executable).with_name("jupyter-book")), "build", "book", "-W", "--keep-going", "-q")
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    return project, call
-
-
-def test_the_book_builds_without_a_warning_and_passes_its_check(book):
-    _, call = book
-    checked = call(sys.executable, "book/check.py")
-    assert checked.returncode == 0, checked.stderr
-
-
-def test_numbers_lead_to_their_records(book):
-    project, _ = book
-    html = project / "book" / "_build" / "html"
-    page = soup((html / "artifacts" / "figure-5.html").read_text())
-    links = [a["href"] for a in page.select("table a") if a["href"].startswith("../records/")]
-    assert len(links) == 4 * len(fakes.SEGMENTS)
-    for link in set(links):
-        record = html / "records" / Path(link).name
-        assert json.loads(record.with_suffix(".json").read_text())["schema"] == 1
-        assert record.stem in soup(record.read_text()).find("a", download=True)["href"]
-    prose = page.select_one("a.ours")
-    assert prose.text == "0.97 ± 0.00" and prose["href"].startswith("../records/qa1-small-s0-")
-
-
-def test_the_book_shows_the_records_numbers_and_verdicts(book):
-    project, _ = book
-    page = soup((project / "book" / "_build" / "html" / "artifacts" / "figure-5.html").read_text())
-    assert "0.83 ± 0.20" in page.text or "0.57 ± 0.32" in page.text
-    assert page.select(".verdict.described") and page.select(".verdict.not-enough-runs")
-    executed = nbformat.read(project / "book" / "_generated" / "figure-5-notebook.ipynb", 4)
-    assert any('alt="' in str(cell.get("outputs")) for cell in executed.cells)
-
-
-def test_a_record_that_was_edited_stops_the_pages_in_one_line(book):
-    project, call = book
-    path = next((project / "results" / "figure-5").glob("qa2*.json"))
+def test_a_record_that_was_edited_stops_the_pages_in_one_line(tmp_path):
+    for folder in ("book", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("_build", "_generated"))
+    fakes.publish(tmp_path / "results", fakes.seeds("qa2", (0.3,), n=None))  # as many samples as the settings say
+    path = next((tmp_path / "results" / "figure-5").glob("qa2*.json"))
     good = path.read_text()
     path.write_text(re.sub(r'"correct": \d+', '"correct": 7', good, count=1))
     assert path.read_text() != good
-    try:
-        done = call(sys.executable, "-m", "rmtlib.book", "--out", "elsewhere")
-    finally:
-        path.write_text(good)
+    command = [sys.executable, "-m", "rmtlib.book", "--out", "elsewhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and path.name in done.stderr
 

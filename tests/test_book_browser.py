@@ -4,18 +4,21 @@ Looks at the folder that RMTLIB_BOOK names, so that `make test` does not judge a
 browser or a book.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 BOOK = Path(os.environ.get("RMTLIB_BOOK", "no book"))
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-WIDTHS, THEMES = (1440, 768, 390), ("light", "dark")
+THEMES = ("light", "dark")
+VIEWS = ((1440, "light"), (768, "dark"), (390, "light"))  # layout is the width's, colours are the theme's
 TALLEST = 5000  # pixels of an artifact's page at 1440, with nothing unfolded
 SMOKE = 800
 OF_THE_THEMES = {"label-content-name-mismatch", "region"}  # of axe
@@ -95,9 +98,8 @@ CUT = """() => [...document.querySelectorAll("article pre, article table, articl
 }).map(element => element.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_template_is_clean_at_every_width_in_both_themes(open_page, width, theme):
+@pytest.mark.parametrize(("width", "theme"), VIEWS)
+def test_every_template_is_clean_at_every_width_and_in_both_themes(open_page, width, theme):
     for name in names():
         page = open_page(name, width, theme)
         assert page.complaints == [], name
@@ -135,6 +137,24 @@ def test_the_first_page_is_the_front_page(open_page):
     page = open_page("index")
     page.wait_for_url("**/intro.html")
     assert page.locator("table.tally").is_visible() and page.locator("#table-claims").is_visible()
+
+
+def test_numbers_lead_to_their_records():
+    """In the tables as in the text of an artifact's page."""
+    page = BeautifulSoup((BOOK / "artifacts" / "figure-5.html").read_text(encoding="utf-8"), "html.parser")
+    for chosen in ("table a", "a.ours"):
+        links = {a["href"] for a in page.select(chosen) if a["href"].startswith("../records/")}
+        assert links
+        for link in links:
+            record = BOOK / "records" / Path(link).name
+            assert json.loads(record.with_suffix(".json").read_text(encoding="utf-8"))["schema"] == 1
+            told = BeautifulSoup(record.read_text(encoding="utf-8"), "html.parser")
+            assert record.stem in told.find("a", download=True)["href"]
+
+
+def test_an_artifacts_notebook_is_shown_with_its_figure():
+    page = BeautifulSoup((BOOK / "_generated" / "figure-5-notebook.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.select(".cell_output img[alt]")
 
 
 def test_no_artifact_page_is_longer_than_can_be_read(open_page):
@@ -219,8 +239,7 @@ def lines(figure) -> list:
     return figure.locator(".scatterlayer .trace").all()
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "theme"), VIEWS)
 def test_figures_can_be_explored_and_the_static_ones_come_back(open_page, width, theme):
     assert "figure-5" in explored()
     for name in explored():

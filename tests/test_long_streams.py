@@ -138,3 +138,13 @@ def test_evaluation_refuses_a_state_that_has_overflowed():
     assert likelihood(stirred(None), Stream(ids, 0), 8, columns=1).bits > 0
     with pytest.raises(RmtlibError, match="not finite after 3,200 tokens"):
         likelihood(stirred(DeltaRule()), Stream(ids, 0), 8, columns=1)
+
+
+def test_one_stream_of_two_million_tokens_is_read_to_its_end():
+    """By a whole model; a memory that is not finite at the end would be an error."""
+    torch.manual_seed(4)
+    model = ARMT(Decoder(DecoderConfig(16, 16, 1, 1)), 4, 8).eval()
+    torch.nn.init.uniform_(model.value_LDD, -0.25, 0.25)
+    ids = torch.randint(0, 16, (2**21,), generator=torch.Generator().manual_seed(0)).numpy()
+    found = likelihood(model, Stream(ids, 0), 512, columns=1)
+    assert (found.tokens, 4 <= found.bits < 5) == (2**21, True)

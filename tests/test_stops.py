@@ -23,45 +23,26 @@ from rmtlib.runs.storage import write_json
 TESTS = Path(__file__).parent
 
 
-def stop_if_ordered(folder: Any) -> None:
-    """As if the signal had come while data were being prepared."""
-    if "STOP_AT_ONCE" in os.environ:
-        folder.request_stop()
-
-
-class StoppingCapacity(MemoryCapacity):
-    def execute(self, config: RunConfig, folder: Any) -> Result:
-        stop_if_ordered(folder)
-        return super().execute(config, folder)
-
-
-class StoppingEnwik8(Enwik8):
-    def execute(self, config: RunConfig, folder: Any) -> Result:
-        stop_if_ordered(folder)
-        return super().execute(config, folder)
-
-
 @pytest.mark.parametrize(
-    ("artifact", "row"), [(StoppingCapacity, "armt-remember"), (StoppingEnwik8, "rmt-5-bptt-1-seg128")], ids=str
+    ("artifact", "row"),
+    [(MemoryCapacity(), "armt-remember"), (Enwik8(), "rmt-5-bptt-1-seg128")],
+    ids=["memory-capacity", "enwik8"],
 )
 def test_a_stop_before_the_first_step_loses_nothing(
-    artifact: type[Artifact], row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact: Artifact, row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped twice, then left alone."""
-    monkeypatch.chdir(tmp_path)
+    """Asked to stop twice while the data are being prepared, then left alone."""
     monkeypatch.delenv("RMTLIB_DATA", raising=False)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
-    stopping = artifact()
-    configs = select(stopping, "smoke", 1, row)
-    monkeypatch.setenv("STOP_AT_ONCE", "1")
+    (config,) = select(artifact, "smoke", 1, row)
     for _ in range(2):
+        folder = RunFolder(tmp_path / "stopped")
+        folder.request_stop()
         with pytest.raises(Stopped):
-            run(stopping, configs, quiet=True)
-    monkeypatch.delenv("STOP_AT_ONCE")
-    stopped, whole = run(stopping, configs, quiet=True)[0], run(stopping, configs, runs_dir="whole", quiet=True)[0]
-    assert stopped["metrics"] == whole["metrics"] and stopped["curves"] == whole["curves"]
+            artifact.execute(config, folder)
+    stopped, whole = (artifact.execute(config, RunFolder(tmp_path / name)) for name in ("stopped", "whole"))
+    assert stopped.metrics == whole.metrics and stopped.curves == whole.curves
 
 
 class ObstinateEnwik8(Enwik8):
