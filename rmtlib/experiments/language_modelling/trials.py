@@ -1,8 +1,10 @@
-"""Trials of the settings of the scale medium: baselines, with a seed of no result."""
+"""Trials of the settings of the scale medium, on baselines, and of what bf16 costs; with a seed of no result."""
 
 from dataclasses import replace
 from typing import Any
 
+from rmtlib.experiments.language_modelling.rows import table_row
+from rmtlib.experiments.language_modelling.scales import settings
 from rmtlib.experiments.language_modelling.settings import VOCABULARIES, Params
 from rmtlib.models.config import TransformerXLConfig
 from rmtlib.runs.spec import PILOT, RunConfig, Trial
@@ -38,6 +40,15 @@ def _trial(artifact: str, name: str, note: str, *, train_tokens: int | None = No
     return Trial(name, note, RunConfig(artifact, f"baseline-seg{segment}", PILOT, SEED, to_params(params)))
 
 
+def _in_precision(row: str, precision: str) -> Trial:
+    """A row of the scale small as it is, but for the precision."""
+    params = settings("enwik8", table_row("enwik8", row), "small", SEED)
+    assert isinstance(params, Params)
+    params = replace(params, train=replace(params.train, precision=precision))  # type: ignore[arg-type]
+    note = f"small in {precision}: what bf16 costs in quality; made after medium's runs"
+    return Trial(f"{row}-{precision}", note, RunConfig("enwik8", row, PILOT, SEED, to_params(params)))
+
+
 TRIALS = {
     "enwik8": (
         _trial("enwik8", "lr-2e-3", "the whole text", steps=4000, batch_size=16, lr=2e-3),
@@ -51,6 +62,7 @@ TRIALS = {
             batch_size=16,
             lr=2e-3,
         ),
+        *(_in_precision(row, p) for row in ("baseline-seg128", "rmt-5-bptt-1-seg128") for p in ("float32", "bf16")),
     ),
     "wikitext-103": (
         _trial(
