@@ -62,6 +62,7 @@ def verify(options: argparse.Namespace) -> int:
     """Rehash what results/ holds."""
     from rmtlib.experiments.registry import all_artifacts
     from rmtlib.runs import records
+    from rmtlib.runs.checks import NO_OUTCOMES
     from rmtlib.runs.weights import verify_weights, weights_names
 
     if not Path(options.folder).is_dir():
@@ -74,8 +75,11 @@ def verify(options: argparse.Namespace) -> int:
         print_json({"folder": options.folder, "records": count, **vars(done)})
     else:
         print("\n".join(problems) if problems else f"{count} records in {options.folder}/ are as they were written")
-        if unread := len(done.not_recomputed):
+        without = sum(line.endswith(NO_OUTCOMES) for line in done.not_recomputed)
+        if unread := len(done.not_recomputed) - without:
             print(f"{unread} records have settings of earlier code: numbers not computed anew (--json names them)")
+        if without:
+            print(f"{without} records have no outcome of each sample: counts taken as written (--json names them)")
         if (names := weights_names(options.folder)) and not of_weights:
             print(f"{len(names)} published checkpoints are as their cards say")
     if problems:

@@ -13,6 +13,8 @@ from rmtlib.evaluation.outcomes import unpack_outcomes
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.spec import RunConfig
 
+NO_OUTCOMES = "it has no outcome of each sample: its counts are taken as written"
+
 
 def check_record(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, str | None]:
     """What in a record cannot be, and why its derived values could not be computed anew; None if nothing."""
@@ -41,6 +43,8 @@ def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, s
     except RmtlibError as error:
         not_recomputed = str(error)
     why = why or _check_settings(record["metrics"], record["curves"], config.to_json()["params"])
+    if not_recomputed is None and any("outcomes" not in point for point in record["metrics"].get("exact_match", ())):
+        not_recomputed = NO_OUTCOMES
     return (why, None) if why else (None, not_recomputed)
 
 

@@ -40,6 +40,7 @@ CLAIMS = (
         "ARMT, Figure 2a (the paper calls the states equal)",
         "Mamba's pairs stored of 16 less ARMT's.",
         below(("mamba-remember", "armt-remember")),
+        note="Mamba did not get through its curriculum: what it stores is also how fast it learns.",
     ),
     Claim(
         "prmt-no-better",
@@ -47,6 +48,7 @@ CLAIMS = (
         "ARMT, section 3 and Figure 4b",
         "PRMT's pairs stored of 16 less RMT's.",
         below(("prmt-remember", "rmt-remember")),
+        note="Neither got through its curriculum: what they store is also how fast they learn.",
     ),
     Claim(
         "gamma-needed",
