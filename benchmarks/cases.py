@@ -250,6 +250,10 @@ def last_layer(rounds: int) -> Iterator[Row]:
     a, b, ratio = compare(lambda: replay(model), lambda: replay(_AllRows(model)), rounds)
     what = "Transformer-XL of 4 layers of 64, BPTT-2, segment 128, batch 32; peer: all rows"
     yield speed("last layer on needed rows, replayed segments", what, a, b, ratio, 1.04)
+    gpt2, segments = RMT(decoder_from_hf(_gpt2()), 16).eval(), _answer_batch(50_257, 128, 2)
+    a, b, ratio = compare(lambda: _prefill(gpt2, segments), lambda: _prefill(_AllRows(gpt2), segments), rounds)
+    what = "GPT-2 124M, 2 segments of 128, batch 1; peer: all rows"
+    yield speed("last layer on needed rows, prefill", what, a, b, ratio, 1.04)
 
 
 def finished(rounds: int) -> Iterator[Row]:
@@ -271,8 +275,64 @@ def finished(rounds: int) -> Iterator[Row]:
         yield speed(f"samples that have ended, {type(model).__name__}", what, a, b, ratio, 1.5)
 
 
+def _enwik8_size(count: int) -> tuple[TransformerXLConfig, list[Segment]]:
+    """The paper's model of characters, without dropout, and so many segments of 128 of one stream."""
+    config = TransformerXLConfig(
+        vocab_size=204, d_model=512, n_layers=12, n_heads=8, d_head=64, d_ff=2048, dropout=0.0, memory_tokens=10
+    )
+    ids = torch.randint(0, 204, (1, 128 * count), generator=torch.Generator().manual_seed(0))
+    return config, [Segment(x, x, None) for x in ids.split(128, 1)]
+
+
+def package(rounds: int) -> Iterator[Row]:
+    """RMT of enwik8's size against the package recurrent-memory-transformer-pytorch; no rows if it is not installed.
+
+    Its model is another one in detail (a gated MLP, a null key, a mask that lets the memory see ahead), so that times
+    are compared, not outputs. It has one residual stream, no second cache, and as many weights, to a part in fifty.
+    """
+    try:
+        from recurrent_memory_transformer_pytorch import RecurrentMemoryTransformer
+    except ModuleNotFoundError:
+        return
+    torch.manual_seed(0)
+    theirs = RecurrentMemoryTransformer(
+        dim=512, num_tokens=204, depth=12, num_memory_tokens=10, seq_len=128, use_flash_attn=True,
+        use_xl_memories=False, num_residual_streams=1,
+    )  # fmt: skip
+    ours, (_, segments) = RMT(Decoder(DecoderConfig(204, 512, 12, 8)), 10), _enwik8_size(3)
+    weights = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
+    assert max(weights) < 1.02 * min(weights), weights
+
+    def train_theirs() -> None:
+        theirs.zero_grad(set_to_none=True)
+        memory, total = None, 0.0
+        for segment in segments:
+            loss, memory, _ = theirs(segment.input_ids_BS, memory, labels=segment.labels_BS)
+            total = total + loss
+        total.backward()  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def read_theirs() -> None:
+        memory = None
+        for segment in segments:
+            _, memory, _ = theirs(segment.input_ids_BS, memory)
+
+    @torch.no_grad()
+    def read_ours() -> None:
+        for _, (_, hidden) in enumerate(read(ours, segments, ours.initial_state(1), len(segments))):
+            ours.logits(hidden)
+
+    what = f"12 layers of 512, {len(segments)} segments of 128, one stream; peer: recurrent-memory-transformer-pytorch"
+    for name, mine, peer in (
+        ("training", lambda: _train(ours, segments), train_theirs),
+        ("reading", read_ours, read_theirs),
+    ):
+        a, b, ratio = compare(mine, peer, rounds)
+        yield speed(f"RMT of enwik8's size, {name}", what, a, b, ratio, 1.1)
+
+
 def bf16(rounds: int) -> Iterator[Row]:
-    """RMT on GPT-2 in bf16 by autocast, against float32; no rows if the processor has no units for it."""
+    """bf16 by autocast, against float32; no rows if the processor has no units for it."""
     if not multiplies_bf16():
         return
     model, segments = RMT(decoder_from_hf(_gpt2()), 16).eval(), _answer_batch(50_257, 128, 2)
@@ -287,6 +347,22 @@ def bf16(rounds: int) -> Iterator[Row]:
     for what, call, target in (("prefill", _prefill, 2.0), ("training", _train, 2.0)):
         a, b, ratio = compare(partial(low, call), partial(call, model, segments), rounds)
         yield speed(f"RMT {what} in bf16", "GPT-2 124M, 2 segments of 128, batch 1; peer: float32", a, b, ratio, target)
+    config, stream = _enwik8_size(3)
+    replayed, recent = TransformerXL(config), [Read(segment, None) for segment in stream]
+
+    def replay(*_: Any) -> None:
+        replayed.zero_grad(set_to_none=True)
+        replayed_loss(replayed, recent, "stored")[0].backward()
+
+    a, b, ratio = compare(partial(low, replay), replay, rounds)
+    what = "12 layers of 512, BPTT-2, segment 128, one stream; peer: float32"
+    yield speed("RMT of enwik8's size, training in bf16", what, a, b, ratio, 2.0)
+    model = RMT(Decoder(DecoderConfig(1000, 64, 2, 4, positions="rotary", conv_taps=6)), 8)
+    segments = _answer_batch(1000, 128, 4, batch=32)
+    a, b, ratio = compare(partial(low, _train), partial(_train, model, segments), rounds)
+    what = "2 layers of 64, 4 segments of 128, batch 32, answers only; peer: float32"
+    row = speed("RMT of figure 5's small size, training in bf16", what, a, b, ratio, 1.0)
+    yield replace(row, target="<= 1x: stays in float32", reached=ratio <= 1)
 
 
 def host_time(rounds: int) -> Iterator[Row]:
@@ -502,6 +578,7 @@ CASES: dict[str, Callable[[int], Iterator[Row]]] = {
     "samples": samples,
     "mamba": mamba,
     "rmt": rmt,
+    "package": package,
     "bf16": bf16,
     "armt": armt,
 }
