@@ -136,12 +136,14 @@ def window_likelihood(
             chosen = indices[first : first + batch]
             samples = [window_sample(stream, whole[i], score) for i in chosen]
             given = [donors[i] for i in chosen] if donors else None
-            for s, (nats_B, count) in enumerate(_read(model, samples, given, segment, memory, device)):
-                for i, value in zip(chosen, nats_B.tolist(), strict=True):
+            parts = list(_read(model, samples, given, segment, memory, device))
+            nats_SB = torch.stack([nats_B for nats_B, _ in parts]).tolist()  # a GPU is waited for once
+            for values_B, (_, count), of_segment in zip(nats_SB, parts, by_segment, strict=False):
+                for i, value in zip(chosen, values_B, strict=True):
                     nats[i] += value
                     tokens[i] += count
-                by_segment[s][0] += nats_B.sum().item()
-                by_segment[s][1] += count * len(chosen)
+                of_segment[0] += math.fsum(values_B)
+                of_segment[1] += count * len(chosen)
             done += len(chosen)
             progress(done, len(whole))
     return WindowLikelihood(nats, tokens, by_segment)

@@ -155,7 +155,7 @@ def caption(results: Results) -> str:
                 about = f"Of {most:g} pairs" if task == "remember" else f"After {most:g} updates"
                 metric = "stored" if task == "remember" else "exact match"
                 parts.append(f"{about} ({scale} scale), {metric}: {said}")
-    return ". ".join(parts) or "Nothing was run yet"
+    return ". ".join(["In the paper ARMT stores most, RMT least, and ARMT keeps what it rewrites", *parts])
 
 
 def report() -> Report:
