@@ -10,10 +10,10 @@ class Stopped(RmtlibError):
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """What a signal raises where nothing has to be kept; not an Exception, so that nobody takes it for a failure.
+    """Raised by a signal where nothing has to be kept. Not an Exception, so that no fallback takes it for a failure.
 
-    A name of its own, as Python ends itself with SIGINT after a KeyboardInterrupt in `exec` (of a dataclass that is
-    being imported, say), even one that was caught.
+    Not KeyboardInterrupt itself: after one that passed through `exec` of a text (as when a dataclass is imported)
+    Python ends itself with SIGINT, even if it was caught. It does not after a subclass.
     """
 
 

@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW = (
-    "test_runner",
-    "test_lora_wikitext_2",
-    "test_babilong_table",
-    "test_hub_bounds",
-    "test_figure_5",
-    "test_devices",
-)
-SLOW += ("test_kernels", "test_settings", "test_stops", "test_streams", "test_hub_promises", "test_bptt", "test_queue")
+SLOW = """
+    test_runner test_lora_wikitext_2 test_babilong_table test_hub_bounds test_figure_5 test_devices test_kernels
+    test_settings test_stops test_streams test_hub_promises test_bptt test_queue
+""".split()
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_gpu_cases_without_a_gpu_are_refused_in_a_line(monkeypatch, capsys):
 
 def test_a_record_says_how_it_was_measured(recorded):
     record = json.loads(recorded.read_text())
-    assert "one thread, float32, CPU time, median" in speed.about(record)
+    assert "one thread, float32 unless said, CPU time, median" in speed.about(record)
     assert "on the GPU, median" in speed.about({**record, "how": gpu.HOW})
 
 

@@ -1,4 +1,4 @@
-"""The built book in a browser, opened from the file system: `make test-book` after `make book`.
+"""The built book, most of it in a browser, opened from the file system: `make test-book` after `make book`.
 
 Looks at the folder that RMTLIB_BOOK names, so that `make test` does not judge a book of other code; skipped without a
 browser or a book.
@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
+from rmtlib.experiments.view import view_of
+from rmtlib.report.values import values
+from rmtlib.runs.records import find_records
+
+ROOT = Path(__file__).parent.parent
 BOOK = Path(os.environ.get("RMTLIB_BOOK", "no book"))
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -23,10 +28,7 @@ TALLEST = 5000  # pixels of an artifact's page at 1440, with nothing unfolded
 SMOKE = 800
 OF_THE_THEMES = {"label-content-name-mismatch", "region"}  # of axe
 
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium"),
-    pytest.mark.skipif(not (BOOK / "index.html").exists(), reason="opened by make test-book, after make book"),
-]
+pytestmark = pytest.mark.skipif(not (BOOK / "index.html").exists(), reason="opened by make test-book, after make book")
 
 
 def names() -> list[str]:
@@ -55,6 +57,8 @@ def names() -> list[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
+    if BROWSER is None:
+        pytest.skip("no Chromium: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
@@ -139,17 +143,22 @@ def test_the_first_page_is_the_front_page(open_page):
     assert page.locator("table.tally").is_visible() and page.locator("#table-claims").is_visible()
 
 
-def test_numbers_lead_to_their_records():
-    """In the tables as in the text of an artifact's page."""
+def test_numbers_are_those_of_the_records_and_lead_to_them():
+    """In the tables and in the text of an artifact's page."""
     page = BeautifulSoup((BOOK / "artifacts" / "figure-5.html").read_text(encoding="utf-8"), "html.parser")
+    published = find_records("figure-5", where=(ROOT / "results",))
+    told = {value["text"] for value in values([view_of("figure-5", published=published)]).values()}
+    said = {a.text for a in page.select("a.ours")}
+    assert said and said <= told
     for chosen in ("table a", "a.ours"):
         links = {a["href"] for a in page.select(chosen) if a["href"].startswith("../records/")}
         assert links
         for link in links:
             record = BOOK / "records" / Path(link).name
-            assert json.loads(record.with_suffix(".json").read_text(encoding="utf-8"))["schema"] == 1
-            told = BeautifulSoup(record.read_text(encoding="utf-8"), "html.parser")
-            assert record.stem in told.find("a", download=True)["href"]
+            made = json.loads(record.with_suffix(".json").read_text(encoding="utf-8"))
+            assert record.stem.endswith(made["run_id"])
+            shown = BeautifulSoup(record.read_text(encoding="utf-8"), "html.parser")
+            assert record.stem in shown.find("a", download=True)["href"]
 
 
 def test_an_artifacts_notebook_is_shown_with_its_figure():

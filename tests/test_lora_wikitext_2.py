@@ -14,7 +14,7 @@ from rmtlib.experiments.lora.artifact import LoRAWikiText2
 from rmtlib.experiments.lora.averages import derived, study_averages
 from rmtlib.experiments.lora.claims import CLAIMS
 from rmtlib.experiments.lora.figure import STYLES, kind
-from rmtlib.experiments.lora.rows import STUDY
+from rmtlib.experiments.lora.rows import STUDY, TABLE_2
 from rmtlib.experiments.lora.rules import RMT, RULES, arms
 from rmtlib.experiments.lora.run import build_model, open_texts
 from rmtlib.experiments.lora.scales import settings
@@ -102,6 +102,10 @@ def test_at_medium_the_rows_that_decide_whether_memory_helps_have_three_seeds():
     seeds = Counter(config.row for config in select(LoRAWikiText2(), "medium"))
     decided = {row for claim in CLAIMS if claim.name == "beats-tuned" for row in claim.rows}
     assert {row for row, count in seeds.items() if count == 3} == decided and seeds["full"] == 1
+
+
+def test_every_memory_of_table_2_has_a_controlled_row():
+    assert {f"lora-rmt-2seg-{memory}mem" for memory in TABLE_2} <= set(STUDY)
 
 
 def test_all_positions_fit_into_gpt2s_table():

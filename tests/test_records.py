@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 from fakes import record
 
+from rmtlib.cli import main
 from rmtlib.errors import RmtlibError
 from rmtlib.experiments.registry import all_artifacts, get_artifact
 from rmtlib.files import write_atomically
@@ -548,6 +549,8 @@ def test_outcomes_that_fit_are_accepted():
         ("figure-5", point(outcomes="f8"), "outcomes are 'f8', not 5 of 10"),
         ("memory-capacity", point(n=0, correct=0), "'n': 0"),
         ("figure-5", {"exact_match": []}, "exact_match is"),
+        ("figure-5", {"exact_match": None}, "exact_match is None"),
+        ("figure-5", {"exact_match": [None]}, "exact_match has None"),
         ("figure-5", {"recency_accuracy": 1.2}, "recency_accuracy is 1.2"),
         ("memory-capacity", {"train_segments": 0}, "train_segments is 0"),
         ("wikitext-103", {"unit": "perplexity", "value": 0.9, "validation": 30.0}, "value is 0.9 perplexity"),
@@ -618,6 +621,14 @@ def test_settings_of_earlier_code_are_said_and_no_problem(folders):
     done = verify(ALL, "results")
     assert done.problems == []
     assert len(done.not_recomputed) == 1 and "unknown or missing: learning_rate" in done.not_recomputed[0]
+
+
+def test_verify_says_whose_counts_are_taken_as_written(folders, root, capsys):
+    old = next((root / "results" / "memory-capacity").glob("armt-remember-small-s0-*.json"))
+    (folders / "results" / "memory-capacity").mkdir(parents=True)
+    shutil.copy(old, folders / "results" / "memory-capacity")
+    assert main(["verify"]) == 0
+    assert "1 records have no outcome of each sample: counts taken as written" in capsys.readouterr().out
 
 
 def test_a_record_of_an_unknown_artifact_is_a_problem(folders):

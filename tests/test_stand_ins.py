@@ -3,12 +3,14 @@
 import pytest
 
 from rmtlib.errors import RmtlibError
+from rmtlib.experiments.babilong.rows import stand_in_of
 from rmtlib.experiments.babilong.settings import MAMBA
 from rmtlib.experiments.babilong_table import artifact as babilong_table
 from rmtlib.experiments.registry import get_artifact
 from rmtlib.runs import backbones
 from rmtlib.runs.artifact import select
 from rmtlib.runs.plan import plan
+from rmtlib.runs.queue import missing
 
 FIGURE, TABLE = get_artifact("figure-5"), get_artifact("babilong")
 
@@ -55,6 +57,14 @@ def test_in_the_table_models_around_a_backbone_are_replaced_and_mamba_is_not(mac
         )  # else its runs could only fail
     machine(True, True)
     assert rows(TABLE) == [row.name for row in TABLE.rows if row.name in TABLE.default_rows("gpu")]
+
+
+def test_the_queue_leaves_stand_ins_alone_where_the_weights_are_there(machine, monkeypatch, tmp_path):
+    for artifact in (FIGURE, TABLE):
+        monkeypatch.setattr(artifact, "prepare", lambda scale, rows: None)
+    machine(True, True)
+    left, _ = missing([FIGURE, TABLE], "gpu", runs_dir=tmp_path, results_dir=tmp_path)
+    assert left and not any(stand_in_of(entry.config.row) for entry in left)
 
 
 @pytest.mark.parametrize("artifact", [FIGURE, TABLE])

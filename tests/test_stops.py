@@ -31,7 +31,7 @@ TESTS = Path(__file__).parent
 def test_a_stop_before_the_first_step_loses_nothing(
     artifact: Artifact, row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked to stop twice while the data are being prepared, then left alone."""
+    """Asked to stop twice before it begins, then left alone."""
     monkeypatch.delenv("RMTLIB_DATA", raising=False)
     monkeypatch.setenv("RMTLIB_OFFLINE", "1")
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
@@ -46,7 +46,7 @@ def test_a_stop_before_the_first_step_loses_nothing(
 
 
 class ObstinateEnwik8(Enwik8):
-    """Takes every exception in its preparation for a failed attempt, and is in `exec`, as the import of a dataclass."""
+    """Takes every exception in its preparation for a failed attempt, inside `exec`, as importing a dataclass does."""
 
     def execute(self, config: RunConfig, folder: Any) -> Result:
         for _ in range(1000):

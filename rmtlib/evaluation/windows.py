@@ -137,8 +137,10 @@ def window_likelihood(
             samples = [window_sample(stream, whole[i], score) for i in chosen]
             given = [donors[i] for i in chosen] if donors else None
             parts = list(_read(model, samples, given, segment, memory, device))
-            nats_SB = torch.stack([nats_B for nats_B, _ in parts]).tolist()  # a GPU is waited for once
-            for values_B, (_, count), of_segment in zip(nats_SB, parts, by_segment, strict=False):
+            nats_SB = torch.stack([nats_B for nats_B, _ in parts]).tolist()  # a GPU is waited for once a batch
+            for values_B, (_, count), of_segment in zip(
+                nats_SB, parts, by_segment, strict=False
+            ):  # few in the last one
                 for i, value in zip(chosen, values_B, strict=True):
                     nats[i] += value
                     tokens[i] += count

@@ -13,7 +13,7 @@ from rmtlib.runs.storage import check_seal, read_json, write_json
 HEADER = ("case", "what", "ours", "peer", "ratio", "target", "met", "arithmetic")
 REACHED = {None: "not measured", True: "yes", False: "no"}
 _KEYS = {"machine", "commit", "date", "packages", "rounds", "rows", "sha256"}
-_CPU = "one thread, float32, CPU time"  # how a record was measured that does not say how
+_CPU = "one thread, float32 unless said, CPU time"  # how a record was measured that does not say how
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:

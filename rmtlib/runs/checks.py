@@ -17,7 +17,7 @@ NO_OUTCOMES = "it has no outcome of each sample: its counts are taken as written
 
 
 def check_record(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, str | None]:
-    """What in a record cannot be, and why its derived values could not be computed anew; None if nothing."""
+    """What in a record cannot be, and which of its values could not be computed anew, or why; None if nothing."""
     try:
         return _check(record, artifact)
     except Exception as error:  # metrics, curves and settings of a shape that no check expects
@@ -43,9 +43,11 @@ def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, s
     except RmtlibError as error:
         not_recomputed = str(error)
     why = why or _check_settings(record["metrics"], record["curves"], config.to_json()["params"])
+    if why:
+        return why, None
     if not_recomputed is None and any("outcomes" not in point for point in record["metrics"].get("exact_match", ())):
         not_recomputed = NO_OUTCOMES
-    return (why, None) if why else (None, not_recomputed)
+    return None, not_recomputed
 
 
 def _check_data(data: Sequence[Mapping[str, Any]]) -> str | None:

@@ -276,10 +276,7 @@ def _cell(record: dict[str, Any]) -> tuple[Any, ...]:
 
 @dataclass
 class Verification:
-    """What `verify` found: what is wrong, and records whose derived values could not be computed anew, with the reason.
-
-    One line each.
-    """
+    """What `verify` found, one line each: what is wrong, and records with a value not computed anew, and why."""
 
     problems: list[str] = field(default_factory=list)
     not_recomputed: list[str] = field(default_factory=list)

@@ -22,8 +22,8 @@ PUBLISHED_SEEDS = range(3)
 class Row:
     """One line of a table or curve of a figure, with the paper's values and where in the paper they stand.
 
-    `scales` are those that have it; empty: all of its artifact. One that `stands_in` is trained in place of a row whose
-    weights are not here, else only by name.
+    `scales` are those that have it; empty: all of its artifact. `stands_in`: it replaces a row whose weights are not
+    on this machine; the queue trains it only then.
     """
 
     name: str

@@ -34,7 +34,15 @@ ROWS = (
         for task in TASKS
     ),
     *(
-        Row(f"{name}-{task}", f"{LABELS[task]}, {label} in GPT-2's place", task, {}, "not in the paper", ("gpu",), True)
+        Row(
+            f"{name}-{task}",
+            f"{LABELS[task]}, {label} in GPT-2's place",
+            task,
+            {},
+            "not in the paper",
+            ("gpu",),
+            stands_in=True,
+        )
         for name, label in BACKBONES.items()
         for task in TASKS
     ),

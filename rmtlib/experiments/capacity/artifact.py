@@ -9,7 +9,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rmtlib.evaluation.capacity import pairs_stored
-from rmtlib.experiments.capacity.rows import ROWS, VALUES
+from rmtlib.experiments.capacity.rows import LARGE, ROWS, VALUES
 from rmtlib.experiments.capacity.scales import settings
 from rmtlib.experiments.capacity.settings import Params, cost
 from rmtlib.experiments.capacity.trials import TRIALS
@@ -51,8 +51,8 @@ class MemoryCapacity(Artifact):
         return 1 if scale in ("smoke", "small") else 3
 
     def seeds_of(self, row: str, scale: str) -> int:
-        """One of the models of the paper's size."""
-        return 1 if "-large-" in row else self.default_seeds(scale)
+        """One seed of a model of the paper's size."""
+        return 1 if row.removesuffix("-remember") in LARGE else self.default_seeds(scale)
 
     def config(self, row: str, scale: str, seed: int) -> RunConfig:
         """The complete config of a run."""

@@ -74,7 +74,7 @@ def _by_pairs(results: Results, scale: str, task: str, caption: str) -> Table | 
     points_at = {model: {point.x: point for point in series.points} for model, series in models.items()}
     rows = tuple(
         (
-            f"{x:g}" + " (most trained)" * (x in trained),
+            f"{x:g}" + " (most trained)" * ({x} == trained),
             *(value_cell(points_at[model].get(x), DIGITS[series.metric], "") for model, series in models.items()),
         )
         for x in sorted({x for points in points_at.values() for x in points})
@@ -150,12 +150,11 @@ def caption(results: Results) -> str:
         for task in TASKS:
             models = {LABELS[model]: series for model, series in of_task(rows, task).items()}
             if models:
-                said = ", ".join(f"{name} {mean_text(s.last, DIGITS[s.metric])}" for name, s in models.items())
-                most = max(s.last.x for s in models.values())
-                about = f"Of {most:g} pairs" if task == "remember" else f"After {most:g} updates"
-                metric = "stored" if task == "remember" else "exact match"
-                parts.append(f"{about} ({scale} scale), {metric}: {said}")
-    return ". ".join(["In the paper ARMT stores most, RMT least, and ARMT keeps what it rewrites", *parts])
+                said = ", ".join(f"{name} {_of_pairs(s.last, s.metric)}" for name, s in models.items())
+                what = "pairs stored" if task == "remember" else "exact match after so many updates"
+                parts.append(f"{scale} scale, {what}: {said}")
+    paper = "In the paper ARMT stores most, RMT least, and ARMT keeps what it rewrites"
+    return ". ".join([paper, *(parts or ["Nothing was run yet"])])
 
 
 def report() -> Report:

@@ -16,8 +16,8 @@ MODELS = {
     "rmt-equal": "RMT with a state as large as Mamba's",
 }
 LARGE = {
-    "armt-large": "ARMT of 4 × 128, with a state as large as Mamba's",
-    "mamba-large": "Mamba of 4 × 128",
+    "armt-large": "ARMT of 4 layers of 128, state nearly as large as Mamba's, keys of two symbols",
+    "mamba-large": "Mamba of 4 layers of 128, keys of two symbols",
 }
 LABELS = MODELS | LARGE
 VALUES = 16  # of one symbol
@@ -42,6 +42,6 @@ def _row(model: str, task: str, scales: tuple[str, ...] = ()) -> Row:
 
 ROWS = (
     *(_row(model, "remember") for model in MODELS),
-    *(_row(model, "remember", ("medium",)) for model in LARGE),  # at gpu and paper all models are so large
+    *(_row(model, "remember", ("medium",)) for model in LARGE),  # at gpu and paper all models have this size
     *(_row(model, "rewrite") for model in MODELS),
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from rmtlib.experiments.capacity.rows import LARGE
 from rmtlib.experiments.capacity.settings import ModelConfig, Params, recomputing
 from rmtlib.models.config import DecoderConfig, DeltaRule, MambaConfig
 from rmtlib.training.curriculum import Stage, TrainConfig
@@ -29,7 +30,7 @@ def _model(model: str, scale: str) -> ModelConfig:
     At the scale `paper` they start as released: as Hugging Face initialises both.
     """
     kind, _, variant = model.partition("-")
-    size = "paper" if variant == "large" else scale
+    size = "paper" if model in LARGE else scale
     width, layers = {"smoke": (32, 2), "small": (64, 2), "medium": (64, 2)}.get(size, (128, 4))
     if kind == "mamba":
         states = {"smoke": 8, "small": 16, "medium": 16}.get(size, 32)
@@ -51,9 +52,10 @@ def _model(model: str, scale: str) -> ModelConfig:
         conv_taps=0 if released else 4,
         init_std=0.02 if scale == "paper" else None,
     )
-    d_memory, tokens = (
-        EQUAL[size] if variant in ("equal", "large") else (64 if released else 8 if scale == "smoke" else 16, 4)
-    )
+    if variant in ("equal", "large"):
+        d_memory, tokens = EQUAL[size]
+    else:
+        d_memory, tokens = 64 if released else 8 if scale == "smoke" else 16, 4
     if kind == "prmt":
         return ModelConfig(kind, decoder, 4)
     if kind == "rmt":
@@ -116,23 +118,24 @@ def _small(model: str, task: str, seed: int) -> Params:
 def _medium(model: str, task: str, seed: int) -> Params:
     """The models of `small` in smaller batches, each stage until its level is reached or 3,000 steps, for all alike.
 
-    Those of the paper's size go on to 20 pairs, with keys of two symbols, at the rate that they have at the scale gpu.
+    Those of the paper's size go on to 20 pairs, with keys of two symbols then and in the tests, at the rate that they
+    have at the scale gpu.
     """
-    small, large = _small(model, task, seed), model.endswith("-large")
-    pairs, rate = (3, 10) if task == "remember" else (3, 10, 30), 3e-3
+    small = _small(model, task, seed)
+    pairs, key_sizes, rate = (3, 10) if task == "remember" else (3, 10, 30), small.key_sizes, 3e-3
     tested = small.test_pairs if task == "remember" else (1, 3, 10, 30, 60, 100, 300, 1500)
-    if large:
-        pairs, rate, tested = (3, 10, 20), 1e-3, (*tested, 20, 30)
+    if model in LARGE:
+        pairs, key_sizes, rate, tested = (3, 10, 20), (1, 1, 2), 1e-3, (*tested, 20, 30)
     return replace(
         small,
         model=_model(model, "medium"),
         train=replace(
             small.train,
             stages=tuple(Stage(n, 3000, rate) for n in pairs),
-            segment_size=5 if large else small.train.segment_size,
+            segment_size=small.segment_size(key_sizes[-1]),
             batch_size=64,
         ),
-        key_sizes=(1, 1, 2) if large else small.key_sizes,
+        key_sizes=key_sizes,
         enough=0.995,
         test_pairs=tested,
         test_samples=1000,

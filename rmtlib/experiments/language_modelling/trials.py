@@ -1,4 +1,4 @@
-"""Trials of the settings of the scale medium, on baselines, and of what bf16 costs; with a seed of no result."""
+"""Trials, with a seed of no result: baselines for the settings of the scale medium, and what bf16 costs at small."""
 
 from dataclasses import replace
 from typing import Any
