@@ -111,6 +111,7 @@ endif
 	@echo "The book is book/_build/html/index.html"
 
 test-book: $(VENV)/.ready
+	@[ -f book/_build/html/index.html ] || { echo "error: no book here: make book builds it" >&2; exit 1; }
 	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs -n 2 tests/test_book_browser.py $(PYTEST_ARGS)
 
 report: $(VENV)/.ready

@@ -1,5 +1,6 @@
 """The cases: each gives rows of the table. On a CPU, one thread, float32 unless a row says bf16."""
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -294,6 +295,7 @@ def package(rounds: int) -> Iterator[Row]:
     except ModuleNotFoundError as error:
         if error.name != "recurrent_memory_transformer_pytorch":
             raise
+        print("  not installed: pip install recurrent-memory-transformer-pytorch==0.7.0", file=sys.stderr)
         return
     torch.manual_seed(0)
     theirs = RecurrentMemoryTransformer(

@@ -8,16 +8,19 @@ An option given as "" means its default, so that a Makefile can pass its variabl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rmtlib import __version__, cli_claims, cli_cluster, cli_evaluate, cli_rehearse, cli_results
 from rmtlib.cli_results import selected
 from rmtlib.data.meter import printable
-from rmtlib.errors import RmtlibError, Stopped
+from rmtlib.errors import RmtlibError, Stopped, StoppedAtOnce
 from rmtlib.terminal import print_json, print_table
 
 
@@ -317,14 +320,38 @@ def _notebook(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Where a command does not listen itself a signal ends it, with the status of a stop; what is ignored stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise StoppedAtOnce
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if handler in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(number, handler)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's); the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in cli_cluster.INNER:
             return cli_cluster.inner(_Parser(prog=f"rmtlib {arguments[0]}"), arguments)
-        options = _parser().parse_args(arguments)
-        status: int = options.action(options)
+        with _stopped_at_once():
+            options = _parser().parse_args(arguments)
+            status: int = options.action(options)
         sys.stdout.flush()
         return status
     except Stopped as stop:

@@ -49,7 +49,7 @@ def claims(options: argparse.Namespace) -> int:
         if claim["primary"]:
             about["commit"] = (claim["commit"] or NOT_DECLARED) + f"; {OLDER}" * claim["older"]
         about["effects"] = "; ".join(f"{e['contrast']} = {Effect(**e).numbers}" for e in claim["effects"])
-        about |= {"p": claim["p"] and f"{claim['p']:.2g}", "why": claim["why"]}
+        about |= {"p": claim["p"] and f"{claim['p']:.2g}", "why": claim["why"], "note": claim["note"]}
         for name, text in (about | {"would take": claim["cost"]}).items():
             if text:
                 print(f"  {name}: {text}")

@@ -79,7 +79,7 @@ def verify(options: argparse.Namespace) -> int:
         if unread := len(done.not_recomputed) - without:
             print(f"{unread} records have settings of earlier code: numbers not computed anew (--json names them)")
         if without:
-            print(f"{without} records have no outcome of each sample: counts taken as written (--json names them)")
+            print(f"counts taken as written, for want of each sample's outcome: {without} records (--json names them)")
         if (names := weights_names(options.folder)) and not of_weights:
             print(f"{len(names)} published checkpoints are as their cards say")
     if problems:

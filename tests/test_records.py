@@ -628,7 +628,7 @@ def test_verify_says_whose_counts_are_taken_as_written(folders, root, capsys):
     (folders / "results" / "memory-capacity").mkdir(parents=True)
     shutil.copy(old, folders / "results" / "memory-capacity")
     assert main(["verify"]) == 0
-    assert "1 records have no outcome of each sample: counts taken as written" in capsys.readouterr().out
+    assert "counts taken as written, for want of each sample's outcome: 1 records" in capsys.readouterr().out
 
 
 def test_a_record_of_an_unknown_artifact_is_a_problem(folders):

@@ -71,6 +71,7 @@ CLAIM_COLUMNS = {
     "effects": "its contrasts as measured, in the unit of what is compared: below 0 if the claim is true",
     "p": "of a primary claim, after Holm's correction",
     "why": "what is missing, or which gate is shut",
+    "note": "what to know before believing the verdict",
     "commit": "where the rule was declared",
     "older": "whether a record is older than the rule",
     "former": "whether it is by an earlier form of the rule; words and power are those of the newest",

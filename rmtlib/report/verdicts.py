@@ -53,6 +53,7 @@ class ClaimData(TypedDict):
     effects: list[dict[str, Any]]
     p: float | None
     why: str
+    note: str
     commit: str | None
     older: bool
     former: bool
@@ -229,6 +230,7 @@ def _entry(view: View, verdict: Verdict, can: Power | None, results: Path) -> Cl
         "effects": [effect._asdict() for effect in verdict.effects],
         "p": verdict.p,
         "why": verdict.why,
+        "note": verdict.claim.note if verdict.effects else "",
         "commit": verdict.commit,
         "older": verdict.older,
         "former": verdict.former,

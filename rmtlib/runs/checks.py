@@ -45,9 +45,10 @@ def _check(record: Mapping[str, Any], artifact: Artifact) -> tuple[str | None, s
     why = why or _check_settings(record["metrics"], record["curves"], config.to_json()["params"])
     if why:
         return why, None
-    if not_recomputed is None and any("outcomes" not in point for point in record["metrics"].get("exact_match", ())):
-        not_recomputed = NO_OUTCOMES
-    return None, not_recomputed
+    have = {"outcomes" in point for point in record["metrics"].get("exact_match", ())}
+    if len(have) > 1:
+        return "some lengths of exact_match have outcomes and some have none", None
+    return None, not_recomputed or (NO_OUTCOMES if have == {False} else None)
 
 
 def _check_data(data: Sequence[Mapping[str, Any]]) -> str | None:

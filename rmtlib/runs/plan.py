@@ -351,7 +351,7 @@ def _good(artifact: str, root: str | Path) -> list[dict[str, Any]]:
 
 def _other_settings(configs: list[RunConfig], published: list[dict[str, Any]]) -> list[str]:
     """A line if these runs are not those that were published: other files are on this machine, or other code."""
-    theirs = {(record["row"], record["seed"]): record for record in published}
+    theirs = {(record["row"], record["seed"]): record for record in published if record["scale"] != PILOT}
     changed = []
     for config in configs:
         record = theirs.get((config.row, config.seed))

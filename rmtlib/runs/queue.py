@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmtlib.errors import RmtlibError, Stopped, StoppedAtOnce
+from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.runs import provenance
 from rmtlib.runs.artifact import Artifact, default_scale, reference, select
 from rmtlib.runs.display import Display, Notebook, make_display
@@ -153,14 +151,12 @@ def queue(
         jobs: runs at once at most (None: one a core, at most `MOST_AT_ONCE`), as far as their memory allows.
 
     Raises:
-        StoppedAtOnce: by a signal before the first run was started.
         RmtlibError: an unknown scale, a damaged published record.
     """
     deadline = None if time_budget is None else time.monotonic() + time_budget
     display = make_display(quiet)
-    with _stopped_at_once():
-        entries, before = missing(artifacts, scale, seeds, runs_dir=runs_dir, results_dir=results_dir)
-        room = Room(jobs or min(MOST_AT_ONCE, provenance.cores()), MEMORY_SHARE * _memory() if entries else math.inf)
+    entries, before = missing(artifacts, scale, seeds, runs_dir=runs_dir, results_dir=results_dir)
+    room = Room(jobs or min(MOST_AT_ONCE, provenance.cores()), MEMORY_SHARE * _memory() if entries else math.inf)
     todo = [QueuedJob.of(entry, Path(runs_dir)) for entry in entries]
     names = ", ".join(artifact.name for artifact in artifacts)
     display.line(f"queue of {names}: {len(entries)} runs to train, {before} done already; at most {room.jobs} at once")
@@ -243,24 +239,6 @@ class QueueScheduler(Scheduler):
                 f"{len(open_)} of the runs are being trained by other commands; run the same command again later"
             )
         raise_unfinished(self, False, time_budget)
-
-
-@contextlib.contextmanager
-def _stopped_at_once() -> Iterator[None]:
-    """Before runs are started there is nothing to wait for: a signal ends the command, with the status of a stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise StoppedAtOnce
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _process_bytes() -> int:

@@ -12,7 +12,7 @@ from rmtlib.experiments.capacity.figure import EXPLORE, STYLES, TASKS, alt, figu
 from rmtlib.experiments.capacity.rows import LABELS, VALUES
 from rmtlib.experiments.capacity.rules import arms
 from rmtlib.experiments.capacity.scales import settings
-from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, latest
+from rmtlib.report.measurements import Aggregate, Measurement, Record, Results, Series, latest
 from rmtlib.report.report import Report
 from rmtlib.report.tables import Table, mean_text, plural, value_cell
 from rmtlib.report.words import Verb
@@ -74,17 +74,23 @@ def _by_pairs(results: Results, scale: str, task: str, caption: str) -> Table | 
     points_at = {model: {point.x: point for point in series.points} for model, series in models.items()}
     rows = tuple(
         (
-            f"{x:g}" + " (most trained)" * ({x} == trained),
+            f"{x:g}" + " (most trained)" * (x in trained),
             *(value_cell(points_at[model].get(x), DIGITS[series.metric], "") for model, series in models.items()),
         )
         for x in sorted({x for points in points_at.values() for x in points})
     )
     return Table(
         f"{caption}, {scale} scale: mean ± standard deviation over seeds; of one run its 95 % interval.",
-        (counted, *(f"{model} ({plural(series.n_runs, 'run')})" for model, series in models.items())),
+        (counted, *(_headed(model, series, len(trained) > 1) for model, series in models.items())),
         rows,
         prose=(counted,),
     )
+
+
+def _headed(model: str, series: Series, apart: bool) -> str:
+    """A model with its runs, and the most pairs that it was trained on where others were trained on other numbers."""
+    to = f", trained to {series.at_trained_x.x:g}" * apart
+    return f"{model} ({plural(series.n_runs, 'run')}{to})"
 
 
 def compare(results: Results) -> Table:
@@ -150,9 +156,11 @@ def caption(results: Results) -> str:
         for task in TASKS:
             models = {LABELS[model]: series for model, series in of_task(rows, task).items()}
             if models:
-                said = ", ".join(f"{name} {_of_pairs(s.last, s.metric)}" for name, s in models.items())
-                what = "pairs stored" if task == "remember" else "exact match after so many updates"
-                parts.append(f"{scale} scale, {what}: {said}")
+                join, what = ("of", "pairs stored") if task == "remember" else ("after", "exact match after updates")
+                said = (
+                    f"{name} {mean_text(s.last, DIGITS[s.metric])} {join} {s.last.x:g}" for name, s in models.items()
+                )
+                parts.append(f"{scale} scale, {what}: {', '.join(said)}")
     paper = "In the paper ARMT stores most, RMT least, and ARMT keeps what it rewrites"
     return ". ".join([paper, *(parts or ["Nothing was run yet"])])
 
