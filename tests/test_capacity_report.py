@@ -134,6 +134,15 @@ def test_figure_tables_and_csv_show_the_same_numbers(tmp_path):
     assert (tmp_path / "out" / "memory-capacity.svg").exists() and "ARMT, remember: stores" in said
 
 
+def test_models_that_are_asked_other_keys_stand_in_the_tables_alone():
+    (large,) = runs("armt-large-remember", stores(15.0))
+    large["metrics"]["train_segments"] = 17
+    view = view_of("memory-capacity", [*remember(), large])
+    assert "armt-large" not in view.alt() and "layers" not in view.report.caption(view.results)
+    tables = view.tables()
+    assert "armt-large (1 run, trained to 16)" in tables and "armt (3 runs, trained to 10)" in tables
+
+
 def test_without_records_the_page_says_so_and_what_it_would_cost(tmp_path):
     view = view_of("memory-capacity")
     assert "not run" in view.claims() and "not run" in pages.scales_table(view, tmp_path).to_html()

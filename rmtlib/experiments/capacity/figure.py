@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rmtlib.experiments.capacity.rows import LABELS, VALUES
+from rmtlib.experiments.capacity.rows import LABELS, LARGE, VALUES
 from rmtlib.report.figures import (
     BLACK,
     BLUE,
@@ -56,6 +56,11 @@ def of_task(group: dict[str, Series], task: str) -> dict[str, Series]:
     return {row.rpartition("-")[0]: series for row, series in group.items() if row.endswith(f"-{task}")}
 
 
+def drawn(group: dict[str, Series], task: str) -> dict[str, Series]:
+    """`of_task` without the large models, which are asked other keys: they stand in the tables."""
+    return {model: series for model, series in of_task(group, task).items() if model not in LARGE}
+
+
 def figure(results: Results) -> Figure:
     """Runs on this machine are solid and filled, published ones dashed and hollow. The paper prints no numbers."""
     panels = scale_panels(results)
@@ -63,13 +68,13 @@ def figure(results: Results) -> Figure:
         axes = figure.subplots(max(len(panels), 1), 2, squeeze=False)
         for pair, panel in zip(axes, panels, strict=False):
             for ax, task in zip(pair, TASKS, strict=True):
-                part = Panel(panel.scale, of_task(panel.here, task), of_task(panel.published, task))
+                part = Panel(panel.scale, drawn(panel.here, task), drawn(panel.published, task))
                 for group, line, fill in part.groups:
                     for model, series in group.items():
                         draw_series(ax, series, style_of(STYLES, model), line, fill)
                 _finish(ax, task, part)
-        drawn = {row.rpartition("-")[0]: None for panel in panels for row in panel.rows}
-        handles = legend_handles({model: LABELS[model] for model in drawn}, STYLES, panels)
+        models = {model: None for panel in panels for task in TASKS for model in drawn(panel.rows, task)}
+        handles = legend_handles({model: LABELS[model] for model in models}, STYLES, panels)
         handles += [grey_line("most pairs in training", "-."), grey_line("all stored; chance", ":")]
         draw_legend(figure, handles, 4)
     return figure
@@ -120,7 +125,7 @@ def alt(results: Results) -> str:
     for panel in scale_panels(results):
         for whose, group in panel.told:
             for task in TASKS:
-                parts = [_in_words(task, model, series) for model, series in of_task(group, task).items()]
+                parts = [_in_words(task, model, series) for model, series in drawn(group, task).items()]
                 if parts:
                     text.append(f"{panel.scale} scale, {task}, {whose}: {'; '.join(parts)}.")
     return " ".join(text)

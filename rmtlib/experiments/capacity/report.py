@@ -8,7 +8,7 @@ from dataclasses import replace
 from rmtlib.evaluation.capacity import pairs_stored, pairs_stored_interval
 from rmtlib.evaluation.statistics import binomial_interval
 from rmtlib.experiments.capacity.claims import CLAIMS
-from rmtlib.experiments.capacity.figure import EXPLORE, STYLES, TASKS, alt, figure, of_task
+from rmtlib.experiments.capacity.figure import EXPLORE, STYLES, TASKS, alt, drawn, figure, of_task
 from rmtlib.experiments.capacity.rows import LABELS, VALUES
 from rmtlib.experiments.capacity.rules import arms
 from rmtlib.experiments.capacity.scales import settings
@@ -154,7 +154,7 @@ def caption(results: Results) -> str:
     parts = []
     for scale, rows in [*results.series().items()][:1]:
         for task in TASKS:
-            models = {LABELS[model]: series for model, series in of_task(rows, task).items()}
+            models = {LABELS[model]: series for model, series in drawn(rows, task).items()}
             if models:
                 join, what = ("of", "pairs stored") if task == "remember" else ("after", "exact match after updates")
                 said = (
