@@ -141,11 +141,17 @@ def test_evaluation_refuses_a_state_that_has_overflowed():
 
 
 def test_one_stream_of_two_million_tokens_is_read_to_its_end():
-    """By a whole model; a memory that is not finite at the end would be an error."""
-    torch.manual_seed(4)
-    model = ARMT(Decoder(DecoderConfig(16, 16, 1, 1)), 4, 8).eval()
-    torch.nn.init.uniform_(model.value_LDD, -0.25, 0.25)
+    """By a whole model; without the bounds its memory overflows in the first eighth."""
+
+    def model(rule):
+        torch.manual_seed(4)
+        made = ARMT(Decoder(DecoderConfig(16, 8, 1, 1)), 4, 8, rule).eval()
+        torch.nn.init.uniform_(made.value_LDD, -(8**-0.5), 8**-0.5)
+        return made
+
     ids = torch.randint(0, 16, (2**21,), generator=torch.Generator().manual_seed(0)).numpy()
-    found = likelihood(model, Stream(ids, 0), 512, columns=1)
+    with pytest.raises(RmtlibError, match="not finite after 262,144 tokens"):
+        likelihood(model(DeltaRule()), Stream(ids[: 2**18], 0), 256, columns=1)
+    found = likelihood(model(None), Stream(ids, 0), 256, columns=1)
     assert found.tokens == 2**21
     assert 4 <= found.bits < 5

@@ -129,10 +129,17 @@ def test_a_signal_stops_it_with_status_75_and_it_says_what_is_left(number):
     assert len(load_record(run_folder(of("qa1", 0)) / "record.json")["metrics"]["began_at"]) == 2
 
 
-def test_a_signal_while_it_prepares_stops_it_too(monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["queue", "run"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_while_it_prepares_stops_it_too(command, number, monkeypatch, capsys):
     """As when data are being fetched."""
-    monkeypatch.setattr(Fake, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    assert main(["queue", "fake", "--scale", "small"]) == 75
+    monkeypatch.setattr(Fake, "prepare", lambda *_: os.kill(os.getpid(), number))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have it ignored
+    try:
+        assert main([command, "fake", "--scale", "small"]) == 75
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert "interrupted; the same command continues" in capsys.readouterr().err and not Path("runs").exists()
 
 
