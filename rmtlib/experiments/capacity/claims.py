@@ -5,7 +5,10 @@ from rmtlib.experiments.capacity.rules import RULES
 from rmtlib.experiments.declare import primary
 from rmtlib.report.claims import Claim, below
 
-MAMBA_LEARNS = "Mamba did not finish its curriculum, so what it stores also depends on how fast it learns."
+MAMBA_LEARNS = (
+    "At small and medium scale Mamba did not finish its curriculum, so what it stores also depends on how fast it "
+    "learns."
+)
 FALLS = "from the trained number of updates to ten times as many"
 
 CLAIMS = (
@@ -25,7 +28,8 @@ CLAIMS = (
         "ARMT, section 3 and Figure 2a",
         "RMT stores fewer of 16 pairs than ARMT, and fewer than Mamba.",
         RULES["rmt-stores-least"],
-        note="RMT and Mamba did not finish their curriculum, so what they store also depends on how fast they learn.",
+        note="At small and medium scale RMT and Mamba did not finish their curriculum, so what they store also depends "
+        "on how fast they learn.",
     ),
     primary(
         "memory-capacity",
@@ -49,7 +53,8 @@ CLAIMS = (
         "ARMT, section 3 and Figure 4b",
         "PRMT's pairs stored of 16 less RMT's.",
         below(("prmt-remember", "rmt-remember")),
-        note="Neither finished its curriculum, so what they store also depends on how fast they learn.",
+        note="At small and medium scale neither finished its curriculum, so what they store also depends on how fast "
+        "they learn.",
     ),
     Claim(
         "gamma-needed",
