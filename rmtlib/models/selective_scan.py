@@ -3,27 +3,31 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,  y_t = C_t . h_t
 
 Two ways to it, which agree up to rounding. By pairs: tokens are scanned chunk by chunk, and in a chunk pairs of steps
-are joined into one, recursively; a chunk is as long as its numbers fit into fast memory. One by one: on a CPU a step
-of a large state is long enough by itself, and the state stays in the cache. Both keep the states between chunks alone;
-the backward pass computes those inside a chunk again.
+are joined into one, recursively; a chunk is as long as its numbers fit into fast memory. Compiled: on a CPU with a C
+compiler, in float32, token after token. Both keep the states between chunks alone; the backward pass computes those
+inside a chunk again.
 
 Shapes: B batch, S tokens, T tokens of a chunk, I channels, N state size of a channel.
 """
 
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rmtlib.models.compiled import compiled, pointer
 from rmtlib.models.precision import full_precision
+
+SOURCE = Path(__file__).with_suffix(".c")
 
 CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24, "meta": 2**24}
 """Numbers (B * T * I * N) a chunk has at most, and 256 tokens: what a CPU's cache holds, what fills a GPU."""
-ONE_BY_ONE = 2**13
-"""Numbers (B * I * N) of the states from which a CPU takes token after token."""
-CHUNK_TOKENS = 8
-"""Tokens of a chunk of these: the backward pass holds as many states twice."""
+CHUNK_TOKENS = 16
+"""Tokens of a chunk of the compiled scan: the backward pass holds the states of as many in a CPU's fastest cache."""
 
 
 def selective_scan(
@@ -38,8 +42,9 @@ def selective_scan(
         B_BSN, C_BSN: each token's maps into the state and out of it.
         state_BIN: h before the first token.
     """
-    one_by_one = x_BSI.device.type == "cpu" and state_BIN.numel() >= ONE_BY_ONE
-    return (_OneByOne if one_by_one else _ByPairs).apply(x_BSI, dt_BSI, decay_IN, B_BSN, C_BSN, state_BIN)
+    given = x_BSI, dt_BSI, decay_IN, B_BSN, C_BSN, state_BIN
+    compilable = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in given)
+    return (_Compiled if compilable and compiled(SOURCE) else _ByPairs).apply(*given)
 
 
 def selective_scan_by_token(
@@ -124,55 +129,43 @@ def _states(x_BTI: Tensor, dt_BTI: Tensor, decay_IN: Tensor, B_BTN: Tensor, stat
     return a_BTIN, b_BTIN
 
 
-class _OneByOne(torch.autograd.Function):
-    """Channels come last, not the states of a channel, so that calls run along long rows; buffers are used again."""
+class _Compiled(torch.autograd.Function):
+    """A block of channels at a time stays in a CPU's registers from token to token: `selective_scan.c`."""
 
     @staticmethod
     def forward(ctx: Any, x, dt, decay, B, C, state):
-        dt_SBI = dt.transpose(0, 1).contiguous()
-        input_SBI = dt_SBI * x.transpose(0, 1)
-        B_SNB1, C_SNB1 = (y.permute(1, 2, 0).contiguous()[..., None] for y in (B, C))
-        decay_N1I = decay.t().contiguous()[:, None]
-        h_NBI = state.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
-        y_SBI, a_NBI, starts = torch.empty_like(input_SBI), torch.empty_like(h_NBI), []
-        for t in range(len(dt_SBI)):
-            if t % CHUNK_TOKENS == 0:
-                starts.append(h_NBI.clone())
-            torch.mul(dt_SBI[t], decay_N1I, out=a_NBI).exp_()
-            h_NBI.mul_(a_NBI).addcmul_(B_SNB1[t], input_SBI[t])
-            torch.sum(torch.mul(h_NBI, C_SNB1[t], out=a_NBI), 0, out=y_SBI[t])
-        ctx.save_for_backward(x, dt_SBI, decay_N1I, B_SNB1, C_SNB1, input_SBI, *starts)
-        return y_SBI.transpose(0, 1), h_NBI.permute(1, 2, 0)
+        x, dt, B, C = (y.contiguous() for y in (x, dt, B, C))
+        decay_NI, h_BNI = decay.t().contiguous(), state.mT.clone(memory_format=torch.contiguous_format)
+        batch, S, inner = x.shape
+        kept_BKNI, y = None, torch.empty_like(x)
+        if any(ctx.needs_input_grad):
+            kept_BKNI = x.new_empty(batch, -(-S // CHUNK_TOKENS), *decay_NI.shape)
+            ctx.save_for_backward(x, dt, decay_NI, B, C, kept_BKNI)
+        _call("scan_forward", x, dt, decay_NI, B, C, h_BNI, kept_BKNI, y)
+        return y, h_BNI.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy, dstate):
-        x, dt_SBI, decay_N1I, B_SNB1, C_SNB1, input_SBI, *starts = ctx.saved_tensors
-        S, batch, size = len(dt_SBI), dt_SBI.shape[1], len(decay_N1I)
-        dy_SBI = dy.transpose(0, 1).contiguous()
-        dh_NBI = dstate.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
-        a_TNBI, h_TNBI = (
-            dh_NBI.new_empty(CHUNK_TOKENS, *dh_NBI.shape),
-            dh_NBI.new_empty(CHUNK_TOKENS + 1, *dh_NBI.shape),
-        )
-        work_NBI, ddecay_NBI = torch.empty_like(dh_NBI), torch.zeros_like(dh_NBI)
-        dinput_SBI, ddt_SBI = torch.empty_like(dt_SBI), torch.empty_like(dt_SBI)
-        dB_SNB, dC_SNB = (dh_NBI.new_empty(S, size, batch) for _ in range(2))
-        for chunk in reversed(range(len(starts))):
-            first, last = chunk * CHUNK_TOKENS, min((chunk + 1) * CHUNK_TOKENS, S)
-            h_TNBI[0] = starts[chunk]
-            for i, t in enumerate(range(first, last)):
-                torch.mul(dt_SBI[t], decay_N1I, out=a_TNBI[i]).exp_()
-                torch.mul(h_TNBI[i], a_TNBI[i], out=h_TNBI[i + 1]).addcmul_(B_SNB1[t], input_SBI[t])
-            for t in reversed(range(first, last)):  # dh_t = dy_t C_t + a_{t+1} dh_{t+1}
-                before, after, a_NBI = h_TNBI[t - first], h_TNBI[t - first + 1], a_TNBI[t - first]
-                dh_NBI.addcmul_(dy_SBI[t], C_SNB1[t])
-                torch.sum(torch.mul(after, dy_SBI[t], out=work_NBI), -1, out=dC_SNB[t])
-                torch.sum(torch.mul(dh_NBI, input_SBI[t], out=work_NBI), -1, out=dB_SNB[t])
-                torch.sum(torch.mul(dh_NBI, B_SNB1[t], out=work_NBI), 0, out=dinput_SBI[t])
-                torch.mul(dh_NBI.mul_(a_NBI), before, out=work_NBI)  # the gradient of dt A
-                ddecay_NBI.addcmul_(work_NBI, dt_SBI[t])
-                torch.sum(work_NBI.mul_(decay_N1I), 0, out=ddt_SBI[t])
-        dx, ddt = dinput_SBI * dt_SBI, ddt_SBI + dinput_SBI * x.transpose(0, 1)
-        dB, dC = dB_SNB.permute(2, 0, 1), dC_SNB.permute(2, 0, 1)
-        return dx.transpose(0, 1), ddt.transpose(0, 1), ddecay_NBI.sum(1).t(), dB, dC, dh_NBI.permute(1, 2, 0)
+        x, dt, decay_NI, B, C, kept_BKNI = ctx.saved_tensors
+        dh_BNI = dstate.mT.clone(memory_format=torch.contiguous_format)
+        dx, ddt, ddecay_BNI, dB, dC = (torch.zeros_like(like) for like in (x, dt, dh_BNI, B, C))
+        given = x, dt, decay_NI, B, C, kept_BKNI, dy.contiguous(), dh_BNI
+        _call("scan_backward", *given, dx, ddt, ddecay_BNI, dB, dC)
+        return dx, ddt, ddecay_BNI.sum(0).t(), dB, dC, dh_BNI.mT
+
+
+def _call(name: str, x_BSI: Tensor, dt_BSI: Tensor, decay_NI: Tensor, *others: Tensor | None) -> None:
+    """One of the library's functions on the whole batch, whose samples are shared out among torch's threads."""
+    (batch, S, inner), states = x_BSI.shape, len(decay_NI)
+    function, arrays = getattr(compiled(SOURCE), name), [pointer(x) for x in (x_BSI, dt_BSI, decay_NI, *others)]
+    threads = max(1, min(torch.get_num_threads(), batch))
+
+    def samples(thread: int) -> None:
+        first, last = batch * thread // threads, batch * (thread + 1) // threads
+        function(*map(ctypes.c_long, (first, last, S, inner, states, CHUNK_TOKENS)), *arrays)
+
+    if threads == 1:
+        return samples(0)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(samples, range(threads)))

@@ -1,0 +1,143 @@
+"""The scan in C: equal to its definition, whatever the shapes and threads; without a compiler pairs are joined."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_mamba import ids, read
+
+from rmtlib.models import compiled
+from rmtlib.models import selective_scan as ss
+from rmtlib.models.mamba import Mamba, MambaConfig
+
+library = compiled.compiled(ss.SOURCE)
+needs_compiler = pytest.mark.skipif(library is None, reason="no C compiler")
+
+
+def inputs(batch, tokens, channels, states, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
+    maps = normal(batch, tokens, states), normal(batch, tokens, states)
+    found = normal(batch, tokens, channels), normal(batch, tokens, channels).abs(), -normal(channels, states).exp()
+    return [x.requires_grad_() for x in (*found, *maps, normal(batch, channels, states))]
+
+
+def results(scan, given):
+    """Outputs, the last state and the gradients of all inputs, of a sum with fixed weights."""
+    outputs = scan(*given)
+    total = sum((y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum() for y in outputs)
+    return [*outputs, *torch.autograd.grad(total, given, allow_unused=True, materialize_grads=True)]
+
+
+@needs_compiler
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(0, 3),
+    tokens=st.sampled_from([0, 1, 2, 15, 16, 17, 40]),
+    channels=st.sampled_from([1, 4, 15, 16, 17, 33]),
+    states=st.sampled_from([1, 5, 16]),
+    seed=st.integers(0, 1000),
+)
+def test_equals_the_definition(batch, tokens, channels, states, seed):
+    """That of float64, as near as float32 comes; inputs that are not contiguous among them."""
+    given = inputs(batch, tokens, channels, states, seed)
+    given = [x.detach().mT.contiguous().mT.requires_grad_() for x in given]
+    exact = results(ss.selective_scan_by_token, [x.detach().double().requires_grad_() for x in given])
+    for ours, theirs in zip(results(ss.selective_scan, given), exact, strict=True):
+        near = 2e-6 * max(1.0, float(theirs.detach().abs().max())) if theirs.numel() else 0.0
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=near)
+
+
+@needs_compiler
+def test_it_is_taken_for_float32_on_a_cpu_alone(monkeypatch):
+    calls: list[str] = []
+    call = ss._call
+    monkeypatch.setattr(ss, "_call", lambda name, *a: calls.append(name) or call(name, *a))
+    results(ss.selective_scan, inputs(2, 5, 3, 4))
+    assert calls == ["scan_forward", "scan_backward"]
+    results(ss.selective_scan, [x.detach().double().requires_grad_() for x in inputs(2, 5, 3, 4)])
+    ss.selective_scan(*(x.detach().to("meta") for x in inputs(2, 5, 3, 4)))
+    assert len(calls) == 2
+
+
+@needs_compiler
+def test_threads_change_no_bit():
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(results(ss.selective_scan, inputs(5, 40, 20, 16)))
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*found, strict=True):
+        assert torch.equal(one, three)
+
+
+@needs_compiler
+def test_inputs_stay_as_they_are():
+    given = inputs(2, 20, 17, 5)
+    before = [x.detach().clone() for x in given]
+    results(ss.selective_scan, given)
+    assert all(map(torch.equal, given, before))
+
+
+@needs_compiler
+def test_decays_are_exact_from_one_to_zero():
+    """One token with no input leaves each state times exp(dt A)."""
+    exponents = torch.cat([torch.linspace(-86, 0, 40_001), torch.tensor([-1e-8, -90.0, -1e4, -math.inf, math.nan])])
+    zero, one = torch.zeros(1, 1, len(exponents)), torch.ones(1, 1, len(exponents))
+    maps = torch.zeros(1, 1, 1)
+    _, decayed = ss.selective_scan(zero, one, exponents[:, None], maps, maps, one.mT.contiguous())
+    exact = exponents.double().exp()
+    off = (decayed[0, :, 0].double() / exact - 1).abs()
+    assert off[:-4].max() < 2 * torch.finfo(torch.float32).eps
+    assert decayed[0, -4:-1, 0].max() < 1e-37
+    assert decayed[0, -1, 0].isnan()
+    assert decayed[0, 40_000, 0] == 1  # no time has passed: the state stays to the bit
+
+
+@needs_compiler
+@pytest.mark.parametrize("sizes", [[21, 19], [1, 16, 23], [40]])
+def test_chunks_of_a_text_equal_the_whole(sizes):
+    torch.manual_seed(0)
+    model, x = Mamba(MambaConfig(37, 24, 2)), ids(3, 40)
+    whole, last = read(model, x, [40])
+    hidden, state = read(model, x, sizes)
+    torch.testing.assert_close(hidden, whole)
+    torch.testing.assert_close(state.scan_LBIN, last.scan_LBIN)
+
+
+@pytest.mark.parametrize("what", ["no-such-compiler", "false"])
+def test_without_a_compiler_the_other_way_is_taken(what, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", what)
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    assert compiled.compiled.__wrapped__(ss.SOURCE) is None
+    expected = results(ss.selective_scan_by_token, inputs(2, 20, 17, 5))
+    monkeypatch.setattr(ss, "compiled", lambda source: None)
+    monkeypatch.setattr(ss, "_call", lambda *_: pytest.fail("nothing is compiled"))
+    for ours, theirs in zip(results(ss.selective_scan, inputs(2, 20, 17, 5)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cache_that_cannot_be_written_compiles_nothing(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "file"))
+    assert compiled.compiled.__wrapped__(ss.SOURCE) is None
+
+
+@needs_compiler
+def test_a_library_is_made_once_for_each_source_and_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    make, run = compiled.compiled.__wrapped__, compiled.subprocess.run
+    calls: list[list[str]] = []
+    monkeypatch.setattr(compiled.subprocess, "run", lambda command, **kw: calls.append(command) or run(command, **kw))
+    source = tmp_path / "one.c"
+    for text, count in (("int one(void) { return 1; }", 1), ("int one(void) { return 2; }", 2)):
+        source.write_text(text)
+        assert make(source).one() == make(source).one() == count
+        assert len(calls) == count
+    monkeypatch.setattr(compiled, "_processor", lambda: "another")
+    assert make(source).one() == 2
+    assert len(calls) == len(list((tmp_path / "compiled").iterdir())) == 3
