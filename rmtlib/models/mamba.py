@@ -26,6 +26,7 @@ from rmtlib.models.config import MambaConfig
 from rmtlib.models.interface import LanguageModel, take_rows
 from rmtlib.models.precision import vocabulary_scores
 from rmtlib.models.selective_scan import selective_scan, selective_scan_by_token
+from rmtlib.models.short_convolution import convolve_silu
 
 
 class MambaState(NamedTuple):
@@ -72,7 +73,7 @@ class MambaLayer(nn.Module):
         if one_token:
             x_BSI = F.silu(self._convolve_last(seen_BTI))
         else:
-            x_BSI = F.silu(self.conv(seen_BTI.mT)).mT
+            x_BSI = convolve_silu(seen_BTI, self.conv.weight, self.conv.bias)
         dt_BSR, B_BSN, C_BSN = self.select(x_BSI).split(self.sizes, dim=-1)
         dtype = scan_BIN.dtype  # float32 or higher, also under autocast
         dt_BSI = F.softplus(self.step_size(dt_BSR).to(dtype))

@@ -10,19 +10,14 @@ inside a chunk again.
 Shapes: B batch, S tokens, T tokens of a chunk, I channels, N state size of a channel.
 """
 
-import ctypes
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmtlib.models.compiled import compiled, pointer
+from rmtlib.models.compiled import is_compiled_for, on_samples
 from rmtlib.models.precision import full_precision
-
-SOURCE = Path(__file__).with_suffix(".c")
 
 CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24, "meta": 2**24}
 """Numbers (B * T * I * N) a chunk has at most, and 256 tokens: what a CPU's cache holds, what fills a GPU."""
@@ -43,8 +38,7 @@ def selective_scan(
         state_BIN: h before the first token.
     """
     given = x_BSI, dt_BSI, decay_IN, B_BSN, C_BSN, state_BIN
-    compilable = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in given)
-    return (_Compiled if compilable and compiled(SOURCE) else _ByPairs).apply(*given)
+    return (_Compiled if is_compiled_for(*given) else _ByPairs).apply(*given)
 
 
 def selective_scan_by_token(
@@ -130,7 +124,7 @@ def _states(x_BTI: Tensor, dt_BTI: Tensor, decay_IN: Tensor, B_BTN: Tensor, stat
 
 
 class _Compiled(torch.autograd.Function):
-    """A block of channels at a time stays in a CPU's registers from token to token: `selective_scan.c`."""
+    """A block of channels at a time stays in a CPU's registers from token to token."""
 
     @staticmethod
     def forward(ctx: Any, x, dt, decay, B, C, state):
@@ -141,7 +135,8 @@ class _Compiled(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             kept_BKNI = x.new_empty(batch, -(-S // CHUNK_TOKENS), *decay_NI.shape)
             ctx.save_for_backward(x, dt, decay_NI, B, C, kept_BKNI)
-        _call("scan_forward", x, dt, decay_NI, B, C, h_BNI, kept_BKNI, y)
+        sizes, arrays = (S, inner, len(decay_NI), CHUNK_TOKENS), (x, dt, decay_NI, B, C, h_BNI, kept_BKNI, y)
+        on_samples("scan_forward", batch, sizes, arrays)
         return y, h_BNI.mT
 
     @staticmethod
@@ -150,22 +145,7 @@ class _Compiled(torch.autograd.Function):
         x, dt, decay_NI, B, C, kept_BKNI = ctx.saved_tensors
         dh_BNI = dstate.mT.clone(memory_format=torch.contiguous_format)
         dx, ddt, ddecay_BNI, dB, dC = (torch.zeros_like(like) for like in (x, dt, dh_BNI, B, C))
-        given = x, dt, decay_NI, B, C, kept_BKNI, dy.contiguous(), dh_BNI
-        _call("scan_backward", *given, dx, ddt, ddecay_BNI, dB, dC)
+        (batch, S, inner), given = x.shape, (x, dt, decay_NI, B, C, kept_BKNI, dy.contiguous(), dh_BNI)
+        sizes, arrays = (S, inner, len(decay_NI), CHUNK_TOKENS), (*given, dx, ddt, ddecay_BNI, dB, dC)
+        on_samples("scan_backward", batch, sizes, arrays)
         return dx, ddt, ddecay_BNI.sum(0).t(), dB, dC, dh_BNI.mT
-
-
-def _call(name: str, x_BSI: Tensor, dt_BSI: Tensor, decay_NI: Tensor, *others: Tensor | None) -> None:
-    """One of the library's functions on the whole batch, whose samples are shared out among torch's threads."""
-    (batch, S, inner), states = x_BSI.shape, len(decay_NI)
-    function, arrays = getattr(compiled(SOURCE), name), [pointer(x) for x in (x_BSI, dt_BSI, decay_NI, *others)]
-    threads = max(1, min(torch.get_num_threads(), batch))
-
-    def samples(thread: int) -> None:
-        first, last = batch * thread // threads, batch * (thread + 1) // threads
-        function(*map(ctypes.c_long, (first, last, S, inner, states, CHUNK_TOKENS)), *arrays)
-
-    if threads == 1:
-        return samples(0)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(samples, range(threads)))

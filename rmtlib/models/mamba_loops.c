@@ -1,9 +1,9 @@
-/* The scan of a selective state space and its gradients, in float32: see selective_scan.py, which compiles this file.
+/* Mamba's loops over tokens and their gradients, in float32, for a CPU: the convolution of short_convolution.py and the
+ * scan of selective_scan.py. compiled.py compiles this file.
  *
- * A vector holds one state of LANES neighbouring channels. The states of a block of channels stay in registers from
- * token to token. Backward, they are computed again chunk by chunk from those that the forward pass kept.
+ * A vector holds LANES neighbouring channels. What a block of channels carries from token to token stays in registers.
  *
- * Shapes, all contiguous: B batch, S tokens, I channels, N states of a channel, K chunks of CHUNK tokens.
+ * Shapes, all contiguous: B batch, S tokens, I channels, W taps, T = S + W - 1, N states of a channel, K chunks.
  * Each call does the samples from `first` to before `last`.
  */
 #include <stdint.h>
@@ -55,7 +55,7 @@ INLINE vec exponential(vec x) {
     return (vec)((ints)p + ((ints)shifted << 23));
 }
 
-INLINE void forward(long first, long last, long S, long I, const int N, long chunk, const float *x_BSI,
+INLINE void scan(long first, long last, long S, long I, const int N, long chunk, const float *x_BSI,
                     const float *dt_BSI, const float *decay_NI, const float *B_BSN, const float *C_BSN, float *h_BNI,
                     float *kept_BKNI, float *y_BSI) {
     const long K = (S + chunk - 1) / chunk;
@@ -83,7 +83,7 @@ INLINE void forward(long first, long last, long S, long I, const int N, long chu
         }
 }
 
-INLINE void backward(long first, long last, long S, long I, const int N, const int chunk, const float *x_BSI,
+INLINE void scan_back(long first, long last, long S, long I, const int N, const int chunk, const float *x_BSI,
                      const float *dt_BSI, const float *decay_NI, const float *B_BSN, const float *C_BSN,
                      const float *kept_BKNI, const float *dy_BSI, float *dh_BNI, float *dx_BSI, float *ddt_BSI,
                      float *ddecay_BNI, float *dB_BSN, float *dC_BSN) {
@@ -142,18 +142,96 @@ INLINE void backward(long first, long last, long S, long I, const int N, const i
         }
 }
 
+INLINE vec sigmoid(vec x) {
+    const vec one = (vec){0} + 1.f, e = exponential((vec)((ints)x | INT32_MIN)); /* of -|x| */
+    const ints negative = x < (vec){0};
+    return (vec)(((ints)e & negative) | ((ints)one & ~negative)) / (one + e);
+}
+
+INLINE vec convolved(const vec *seen, const vec *taps, vec bias, const int W) {
+    for (int k = 0; k < W; k++) bias += taps[k] * seen[k];
+    return bias;
+}
+
+INLINE void convolve(long first, long last, long S, long I, const int W, const float *seen_BTI, const float *taps_WI,
+                     const float *bias_I, float *y_BSI) {
+    const long T = S + W - 1;
+    for (long b = first; b < last; b++)
+        for (long i = 0; i < I; i += LANES) {
+            const int w = I - i < LANES ? (int)(I - i) : LANES;
+            const vec bias = load(bias_I + i, w);
+            vec taps[W], seen[W];
+            for (int k = 0; k < W; k++) {
+                taps[k] = load(taps_WI + k * I + i, w);
+                if (k) seen[k] = load(seen_BTI + (b * T + k - 1) * I + i, w);
+            }
+            for (long t = 0; t < S; t++) {
+                for (int k = 1; k < W; k++) seen[k - 1] = seen[k];
+                seen[W - 1] = load(seen_BTI + (b * T + t + W - 1) * I + i, w);
+                const vec z = convolved(seen, taps, bias, W);
+                store(y_BSI + (b * S + t) * I + i, z * sigmoid(z), w);
+            }
+        }
+}
+
+INLINE void convolve_back(long first, long last, long S, long I, const int W, const float *seen_BTI,
+                          const float *taps_WI, const float *bias_I, const float *dy_BSI, float *dseen_BTI,
+                          float *dtaps_BWI, float *dbias_BI) {
+    const long T = S + W - 1;
+    for (long b = first; b < last; b++)
+        for (long i = 0; i < I; i += LANES) {
+            const int w = I - i < LANES ? (int)(I - i) : LANES;
+            const vec bias = load(bias_I + i, w);
+            vec taps[W], seen[W], dz[W], dtaps[W], dbias = {0};
+            for (int k = 0; k < W; k++) {
+                taps[k] = load(taps_WI + k * I + i, w);
+                dtaps[k] = dz[k] = (vec){0};
+                if (k) seen[k] = load(seen_BTI + (b * T + k - 1) * I + i, w);
+            }
+            for (long t = 0; t < T; t++) { /* dz[k] belongs to token t - k, which had seen what stands at t by tap k */
+                for (int k = W - 1; k > 0; k--) dz[k] = dz[k - 1];
+                dz[0] = (vec){0};
+                if (t < S) {
+                    for (int k = 1; k < W; k++) seen[k - 1] = seen[k];
+                    seen[W - 1] = load(seen_BTI + (b * T + t + W - 1) * I + i, w);
+                    const vec z = convolved(seen, taps, bias, W), s = sigmoid(z);
+                    dz[0] = load(dy_BSI + (b * S + t) * I + i, w) * s * (1.f + z - z * s);
+                    dbias += dz[0];
+                    for (int k = 0; k < W; k++) dtaps[k] += dz[0] * seen[k];
+                }
+                vec dseen = {0};
+                for (int k = 0; k < W; k++) dseen += taps[k] * dz[k];
+                store(dseen_BTI + (b * T + t) * I + i, dseen, w);
+            }
+            store(dbias_BI + b * I + i, dbias, w);
+            for (int k = 0; k < W; k++) store(dtaps_BWI + (b * W + k) * I + i, dtaps[k], w);
+        }
+}
+
+void convolve_forward(long first, long last, long S, long I, long W, const float *seen, const float *taps,
+                      const float *bias, float *y) {
+    if (W == 4) convolve(first, last, S, I, 4, seen, taps, bias, y);
+    else convolve(first, last, S, I, (int)W, seen, taps, bias, y);
+}
+
+void convolve_backward(long first, long last, long S, long I, long W, const float *seen, const float *taps,
+                       const float *bias, const float *dy, float *dseen, float *dtaps, float *dbias) {
+    if (W == 4) convolve_back(first, last, S, I, 4, seen, taps, bias, dy, dseen, dtaps, dbias);
+    else convolve_back(first, last, S, I, (int)W, seen, taps, bias, dy, dseen, dtaps, dbias);
+}
+
 /* With a number of states that the compiler knows, they stay in registers. */
 void scan_forward(long first, long last, long S, long I, long N, long chunk, const float *x, const float *dt,
                   const float *decay, const float *B, const float *C, float *h, float *kept, float *y) {
-    if (N == 16) forward(first, last, S, I, 16, chunk, x, dt, decay, B, C, h, kept, y);
-    else forward(first, last, S, I, N, chunk, x, dt, decay, B, C, h, kept, y);
+    if (N == 16) scan(first, last, S, I, 16, chunk, x, dt, decay, B, C, h, kept, y);
+    else scan(first, last, S, I, (int)N, chunk, x, dt, decay, B, C, h, kept, y);
 }
 
 void scan_backward(long first, long last, long S, long I, long N, long chunk, const float *x, const float *dt,
                    const float *decay, const float *B, const float *C, const float *kept, const float *dy, float *dh,
                    float *dx, float *ddt, float *ddecay, float *dB, float *dC) {
     if (N == 16)
-        backward(first, last, S, I, 16, chunk, x, dt, decay, B, C, kept, dy, dh, dx, ddt, ddecay, dB, dC);
+        scan_back(first, last, S, I, 16, (int)chunk, x, dt, decay, B, C, kept, dy, dh, dx, ddt, ddecay, dB, dC);
     else
-        backward(first, last, S, I, N, chunk, x, dt, decay, B, C, kept, dy, dh, dx, ddt, ddecay, dB, dC);
+        scan_back(first, last, S, I, (int)N, (int)chunk, x, dt, decay, B, C, kept, dy, dh, dx, ddt, ddecay, dB, dC);
 }

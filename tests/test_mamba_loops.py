@@ -1,4 +1,4 @@
-"""The scan in C: equal to its definition, whatever the shapes and threads; without a compiler pairs are joined."""
+"""Mamba's loops in C: equal to their definitions, whatever the shapes and threads, not missed without a compiler."""
 
 import math
 
@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mamba import ids, read
 
-from rmtlib.models import compiled
+from rmtlib.models import compiled, short_convolution
 from rmtlib.models import selective_scan as ss
 from rmtlib.models.mamba import Mamba, MambaConfig
+from rmtlib.models.short_convolution import convolve_silu
 
-library = compiled.compiled(ss.SOURCE)
-needs_compiler = pytest.mark.skipif(library is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(compiled.library(compiled.SOURCE) is None, reason="no C compiler")
+CHANNELS = st.sampled_from([1, 4, 15, 16, 17, 33])
 
 
 def inputs(batch, tokens, channels, states, seed=0):
@@ -24,11 +25,23 @@ def inputs(batch, tokens, channels, states, seed=0):
     return [x.requires_grad_() for x in (*found, *maps, normal(batch, channels, states))]
 
 
-def results(scan, given):
-    """Outputs, the last state and the gradients of all inputs, of a sum with fixed weights."""
-    outputs = scan(*given)
+def results(function, given):
+    """Outputs, and the gradients of all inputs, of a sum with fixed weights."""
+    outputs = function(*given)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     total = sum((y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum() for y in outputs)
     return [*outputs, *torch.autograd.grad(total, given, allow_unused=True, materialize_grads=True)]
+
+
+def in_float64(given):
+    return [x.detach().double().requires_grad_() for x in given]
+
+
+def assert_near(found, exact):
+    """As near as float32 comes to sums whose terms are as large as the largest result."""
+    for ours, theirs in zip(found, exact, strict=True):
+        largest = max(1.0, float(theirs.detach().abs().max())) if theirs.numel() else 1.0
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=2e-6 * largest)
 
 
 @needs_compiler
@@ -36,39 +49,53 @@ def results(scan, given):
 @given(
     batch=st.integers(0, 3),
     tokens=st.sampled_from([0, 1, 2, 15, 16, 17, 40]),
-    channels=st.sampled_from([1, 4, 15, 16, 17, 33]),
+    channels=CHANNELS,
     states=st.sampled_from([1, 5, 16]),
     seed=st.integers(0, 1000),
 )
-def test_equals_the_definition(batch, tokens, channels, states, seed):
-    """That of float64, as near as float32 comes; inputs that are not contiguous among them."""
-    given = inputs(batch, tokens, channels, states, seed)
-    given = [x.detach().mT.contiguous().mT.requires_grad_() for x in given]
-    exact = results(ss.selective_scan_by_token, [x.detach().double().requires_grad_() for x in given])
-    for ours, theirs in zip(results(ss.selective_scan, given), exact, strict=True):
-        near = 2e-6 * max(1.0, float(theirs.detach().abs().max())) if theirs.numel() else 0.0
-        torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=near)
+def test_the_scan_equals_its_definition(batch, tokens, channels, states, seed):
+    """That of float64; inputs that are not contiguous among them."""
+    given = [x.detach().mT.contiguous().mT.requires_grad_() for x in inputs(batch, tokens, channels, states, seed)]
+    assert_near(results(ss.selective_scan, given), results(ss.selective_scan_by_token, in_float64(given)))
 
 
 @needs_compiler
-def test_it_is_taken_for_float32_on_a_cpu_alone(monkeypatch):
+@settings(max_examples=40, deadline=None)
+@given(batch=st.integers(0, 3), tokens=st.integers(1, 9), channels=CHANNELS, taps=st.integers(1, 6), bias=st.booleans())
+def test_the_convolution_equals_its_definition(batch, tokens, channels, taps, bias):
+    """That of float64: PyTorch's convolution and silu."""
+    random = torch.Generator().manual_seed(tokens)
+    shapes = [(batch, channels, tokens + taps - 1), (channels, 1, taps), (channels,)]
+    seen, *weights = (3 * torch.randn(shape, generator=random) for shape in shapes)
+    given = [x.requires_grad_() for x in (seen.mT, *weights[: 1 + bias])]
+    convolve = convolve_silu if bias else lambda x, w: convolve_silu(x, w, None)
+    assert_near(results(convolve, given), results(convolve, in_float64(given)))
+
+
+@needs_compiler
+def test_they_are_taken_for_float32_on_a_cpu_alone(monkeypatch):
     calls: list[str] = []
-    call = ss._call
-    monkeypatch.setattr(ss, "_call", lambda name, *a: calls.append(name) or call(name, *a))
-    results(ss.selective_scan, inputs(2, 5, 3, 4))
-    assert calls == ["scan_forward", "scan_backward"]
-    results(ss.selective_scan, [x.detach().double().requires_grad_() for x in inputs(2, 5, 3, 4)])
-    ss.selective_scan(*(x.detach().to("meta") for x in inputs(2, 5, 3, 4)))
-    assert len(calls) == 2
+    call = compiled.on_samples
+    for module in (ss, short_convolution):
+        monkeypatch.setattr(module, "on_samples", lambda name, *a: calls.append(name) or call(name, *a))
+    model, x = Mamba(MambaConfig(37, 24, 1)), ids(3, 7)
+    read(model, x, [7])[0].sum().backward()
+    assert calls == ["convolve_forward", "scan_forward", "scan_backward", "convolve_backward"]
+    read(model.double(), x, [7])[0].sum().backward()
+    read(model.to("meta", torch.float32), x.to("meta"), [7])
+    read(Mamba(MambaConfig(37, 24, 1)), x, [1] * 7)  # token by token
+    assert len(calls) == 4
 
 
 @needs_compiler
 def test_threads_change_no_bit():
     threads, found = torch.get_num_threads(), []
+    seen, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((5, 43, 20), (20, 1, 4), (20,)))
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
             found.append(results(ss.selective_scan, inputs(5, 40, 20, 16)))
+            found[-1] += results(convolve_silu, [seen, weight, bias])
     finally:
         torch.set_num_threads(threads)
     for one, three in zip(*found, strict=True):
@@ -110,27 +137,27 @@ def test_chunks_of_a_text_equal_the_whole(sizes):
 
 
 @pytest.mark.parametrize("what", ["no-such-compiler", "false"])
-def test_without_a_compiler_the_other_way_is_taken(what, monkeypatch, tmp_path):
+def test_without_a_compiler_pytorch_computes(what, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", what)
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
-    assert compiled.compiled.__wrapped__(ss.SOURCE) is None
-    expected = results(ss.selective_scan_by_token, inputs(2, 20, 17, 5))
-    monkeypatch.setattr(ss, "compiled", lambda source: None)
-    monkeypatch.setattr(ss, "_call", lambda *_: pytest.fail("nothing is compiled"))
-    for ours, theirs in zip(results(ss.selective_scan, inputs(2, 20, 17, 5)), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert compiled.library.__wrapped__(compiled.SOURCE) is None
+    monkeypatch.setattr(compiled, "library", lambda source: None)
+    given = inputs(2, 20, 17, 5)
+    exact = results(ss.selective_scan_by_token, in_float64(given))
+    assert_near(results(ss.selective_scan, given), exact)
+    read(Mamba(MambaConfig(37, 24, 1)), ids(3, 7), [7])[0].sum().backward()
 
 
 def test_a_cache_that_cannot_be_written_compiles_nothing(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "file"))
-    assert compiled.compiled.__wrapped__(ss.SOURCE) is None
+    assert compiled.library.__wrapped__(compiled.SOURCE) is None
 
 
 @needs_compiler
-def test_a_library_is_made_once_for_each_source_and_compiler(monkeypatch, tmp_path):
+def test_a_library_is_made_once_for_each_source_and_processor(monkeypatch, tmp_path):
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
-    make, run = compiled.compiled.__wrapped__, compiled.subprocess.run
+    make, run = compiled.library.__wrapped__, compiled.subprocess.run
     calls: list[list[str]] = []
     monkeypatch.setattr(compiled.subprocess, "run", lambda command, **kw: calls.append(command) or run(command, **kw))
     source = tmp_path / "one.c"
