@@ -18,7 +18,7 @@ def _facts_alone(
     """RMT on the facts alone, then on one segment with its background."""
     params: Params = settings("rmt", task, "small", SEED)
     assert isinstance(params.backbone, DecoderConfig)
-    train = replace(params.train, stages=(Stage(0, steps, lr), Stage(1, 500, lr)), evaluate_every=250, precision="bf16")
+    train = replace(params.train, stages=(Stage(0, steps, lr), Stage(1, 500, lr)), evaluate_every=250)
     params = replace(
         params,
         questions="simulator" if task == "qa3" else "files",
