@@ -125,6 +125,17 @@ def test_samples_depend_on_seed_stream_and_index_alone(background):
     assert ids(3) != ids(3 + len(QUESTIONS))  # each pass draws new noise
 
 
+def test_later_passes_have_new_questions_if_there_are_any(background):
+    """Samples stay functions of seed, stream and index: whatever was built before."""
+    make = builder(background, new_questions=lambda number: simulate("qa1", 30, number, "train"))
+    size = len(QUESTIONS)
+    later = make.build(2 * size + 3, 400)
+    assert later.question in simulate("qa1", 30, 2, "train")
+    assert make.build(3, 400).tokens[:].tolist() == builder(background).build(3, 400).tokens[:].tolist()
+    assert make.build(size + 3, 400).question in simulate("qa1", 30, 1, "train")
+    assert make.build(2 * size + 3, 400).tokens[:].tolist() == later.tokens[:].tolist()
+
+
 def test_every_question_of_the_story_is_asked_after_its_facts(background):
     stories = {}
     for q in QUESTIONS:

@@ -9,7 +9,8 @@ import torch
 from rmtlib.data.babi import TASKS
 from rmtlib.errors import RmtlibError, Stopped
 from rmtlib.evaluation.outcomes import pack_outcomes
-from rmtlib.experiments.babilong.run import build_model
+from rmtlib.experiments.babilong.run import build_model, open_data
+from rmtlib.experiments.babilong.scales import TRACKED
 from rmtlib.experiments.babilong.scorers import both, scorers_table
 from rmtlib.experiments.babilong.settings import Params, trained_weights, weights, work
 from rmtlib.experiments.babilong_table.figure import STYLES
@@ -257,6 +258,40 @@ def test_every_published_accuracy_is_a_whole_number_of_per_cent_of_a_known_task(
         assert set(series["accuracy"]) <= set(LENGTHS) and all(0 <= v <= 100 for v in series["accuracy"].values())
 
 
+def test_facts_alone_are_beside_the_lengths_and_no_length():
+    made = record("rmt-qa2", lambda n: 0.9)
+    alone = {
+        "segments": 0,
+        "tokens": 0,
+        "n": 500,
+        "correct": 300,
+        "outcomes": pack_outcomes([True] * 300 + [False] * 200),
+    }
+    made["metrics"]["exact_match"] = [alone, *made["metrics"]["exact_match"]]
+    view = view_of("babilong", [made])
+    rows = [row for row in view.report.compare(view.results).rows if row[0] == "RMT, qa2"]
+    assert [row[:5] for row in rows] == [("RMT, qa2", "paper", "", "1.00", "0.94"), (*rows[1][:3], *rows[1][3:5])]
+    assert rows[1][1] == "ours, medium" and rows[1][3].startswith("0.60") and rows[1][4].startswith("0.90")
+    table = next(t for t in view.tables_of_scales() if t and "qa2, medium" in t.caption)
+    assert table.rows[0][0] == "facts alone" and table.rows[0][1][0].startswith("0.60") and table.rows[1][0] == "1"
+    assert view.report.arms([made])["rmt-qa2: slope"] == [0.0]
+    assert "0.60" not in view.report.caption(view.results)
+
+
+def test_two_and_three_facts_are_trained_on_stories_that_never_come_again(monkeypatch, tmp_path):
+    """Tests and validation keep to bAbI's files or what stands in for them."""
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    smoke = from_dict(Params, TABLE.config("rmt-qa2", "smoke", 0).params)
+    data = {endless: open_data("qa2", replace(smoke, endless=endless)) for endless in (False, True)}
+    assert data[True].test.questions == data[False].test.questions
+    assert data[True].validation.questions == data[False].validation.questions
+    stories = [data[True].train.question_of(i, 900) for i in range(0, 40_000, 10)]
+    assert len({q.facts for q in stories}) > 3900
+    assert [part["name"] for part in data[True].provenance][-1] == "simulated-qa2-endless"
+    assert data[True].provenance[-1]["sha256"] != data[False].provenance[0]["sha256"]
+    assert all(from_dict(Params, TABLE.config(f"rmt-{t}", "medium", 0).params).endless == (t in TRACKED) for t in TASKS)
+
+
 def test_what_is_beyond_full_attentions_reach_is_said():
     view = view_of("babilong", [record("full-attention-qa1", lambda n: 0.9)])
     (row,) = [
@@ -264,7 +299,7 @@ def test_what_is_beyond_full_attentions_reach_is_said():
         for row in view.report.compare(view.results).rows
         if row[0].startswith("backbone on the whole") and row[1] == "ours, medium"
     ]
-    assert row[2] == "all tokens" and row[3].startswith("0.90") and row[-1] == "beyond reach"
+    assert row[2] == "all tokens" and row[4].startswith("0.90") and row[-1] == "beyond reach"
 
 
 def test_every_model_and_printed_row_has_a_style():

@@ -20,6 +20,7 @@ from rmtlib.data.babi_world import TASKS, simulated_lines
 from rmtlib.errors import RmtlibError
 
 SPLITS = ("train", "validation", "test")
+NEW = "endless"  # the simulator's stream of stories that are new in every pass
 VALIDATION_PART = 0.1  # of the training stories, the last ones
 TRAIN_QUESTIONS, TEST_QUESTIONS = 10_000, 1_000  # as in the published en-10k files
 
@@ -130,9 +131,7 @@ def load_questions(
     elif prefer == "simulator":
         lines = simulated_lines(task, TEST_QUESTIONS if part == "test" else TRAIN_QUESTIONS, seed, part)
         questions = parse_questions(lines, task, "simulator")
-        raw = ("\n".join(lines) + "\n").encode()
-        note = {"name": f"simulated-{task}-{part}", "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw),
-                "licence": "generated", "source": "simulator", "seed": seed}  # fmt: skip
+        note = _simulated(f"simulated-{task}-{part}", lines, seed)
     else:
         raise RmtlibError(f"unknown source of questions {prefer!r}; known: auto, files, simulator")
     if split != "test":
@@ -140,6 +139,32 @@ def load_questions(
         questions = [q for q in questions if (q.story >= first) == (split == "validation")]
     stories = len({q.story for q in questions})
     return questions, note | {"task": task, "split": split, "stories": stories, "questions": len(questions)}
+
+
+def new_questions(task: str, number: int) -> list[Question]:
+    """As many simulated training questions as a file has, others for every number."""
+    return parse_questions(simulated_lines(task, TRAIN_QUESTIONS, number, NEW), task, "simulator")
+
+
+def endless_questions(task: str) -> tuple[list[Question], dict[str, Any]]:
+    """`new_questions` of number 0, and as `load_questions` what they are; `passes` says that others follow."""
+    lines = simulated_lines(task, TRAIN_QUESTIONS, 0, NEW)
+    questions = parse_questions(lines, task, "simulator")
+    counts = {"stories": questions[-1].story + 1, "questions": len(questions)}
+    note = _simulated(f"simulated-{task}-{NEW}", lines, 0) | {"task": task, "split": "train", **counts}
+    return questions, note | {"passes": "each has new stories"}
+
+
+def _simulated(name: str, lines: list[str], seed: int) -> dict[str, Any]:
+    raw = ("\n".join(lines) + "\n").encode()
+    return {
+        "name": name,
+        "sha256": hashlib.sha256(raw).hexdigest(),
+        "bytes": len(raw),
+        "licence": "generated",
+        "source": "simulator",
+        "seed": seed,
+    }
 
 
 def available_questions(task: str, *, fetch: bool = True, progress: bool = True) -> str:

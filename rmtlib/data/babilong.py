@@ -9,8 +9,8 @@ Every sample is a function of (seed, stream, index) alone: workers and batches d
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -122,6 +122,8 @@ class SampleBuilder:
             earlier questions together exceed the context, the sample is longer.)
         tracked_questions: ask so many more along the story, where a person or object is (`data.tracking`), with their
             answers in place. Not in the papers.
+        new_questions: the questions of each later pass, by its number, 1 and up; None: those of the first again. A
+            pass has as many samples as the first has questions.
         task_start_pct, task_end_pct: put all facts between these shares of the context (BABILong's option).
     """
 
@@ -133,6 +135,7 @@ class SampleBuilder:
     join: str = "space"
     every_question: bool = False
     tracked_questions: int = 0
+    new_questions: Callable[[int], Sequence[Question]] | None = None
     task_start_pct: float | None = None
     task_end_pct: float | None = None
 
@@ -171,11 +174,27 @@ class SampleBuilder:
 
     def question_of(self, index: int, context_tokens: int) -> Question:
         """Each pass over the fitting questions is a new shuffle in a "train" stream; others keep the file's order."""
+        if (later := self._pass_of(index)) is not self:
+            return later.question_of(index, context_tokens)
         questions = self.fitting(context_tokens)
         epoch, position = divmod(index, len(questions))
         if self.stream == "train":
             position = int(self._order(epoch, len(questions))[position])
         return questions[position]
+
+    def _pass_of(self, index: int) -> "SampleBuilder":
+        """The builder with the questions of this sample's pass; the last one is kept."""
+        number = index // len(self.questions)
+        if self.new_questions is None or number == 0:
+            return self
+        if number not in self._passes:
+            self._passes.clear()
+            self._passes[number] = replace(self, questions=self.new_questions(number), new_questions=None)
+        return self._passes[number]
+
+    @cached_property
+    def _passes(self) -> dict[int, "SampleBuilder"]:
+        return {}
 
     def _order(self, epoch: int, size: int) -> np.ndarray:
         if (epoch, size) not in self._orders:
@@ -194,6 +213,8 @@ class SampleBuilder:
         Raises:
             RmtlibError: no question's facts fit.
         """
+        if (later := self._pass_of(index)) is not self:
+            return later.build(index, context_tokens)
         question = self.question_of(index, context_tokens)
         rng = generator(self.seed, self.stream, "sample", index)
         items = [self._encode(fact) for fact in question.facts]

@@ -124,10 +124,14 @@ def check_exact_match(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> 
 
 
 def check_count(name: str, point: Any) -> str | None:
-    """Answers counted at one length: {"segments", "tokens", "n", "correct"}, and "outcomes" in newer records."""
+    """Answers counted at one length: {"segments", "tokens", "n", "correct"}, and "outcomes" in newer records.
+
+    Facts alone, without a background, have no segments and no tokens.
+    """
     if not isinstance(point, dict) or not {"segments", "tokens", "n", "correct"} <= set(point):
         return f"{name} has {point!r}"
-    if not all(is_number(point[key], 1, whole=True) for key in ("segments", "tokens", "n")):
+    least = {"segments": 0, "tokens": 0 if point["segments"] == 0 else 1, "n": 1}
+    if not all(is_number(point[key], low, whole=True) for key, low in least.items()):
         return f"{name} has {point!r}"
     if not is_number(point["correct"], 0, point["n"], whole=True):
         return f"{point['correct']!r} of {point['n']} correct at {point['segments']} segments"

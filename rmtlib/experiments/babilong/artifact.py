@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 
 def _stories(records: list[dict[str, Any]], row: str) -> str:
-    """ "bAbI's files", "the simulator", or both, as the records of a row say."""
-    simulated = {
-        any(part.get("source") == "simulator" for part in record["data"]) for record in records if record["row"] == row
-    }
+    """Where a row's test questions come from: "bAbI's files", "the simulator", or both, as its records say."""
+    simulated = {tested_on_the_simulator(record) for record in records if record["row"] == row}
     return " and ".join(("the simulator" if made else "bAbI's files") for made in sorted(simulated))
+
+
+def tested_on_the_simulator(record: Mapping[str, Any]) -> bool:
+    """Whether a run's test questions were simulated; those of training may be."""
+    return any(part.get("source") == "simulator" and part.get("split", "test") == "test" for part in record["data"])
 
 
 class BABILong(Artifact):
@@ -161,7 +164,9 @@ class BABILong(Artifact):
             if not runs:
                 continue
             trained = max(run["train_segments"] for run in runs)
-            curves = [{p["segments"]: p["correct"] / p["n"] for p in run["exact_match"]} for run in runs]
+            curves = [
+                {p["segments"]: p["correct"] / p["n"] for p in run["exact_match"] if p["segments"]} for run in runs
+            ]
             lengths = sorted(set.intersection(*(set(curve) for curve in curves)))
             inside, last = ([n for n in lengths if n <= trained] or lengths[:1])[-1], lengths[-1]
             near, far = ([curve[n] for curve in curves] for n in (inside, last))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rmtlib.evaluation.statistics import binomial_interval
+from rmtlib.experiments.babilong.artifact import tested_on_the_simulator
 from rmtlib.experiments.babilong.claims import CLAIMS
 from rmtlib.experiments.babilong.figure import (
     EXPLORE,
@@ -26,20 +27,21 @@ from rmtlib.report.report import Report
 from rmtlib.report.tables import Cell, Table, mean_text, plural, value_cell
 from rmtlib.report.words import Verb
 
+FACTS_ALONE = "exact match on the facts alone"
+
 
 def measure(record: Record) -> Iterator[Measurement]:
     """Exact match at every tested length in tokens, and what naming the most recent place would give."""
     metrics = record["metrics"]
-    first = min(metrics["exact_match"], key=lambda entry: entry["tokens"])
-    trained = round(metrics["train_segments"] * first["tokens"] / first["segments"])
-    stories = SIMULATED if any(entry.get("source") == "simulator" for entry in record["data"]) else FILES
-    for entry in metrics["exact_match"]:
+    longest = max(metrics["exact_match"], key=lambda entry: entry["tokens"])
+    trained = round(metrics["train_segments"] * longest["tokens"] / longest["segments"])
+    stories = SIMULATED if tested_on_the_simulator(record) else FILES
+    for entry in sorted(metrics["exact_match"], key=lambda entry: not entry["segments"]):  # the main metric first
         correct, n = entry["correct"], entry["n"]
         low, high = binomial_interval(correct, n)
-        yield Measurement.of(
-            record, "exact match", correct / n, x=entry["tokens"], x_trained=trained, segments=entry["segments"],
-            tokens=entry["tokens"], n=n, low=low, high=high, data=stories,
-        )  # fmt: skip
+        place = {"x": entry["tokens"], "x_trained": trained, "segments": entry["segments"], "tokens": entry["tokens"]}
+        name, place = ("exact match", place) if entry["segments"] else (FACTS_ALONE, {})
+        yield Measurement.of(record, name, correct / n, n=n, low=low, high=high, data=stories, **place)
     if scored := metrics.get("babilong_scorer"):
         yield Measurement.of(
             record, SCORER, scored["correct"] / scored["n"], x=scored["tokens"], x_trained=trained,

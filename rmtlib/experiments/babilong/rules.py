@@ -39,7 +39,7 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     asked: dict[str, int] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
         metrics, row = record["metrics"], record["row"]
-        points = {point["segments"]: point for point in metrics["exact_match"]}
+        points = {point["segments"]: point for point in metrics["exact_match"] if point["segments"]}
         accuracy = {segments: point["correct"] / point["n"] for segments, point in points.items()}
         trained, longest = metrics["train_segments"], max(accuracy)
         numbers = {"slope": slope(accuracy)}

@@ -84,6 +84,10 @@ def open_data(task: str, params: Params, progress: Callable[..., None] = lambda 
             questions[split], background, tokenizer, stream=split, seed=seed, join=params.join
         )
     train = replace(builders["train"], every_question=params.every_question, tracked_questions=params.tracked_questions)
+    if params.endless:
+        first, note = babi.endless_questions(task)
+        train = replace(train, questions=first, new_questions=partial(babi.new_questions, task))
+        notes.append(note)
     return TaskData(
         train=train,
         train_facts=replace(train, background=None),
@@ -209,14 +213,16 @@ def _evaluate(
         return [babilong_match(task, text, q.answer, q.question) for text, q in zip(said, questions, strict=True)]
 
     def test_set(name: str, segments: int, count: int, judge: Callable[..., list[bool]]) -> TestSet:
-        size, at_once = context_tokens(segments, S), params.read_at_once(segments)
+        size, at_once = context_tokens(max(segments, 1), S), params.read_at_once(segments)
+        texts = test if segments else replace(test, background=None)
 
         def correct(indices: range) -> list[bool]:
-            samples = [as_read(test.build(i, size)) for i in indices]
+            samples = [as_read(texts.build(i, size)) for i in indices]
             with autocast(device, params.train.precision):
                 return judge(samples, [test.question_of(i, size) for i in indices], at_once)
 
-        label = f"{segments} segments ({size:,} tokens){', as text' if judge is as_text else ''}"
+        label = f"{segments} segments ({size:,} tokens)" if segments else "the facts alone"
+        label += ", as text" if judge is as_text else ""
         return TestSet(name, label, min(count, len(test.fitting(size))), size, correct, AT_ONCE)
 
     counts = {int(segments): count for segments, count in params.test_samples.items()}

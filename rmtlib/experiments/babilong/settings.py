@@ -60,6 +60,7 @@ class Params:
             same on the whole sample at once, as one long segment.
         d_memory: width of ARMT's keys before its feature map.
         tracked_questions: of each training sample, see `data.babilong.SampleBuilder`.
+        endless: stories of training come from the simulator, new ones in every pass, whatever `questions` says.
         lora: adapters on the backbone, whose own weights are then frozen; None: all weights are trained.
         enough: validation score at which a stage ends before its steps are over; empty: never, else one a stage.
             A stage of the facts alone is then also validated on them alone.
@@ -75,13 +76,14 @@ class Params:
     every_question: bool
     train: TrainConfig
     validation_samples: int
-    test_samples: Mapping[str, int]  # segments -> number of test samples
+    test_samples: Mapping[str, int]  # segments, 0 for the facts alone -> number of test samples
     evaluation_batch: int  # samples evaluated at once
     kind: Kind = field(default="rmt", metadata={"since": 2})
     d_memory: int = field(default=0, metadata={"since": 2})
     tracked_questions: int = field(default=0, metadata={"since": 2})
     enough: tuple[float, ...] = field(default=(), metadata={"since": 2})
     lora: LoRAConfig | None = field(default=None, metadata={"since": 3})
+    endless: bool = field(default=False, metadata={"since": 4})
 
     def __post_init__(self) -> None:
         at_least(self, 1, "validation_samples", "evaluation_batch")
@@ -184,7 +186,7 @@ def _tested(params: Params) -> Iterator[tuple[int, int]]:
     """Segments and tokens of every test."""
     counts = [(int(segments), count) for segments, count in params.test_samples.items()]
     for segments, count in [*counts, params.scored_as_text]:
-        yield segments, context_tokens(segments, params.train.segment_size) * count
+        yield segments, context_tokens(max(segments, 1), params.train.segment_size) * count
 
 
 def cost(params: Params) -> Cost:

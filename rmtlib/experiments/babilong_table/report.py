@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rmtlib.data.babi import TASKS
 from rmtlib.experiments.babilong.figure import PAPER_TRAIN_TOKENS
-from rmtlib.experiments.babilong.report import MATCH, measure
+from rmtlib.experiments.babilong.report import FACTS_ALONE, MATCH, measure
 from rmtlib.experiments.babilong.report import VERBS as BABILONG_VERBS
 from rmtlib.experiments.babilong.rules import BEYOND, arms, slope
 from rmtlib.experiments.babilong.scorers import scorers_table
@@ -71,6 +71,7 @@ def by_task(task: str) -> Callable[[Results, str], Table | None]:
         models = of_task(results.series().get(scale, {}), task)
         if not models:
             return None
+        alone = of_task(results.series(FACTS_ALONE).get(scale, {}), task)
         points = {model: {point.runs[0].segments: point for point in s.points} for model, s in models.items()}
         trained = {s.at_trained_x.runs[0].segments for s in models.values()}
         lengths = sorted({segments for at in points.values() for segments in at if segments})
@@ -81,6 +82,11 @@ def by_task(task: str) -> Callable[[Results, str], Table | None]:
             )
             for segments in lengths
         )
+        if alone:
+            cells = (
+                value_cell(alone[model].first if model in alone else None, missing="not measured") for model in models
+            )
+            rows = (("facts alone", *cells), *rows)
         return Table(
             f"{task}, {scale} scale: exact match against the context length in segments, mean ± standard deviation "
             "over seeds; for one run its 95 % binomial interval in brackets.",
@@ -104,6 +110,7 @@ def _column(model: str, series: Series, differ: bool) -> str:
 def compare(results: Results) -> Table:
     """Paper above ours, model by model, aligned by how far beyond its own training length each reads."""
     scales = {scale: rows for scale, rows in results.series().items() if scale != "smoke"}
+    alone = results.series(FACTS_ALONE)
     sizes = {(r["scale"], r["row"]): r["metrics"]["state_size"] for r in latest(results.records)}
     body: list[tuple[Cell, ...]] = []
     for row in results.rows:
@@ -111,20 +118,21 @@ def compare(results: Results) -> Table:
         values = {round((m.x or 0) / PAPER_TRAIN_TOKENS, 3): m.value for m in printed_of(results, task).get(model, [])}
         if values:
             cells = [f"{values[m]:.2f}" if m in values else "" for m in MULTIPLES]
-            body.append((row.label, "paper", "", *cells))
+            body.append((row.label, "paper", "", f"{row.paper['0k']:.2f}" if "0k" in row.paper else "", *cells))
         ours = [(scale, rows[row.name]) for scale, rows in scales.items() if row.name in rows]
         for scale, series in ours:
             points = [series.at_multiple(m) for m in MULTIPLES]
             whole = model.startswith("full-attention")
             state, missing = ("all tokens", "beyond reach") if whole else (f"{sizes[scale, row.name]:,}", "")
             shown = (missing if p is None else mean_text(p) for p in points)
-            body.append((row.label, f"ours, {scale}", state, *shown))
+            without = alone.get(scale, {}).get(row.name)
+            body.append((row.label, f"ours, {scale}", state, mean_text(without.first) if without else "", *shown))
         if not ours and not model.endswith(STAND_IN):
-            body.append((row.label, "ours", "not run", *("" for _ in MULTIPLES)))
+            body.append((row.label, "ours", "not run", "", *("" for _ in MULTIPLES)))
     return Table(
         "How exact match falls beyond the training length (1×), the papers' models and ours. Read the order and the "
-        "shape, not the level: models, length in tokens and vocabulary differ.",
-        ("row", "whose", "state, floats", *(f"{m}×" for m in MULTIPLES)),
+        "shape, not the level: models, length in tokens and vocabulary differ. Facts alone: without a background text.",
+        ("row", "whose", "state, floats", "facts alone", *(f"{m}×" for m in MULTIPLES)),
         tuple(body),
         merged=True,
     )

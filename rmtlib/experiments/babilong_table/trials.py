@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from rmtlib.experiments.babilong.scales import LEARNED
 from rmtlib.experiments.babilong.settings import Params
 from rmtlib.experiments.babilong_table.scales import settings
-from rmtlib.models.config import DecoderConfig
 from rmtlib.runs.spec import PILOT, RunConfig, Trial
 from rmtlib.settings import to_params
 from rmtlib.training.curriculum import Stage
@@ -12,27 +12,34 @@ from rmtlib.training.curriculum import Stage
 SEED = 100
 
 
-def _facts_alone(
-    task: str, name: str, note: str, steps: int, *, width: int = 64, layers: int = 2, lr: float = 3e-3, tracked: int
-) -> Trial:
+def _facts_alone(task: str, name: str, note: str, steps: int, *, endless: bool) -> Trial:
     """RMT on the facts alone, then on one segment with its background."""
-    params: Params = settings("rmt", task, "small", SEED)
-    assert isinstance(params.backbone, DecoderConfig)
-    train = replace(params.train, stages=(Stage(0, steps, lr), Stage(1, 500, lr)), evaluate_every=250)
+    params = settings("rmt", task, "small", SEED)
     params = replace(
         params,
-        questions="simulator" if task == "qa3" else "files",
-        backbone=replace(params.backbone, d_model=width, n_layers=layers),
-        train=train,
-        tracked_questions=tracked,
-        enough=(0.98, 0.98),
+        questions="files",
+        train=replace(params.train, stages=(Stage(0, steps, 3e-3), Stage(1, 500, 3e-3)), evaluate_every=250),
+        enough=(LEARNED, LEARNED),
         test_samples={"1": params.validation_samples},
+        endless=endless,
     )
+    return _trial(task, name, note, params)
+
+
+def _medium(task: str, name: str, note: str) -> Trial:
+    """The settings of medium, tested at the training length alone."""
+    params = settings("rmt", task, "medium", SEED)
+    longest = str(params.train.stages[-1].segments)
+    params = replace(params, questions="files", test_samples={longest: params.validation_samples})
+    return _trial(task, name, note, params)
+
+
+def _trial(task: str, name: str, note: str, params: Params) -> Trial:
     return Trial(f"{task}-{name}", note, RunConfig("babilong", f"rmt-{task}", PILOT, SEED, to_params(params)))
 
 
 TRIALS = (
-    _facts_alone("qa2", "tracked-64", "facts alone, 8 tracked questions, width 64", 3000, tracked=8),
-    _facts_alone("qa2", "tracked-128", "facts alone, 8 tracked questions, width 128", 3000, width=128, tracked=8),
-    _facts_alone("qa3", "tracked-128", "facts alone, 12 tracked questions, width 128", 3000, width=128, tracked=12),
+    _facts_alone("qa2", "tracked-64", "facts alone, 8 tracked questions, bAbI's files", 3000, endless=False),
+    _facts_alone("qa3", "endless-64", "facts alone, 12 tracked questions, endless stories", 5000, endless=True),
+    _medium("qa2", "to-8", "medium's settings: endless stories, six stages up to 8 segments"),
 )
