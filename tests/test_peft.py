@@ -7,6 +7,7 @@ from dataclasses import asdict
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_backbones import other
 from test_decoder import V, hf_model
 from torch import Tensor
@@ -16,7 +17,7 @@ from rmtlib.models.adapters import MEMORY
 from rmtlib.models.armt import ARMT
 from rmtlib.models.hf_decoder import HFDecoder, backbone_from_config, backbone_from_hf
 from rmtlib.models.hf_weights import decoder_from_hf
-from rmtlib.models.hub import RMTForCausalLM
+from rmtlib.models.hub import ARMTForCausalLM, RMTForCausalLM
 from rmtlib.models.prmt import PRMT
 from rmtlib.models.rmt import RMT
 from rmtlib.models.stacked import stackable
@@ -241,3 +242,87 @@ def test_unknown_targets_and_adapters_of_other_models_are_errors_in_one_line(tmp
         assert "\n" not in str(error.value)
     with pytest.raises(RmtlibError, match="the adapter lacks .*c_attn.lora_A.default.weight"):
         peft.PeftModel.from_pretrained(deeper, tmp_path / "gpt2")
+
+
+def test_adapters_without_this_memory_are_errors_in_one_line(tmp_path):
+    """Of the backbone alone, of the other kind of memory, and with the memory's values taken out of the file."""
+    plain = peft.get_peft_model(hf_model("gpt2"), lora("c_attn"))
+    plain.save_pretrained(tmp_path / "plain")
+    armt = ARMTForCausalLM.from_backbone(hf_model("gpt2"), memory_tokens=M, segment_size=S, d_memory=4)
+    adapted(armt, "c_attn").save_pretrained(tmp_path / "armt")
+    adapted(wrapped("gpt2"), "c_attn").save_pretrained(tmp_path / "without")
+    file = tmp_path / "without" / "adapter_model.safetensors"
+    save_file({k: x for k, x in load_file(file).items() if MEMORY not in k}, file)
+    for folder, said in (
+        ("plain", "lacks: it is of another"),
+        ("armt", "or kind of memory"),
+        ("without", "without memory"),
+    ):
+        with pytest.raises(RmtlibError, match=said) as error:
+            peft.PeftModel.from_pretrained(wrapped("gpt2"), tmp_path / folder)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved", "there"),
+    [
+        ("gpt2", "wte", "tokens"),
+        ("gpt2", "ln_f", "norm"),
+        ("llama", "lm_head", "head"),
+        ("llama", "embed_tokens", "tokens"),
+    ],
+)
+def test_modules_are_trained_as_a_whole_by_their_names_here(kind, saved, there, tmp_path):
+    """They are trained, kept apart from the model's own, saved and loaded."""
+    targets = ("c_attn",) if kind == "gpt2" else ("q_proj",)
+    with pytest.raises(RmtlibError, match=f"modules_to_save has '{saved}', .* it is called '{there}'"):
+        adapted(wrapped(kind), *targets, modules_to_save=[saved])
+    model, x = adapted(wrapped(kind), *targets, modules_to_save=[there]), ids(2, 3 * S)
+    before = scores(model, x)
+    trained = train(model)
+    assert any(f".{there}.modules_to_save.default" in name for name in trained)
+    after = scores(model, x)
+    assert not torch.allclose(before, after)
+    with model.disable_adapter():
+        torch.testing.assert_close(scores(model, x), before)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(scores(peft.PeftModel.from_pretrained(wrapped(kind), tmp_path), x), after)
+    torch.testing.assert_close(scores(model.merge_and_unload(), x), after)
+
+
+def test_names_that_are_not_there_are_not_passed_over():
+    for more, said in (
+        ({"modules_to_save": ["lm_head"]}, "the output map is the table of embeddings"),
+        ({"modules_to_save": ["classifier"]}, "no module here ends in it$"),
+    ):
+        with pytest.raises(RmtlibError, match=said):
+            adapted(wrapped("gpt2"), "c_attn", **more)
+    with pytest.raises(RmtlibError, match="target_modules has 'lm_head', .* the table of embeddings"):
+        adapted(wrapped("gpt2"), "c_attn", "lm_head")
+
+
+@pytest.mark.parametrize("config", [peft.LoHaConfig, peft.LoKrConfig, peft.IA3Config, peft.VeraConfig])
+def test_other_adapters_are_merged_and_unloaded_too(config):
+    more = {"feedforward_modules": []} if config is peft.IA3Config else {"r": 2}
+    settings, x = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj"], **more}, ids(2, 3 * S)
+    for how in ("merge_and_unload", "unload"):
+        model = peft.get_peft_model(wrapped("llama"), config(**settings))
+        train(model)
+        adapted_scores = scores(model, x)
+        bare_model = getattr(model, how)()
+        assert "memory_MD" in dict(bare_model.core.named_parameters(recurse=False))
+        if how == "merge_and_unload":
+            torch.testing.assert_close(scores(bare_model, x), adapted_scores, rtol=1e-4, atol=1e-4)
+
+
+def test_transformers_own_switch_brings_the_memory_back_too():
+    model, x = wrapped("llama"), ids(2, 3 * S)
+    model.add_adapter(lora("q_proj"))
+    model.set_adapter("default")
+    with torch.no_grad():
+        model.core.memory_MD.add_(1.0)
+    changed = scores(model, x)
+    model.disable_adapters()
+    assert not torch.allclose(scores(model, x), changed)
+    model.enable_adapters()
+    torch.testing.assert_close(scores(model, x), changed)
