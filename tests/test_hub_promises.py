@@ -17,6 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from rmtlib import ARMTForCausalLM, ARMTHubConfig, RMTForCausalLM
 from rmtlib.data import mirrors
 from rmtlib.errors import RmtlibError
+from rmtlib.models.generation import generate
+from rmtlib.models.hf_decoder import HFDecoder
 
 V, D, S, M = 61, 32, 8, 2
 CLASSES = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
@@ -463,6 +465,36 @@ def test_the_cache_tells_the_memory_after_what_was_read(model):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+# How it computes
+
+
+@pytest.mark.parametrize("of", ["gpt2", "llama"])
+def test_attn_implementation_has_its_meaning(kind, of):
+    """The lean decoder has what "sdpa" and "eager" name; what transformers does not know is refused."""
+    extra, x = {"d_memory": 4} if kind == "armt" else {}, ids(2, 19)
+    made = []
+    for name in (None, "sdpa", "eager"):
+        torch.manual_seed(1)
+        settings = {"memory_tokens": M, "segment_size": S, "attn_implementation": name, **extra}
+        made.append(CLASSES[kind].from_backbone(backbone(of), **settings))
+    assert not any(isinstance(model.core.decoder, HFDecoder) for model in made)
+    assert torch.equal(made[0](x).logits, made[1](x).logits) and torch.equal(made[0](x).logits, made[2](x).logits)
+    with pytest.raises(RmtlibError, match="attn_implementation 'no_such'"):
+        CLASSES[kind].from_backbone(backbone(of), attn_implementation="no_such", **extra)
+
+
+def test_device_map_and_bf16_load_what_was_saved(model, kind, tmp_path):
+    model.float().save_pretrained(tmp_path)
+    x = ids(2, 19)
+    mapped = CLASSES[kind].from_pretrained(tmp_path, device_map="cpu")
+    torch.testing.assert_close(mapped(x).logits, model(x).logits)
+    half = CLASSES[kind].from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    probabilities = [each(x).logits.float().softmax(-1) for each in (half, model)]
+    torch.testing.assert_close(*probabilities, rtol=0, atol=0.1)
+    assert half.generate(x, max_new_tokens=5).shape == (2, 24)
+
+
 # Saving and loading
 
 
@@ -480,9 +512,10 @@ def test_a_saved_folder_loads_by_name(model, kind, tmp_path):
 
 
 def test_a_saved_folder_has_a_model_card(model, kind, tmp_path):
-    model.config.record = {"run": "abc123"}
+    model.config.record, model.config.backbone_name = {"run": "abc123"}, "HuggingFaceTB/SmolLM2-135M"
     model.save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()
+    assert "\nbase_model: HuggingFaceTB/SmolLM2-135M\n" in card.split("---")[1]
     for fact in (f"# {CLASSES[kind].__name__}", f"| Memory tokens | {M} |", f"{S} tokens", "| Record: run | abc123 |"):
         assert fact in card
     (tmp_path / "README.md").write_text("mine")
@@ -618,15 +651,38 @@ def test_a_config_with_impossible_values_is_refused(saved, kind):
         ({"backbone": config["backbone"] | {"norm_eps": float("nan")}}, "norm_eps is nan; it must be a finite number"),
         ({"backbone": config["backbone"] | {"n_heads": 3}}, "backbone: d_model 32 is not a multiple of n_heads 3"),
         ({"backbone": config["backbone"] | {"heads": 3}}, "backbone: unknown setting 'heads'"),
+        ({"backbone": config["backbone"] | {"n_layers": 2.5}}, "backbone: n_layers is 2.5; it must be a whole number"),
+        ({"backbone": config["backbone"] | {"n_layers": "2"}}, "backbone: n_layers is '2'; it must be a whole number"),
+        ({"backbone": "gpt2"}, "backbone is 'gpt2'; it must be the fields of a DecoderConfig"),
+        ({"eos_token_id": V}, f"eos_token_id is {V}; the vocabulary has the ids 0 to {V - 1}"),
+        ({"pad_token_id": -1}, "pad_token_id is -1"),
+        ({"eos_token_id": [0, "x"]}, "eos_token_id is 'x'"),
+        ({"dtype": "float99"}, "config.json has dtype 'float99'"),
     ):
         (saved / "config.json").write_text(json.dumps(config | change))
         refused(lambda: CLASSES[kind].from_pretrained(saved), said)
+    (saved / "config.json").write_text("[]")
+    refused(lambda: CLASSES[kind].from_pretrained(saved), "config.json")
+
+
+def test_what_is_no_backbone_is_refused(saved, kind, model):
+    for wrong in (model, str(saved)):
+        refused(lambda wrong=wrong: CLASSES[kind].from_backbone(wrong), "has memory: load it by from_pretrained")
+    refused(lambda: CLASSES[kind].from_backbone(3), "the backbone is 3; give a causal language model")
+
+
+def test_token_ids_that_a_backbone_has_not_are_left_out(kind):
+    tiny = backbone()
+    tiny.config.bos_token_id, tiny.config.pad_token_id, tiny.config.eos_token_id = 50_256, -1, [0, 1]
+    config = CLASSES[kind].from_backbone(tiny, memory_tokens=M, segment_size=S).config
+    assert (config.bos_token_id, config.pad_token_id, config.eos_token_id) == (None, None, [0, 1])
 
 
 def test_a_memory_that_is_not_finite_is_an_error_in_evaluation(model):
     with torch.no_grad():
         model.get_parameter(memory_name(model)).fill_(float("inf"))
-    for call in (lambda: model(ids(1, 20)), lambda: model.generate(ids(1, 20), max_new_tokens=2)):
+    own = lambda: generate(model.core, ids(1, 20), model.initial_state(1), S, 2)  # noqa: E731
+    for call in (lambda: model(ids(1, 20)), lambda: model.generate(ids(1, 20), max_new_tokens=2), own):
         with pytest.raises(RmtlibError, match="the memory is not finite"):
             call()
 

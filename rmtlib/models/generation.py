@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rmtlib.errors import RmtlibError
+from rmtlib.models.interface import check_finite
 
 
 class SegmentReader(Protocol):
@@ -73,7 +74,7 @@ def generate(
         New tokens (B, at most `max_new_tokens`).
 
     Raises:
-        RmtlibError: the prompts are empty.
+        RmtlibError: the prompts are empty, or the memory is not finite.
     """
     if not prompt_BT.shape[1]:
         raise RmtlibError("the prompt is empty: give at least one token")
@@ -81,7 +82,7 @@ def generate(
     new_B1 = prompt_BT[:, :0]
     for piece_Bn in prompt_BT.split(segment_size, dim=1):
         if length == segment_size:
-            segment, length = model.open_segment(model.close_segment(segment)), 0
+            segment, length = _next(model, segment), 0
         hidden_BnD, segment = model.extend(segment, piece_Bn)
         length += piece_Bn.shape[1]
     done_B = torch.zeros(prompt_BT.shape[0], dtype=torch.bool, device=prompt_BT.device)
@@ -94,7 +95,14 @@ def generate(
         if done_B.all() or new_B1.shape[1] == max_new_tokens:
             break
         if length == segment_size:
-            segment, length = model.open_segment(model.close_segment(segment)), 0
+            segment, length = _next(model, segment), 0
         hidden_BnD, segment = model.extend(segment, token_B[:, None])
         length += 1
     return new_B1
+
+
+def _next(model: SegmentReader, segment: Any) -> Any:
+    """The segment after one that is full."""
+    state = model.close_segment(segment)
+    check_finite(state)
+    return model.open_segment(state)

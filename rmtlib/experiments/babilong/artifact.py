@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rmtlib.data import sources
 from rmtlib.data.babi import TASKS, available_questions
 from rmtlib.errors import RmtlibError
-from rmtlib.experiments.babilong.rows import ROWS, stand_in_of
+from rmtlib.experiments.babilong.rows import ROWS, stand_in_of, tested_on_the_simulator
 from rmtlib.experiments.babilong.rules import SEEDS
 from rmtlib.experiments.babilong.scales import settings
 from rmtlib.experiments.babilong.settings import Params, cost
@@ -34,11 +34,6 @@ def _stories(records: list[dict[str, Any]], row: str) -> str:
     """Where a row's test questions come from: "bAbI's files", "the simulator", or both, as its records say."""
     simulated = {tested_on_the_simulator(record) for record in records if record["row"] == row}
     return " and ".join(("the simulator" if made else "bAbI's files") for made in sorted(simulated))
-
-
-def tested_on_the_simulator(record: Mapping[str, Any]) -> bool:
-    """Whether a run's test questions were simulated; those of training may be."""
-    return any(part.get("source") == "simulator" and part.get("split", "test") == "test" for part in record["data"])
 
 
 class BABILong(Artifact):

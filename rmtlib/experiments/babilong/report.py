@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rmtlib.evaluation.statistics import binomial_interval
-from rmtlib.experiments.babilong.artifact import tested_on_the_simulator
 from rmtlib.experiments.babilong.claims import CLAIMS
 from rmtlib.experiments.babilong.figure import (
     EXPLORE,
@@ -18,7 +17,7 @@ from rmtlib.experiments.babilong.figure import (
     figure,
     printed_by_task,
 )
-from rmtlib.experiments.babilong.rows import ROWS
+from rmtlib.experiments.babilong.rows import ROWS, tested_on_the_simulator
 from rmtlib.experiments.babilong.rules import BEYOND, PAPER, arms, slope
 from rmtlib.experiments.babilong.scorers import SCORER, scorers_table
 from rmtlib.experiments.babilong.selection import selection_table

@@ -1,5 +1,8 @@
 """The rows of Figure 5: the five tasks, with the paper's accuracies."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rmtlib.data.babi import TASKS
 from rmtlib.runs.spec import Row
 
@@ -47,3 +50,8 @@ ROWS = (
         for task in TASKS
     ),
 )
+
+
+def tested_on_the_simulator(record: Mapping[str, Any]) -> bool:
+    """Whether a run's test questions were simulated; those of training may be."""
+    return any(part.get("source") == "simulator" and part.get("split", "test") == "test" for part in record["data"])

@@ -15,8 +15,10 @@ from rmtlib.experiments.lora.scales import settings
 from rmtlib.experiments.lora.settings import Params, cost
 from rmtlib.runs.artifact import Artifact
 from rmtlib.runs.backbones import GPT2, SMOLLM2, at_hand, fetch_gpt2_or_other
-from rmtlib.runs.spec import SCALES, Cost, Result, RunConfig
+from rmtlib.runs.cost import pretraining_cost
+from rmtlib.runs.spec import SCALES, Cost, Once, Result, RunConfig
 from rmtlib.settings import from_dict, to_params
+from rmtlib.training.pretrain_config import PretrainConfig
 
 if TYPE_CHECKING:
     from rmtlib.report.report import Report
@@ -101,6 +103,13 @@ class LoRAWikiText2(Artifact):
 
     def cost(self, config: RunConfig) -> Cost:
         return cost(from_dict(Params, config.params))
+
+    def once(self, config: RunConfig) -> Once | None:
+        """The small decoder of all rows and seeds, if the scale has one."""
+        backbone = from_dict(Params, config.params).backbone
+        if not isinstance(backbone, PretrainConfig):
+            return None
+        return Once("the small decoder", backbone.key, pretraining_cost(backbone), backbone.is_kept)
 
     def check_metrics(self, metrics: Mapping[str, Any], curves: Mapping[str, Any], config: RunConfig) -> str | None:
         from rmtlib.experiments.lora.checks import check

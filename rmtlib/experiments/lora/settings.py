@@ -206,7 +206,7 @@ def trained_weights(params: Params) -> int:
 
 
 def cost(params: Params) -> Cost:
-    """Tokens, FLOP, memory and disk of a run, by arithmetic."""
+    """Tokens, FLOP, memory and disk of a run, by arithmetic. The small decoder's FLOP are those of `Artifact.once`."""
     c, t = params.decoder, params.tuning
     trained, positions, read, targets = trained_weights(params), 0, 0, 0
     if t is not None:
@@ -221,7 +221,7 @@ def cost(params: Params) -> Cost:
     tested = sum(_passes(reading) * (reading.tokens or WHOLE_TEXT) for reading in params.readings)
     return Cost(
         tokens=int(read + tested),
-        flops=sum(work(params)),
+        flops=sum(work(params)[1:]),
         memory_bytes=int(PROCESS_BYTES + 4 * weights(params) + 16 * trained + kept + 12 * targets * c.vocab_size),
         disk_bytes=CHECKPOINT_BYTES * trained,
         precision=params.precision,

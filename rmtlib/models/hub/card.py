@@ -1,14 +1,16 @@
 """The model card that a saved folder gets: what the model is, how it was made, how to load it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rmtlib.models.hub.config import ARMTHubConfig
 
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|gpt2[\w-]*")
 CARD = """---
 library_name: rmtlib
-pipeline_tag: text-generation
+{base}pipeline_tag: text-generation
 tags:
 - {kind}
 ---
@@ -60,7 +62,9 @@ def card(model: Any) -> str:
         facts["Gradient through earlier segments"] = config.bptt
     facts |= {f"Record: {name}": value for name, value in (getattr(config, "record", None) or {}).items()}
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    name = config.backbone_name
     return CARD.format(
+        base=f"base_model: {name}\n" if name and HUB_NAME.fullmatch(name) else "",
         kind=config.model_type,
         name=type(model).__name__,
         facts=f"| | |\n|---|---|\n{rows}",

@@ -12,6 +12,7 @@ from rmtlib.errors import RmtlibError
 from rmtlib.models.config import DecoderConfig, DeltaRule, HFDecoderConfig
 from rmtlib.models.rmt import MemoryMask
 
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GPT2 = DecoderConfig(vocab_size=50_257, d_model=768, n_layers=12, n_heads=12)
 
 
@@ -41,6 +42,10 @@ class MemoryConfig(PretrainedConfig):
         return_logits: bool | None = None,
         **kwargs: Any,
     ):
+        if not isinstance(backbone, Mapping | None):
+            raise RmtlibError(
+                f"backbone is {backbone!r}; it must be the fields of a DecoderConfig. A pretrained one: from_backbone"
+            )
         self.backbone = dict(asdict(GPT2) if backbone is None else backbone)
         self.memory_tokens = memory_tokens
         self.segment_size = segment_size
@@ -52,6 +57,10 @@ class MemoryConfig(PretrainedConfig):
         check_finite("backbone", self.backbone)
         self.decoder_config()
         super().__init__(**kwargs)
+        for name in TOKEN_IDS:
+            for token in listed(getattr(self, name, None)):
+                if not is_token(token, self.vocab_size):
+                    raise RmtlibError(f"{name} is {token!r}; the vocabulary has the ids 0 to {self.vocab_size - 1}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -171,6 +180,16 @@ def check_count(name: str, value: Any, least: int, *, optional: bool = False) ->
         raise RmtlibError(f"{name} is {value!r}; it must be a whole number from {least} up{' or None' * optional}")
 
 
+def listed(value: Any) -> list[Any]:
+    """The ids that a config names by one number, several or none."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def is_token(value: Any, vocab_size: int) -> bool:
+    """Whether it is an id of the vocabulary."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
+
+
 def check_finite(name: str, values: Mapping[str, Any]) -> None:
     """Raises RmtlibError if one of the values is an infinite number or none."""
     for key, value in values.items():
@@ -182,6 +201,10 @@ def from_fields(cls: Any, name: str, values: Mapping[str, Any]) -> Any:
     """A `cls` with these fields. Raises RmtlibError if they do not make one."""
     if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
         raise RmtlibError(f"{name}: unknown setting {unknown[0]!r}")
+    whole = {field.name for field in fields(cls) if field.type in ("int", int, "int | None", int | None)}
+    for key in sorted(whole & set(values)):
+        if isinstance(values[key], (float, str)):
+            raise RmtlibError(f"{name}: {key} is {values[key]!r}; it must be a whole number")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:

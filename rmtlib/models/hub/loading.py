@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 from rmtlib.errors import RmtlibError
@@ -31,6 +32,9 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
     if not isinstance(options.get("config"), PretrainedConfig) and not (Path(where) / "adapter_config.json").is_file():
         values, _ = from_pretrained(what, PretrainedConfig.get_config_dict, where, **of_hub)
         check_kind(cls, what, where, values)
+        dtype = values.get("dtype")
+        if dtype is not None and not isinstance(getattr(torch, str(dtype), None), torch.dtype):
+            raise RmtlibError(f"{what}: config.json has dtype {dtype!r}, which PyTorch has not")
     wants_info = options.pop("output_loading_info", False)
     strict = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
 
@@ -52,7 +56,7 @@ def load(cls: Any, original: Callable[..., Any], where: str, *arguments: Any, **
 
 def check_kind(cls: Any, what: str, where: str, config: dict[str, Any]) -> None:
     """Raises RmtlibError unless this is the config of a saved `cls`."""
-    kind, wanted = config.get("model_type"), cls.config_class.model_type
+    kind, wanted = config.get("model_type") if isinstance(config, dict) else None, cls.config_class.model_type
     if kind == wanted:
         return
     if kind is None:

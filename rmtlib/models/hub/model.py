@@ -5,6 +5,7 @@ Shapes: B batch, T tokens of the whole input, n new tokens, S segment size, D wi
 
 import copy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,15 @@ from rmtlib.models.backbones import load_hf
 from rmtlib.models.hf_decoder import Backbone, backbone_from_config, backbone_from_hf
 from rmtlib.models.hub.cache import MemoryCache
 from rmtlib.models.hub.card import write_card
-from rmtlib.models.hub.config import ARMTHubConfig, MemoryConfig, RMTHubConfig, check_settings
+from rmtlib.models.hub.config import (
+    TOKEN_IDS,
+    ARMTHubConfig,
+    MemoryConfig,
+    RMTHubConfig,
+    check_settings,
+    is_token,
+    listed,
+)
 from rmtlib.models.hub.generation import MemoryGeneration
 from rmtlib.models.hub.inputs import at_tokens, kept, last_columns, target_rows, token_rows
 from rmtlib.models.hub.loading import load
@@ -114,9 +123,17 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         """
         check_settings(cls.config_class, settings)
         source = load_hf(backbone)[0] if isinstance(backbone, str) else backbone
+        if isinstance(source, MemoryForCausalLM):
+            raise RmtlibError(
+                f"the backbone is a {type(source).__name__}, which has memory: load it by from_pretrained"
+            )
+        if not hasattr(source, "state_dict"):
+            raise RmtlibError(f"the backbone is {source!r}; give a causal language model of transformers, or its name")
         decoder = backbone_from_hf(source, attn_implementation)
         known = source.config.to_dict()
-        settings |= {key: known.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        there = partial(is_token, vocab_size=decoder.config.vocab_size)  # tiny models have GPT-2's 50,256, Llama has -1
+        for key in TOKEN_IDS:
+            settings[key] = known.get(key) if all(map(there, listed(known.get(key)))) else None
         settings["backbone_name"] = backbone if isinstance(backbone, str) else source.config._name_or_path or None
         config = cls.config_class(asdict(decoder.config), memory_tokens, segment_size, **settings)
         model = cls(config, decoder)
