@@ -227,6 +227,36 @@ def test_verdicts_follow_the_rules():
     assert found["rmt-falls-on-more-facts"] == "undecided"  # it did not learn qa2
 
 
+def test_an_unlearned_model_is_said_beside_what_it_loses():
+    """It loses nothing, which would look like holding."""
+    view = view_of("babilong", [*runs("rmt-qa1", 0.0, 0.0, 0.01), *runs("rmt-qa5", 0.0, 0.0, 0.01, start=0.4)])
+    found = {v.claim.name: v for v in view.verdicts()}
+    held = found["rmt-holds-on-qa1-and-qa5"]
+    assert (
+        held.outcome == "described" and "it did not learn the task: rmt-qa5: trained is 0.4, not above 0.6" in held.why
+    )
+    assert "rmt-qa1" not in held.why
+    level = [*runs("rmt-qa3", 0.0, 0.01, 0.02, start=0.35), *runs("mamba-qa3", 0.1, 0.12, 0.11)]
+    found = {v.claim.name: v.outcome for v in view_of("babilong", level).verdicts()}
+    assert found["mamba-ahead-on-qa3"] == "undecided"
+
+
+def test_what_stands_in_for_gpt2_decides_if_gpt2_was_not_to_be_had():
+    def lengths(row, seeds=3):
+        return [record(row, lambda n: 1.0 if n <= 8 else 0.9, seed, scale="gpu") for seed in range(seeds)]
+
+    arms = TABLE.report().arms
+    assert len(arms(lengths("rmt-smollm2-qa1"))["rmt-qa1: far"]) == 3
+    both = arms([*lengths("rmt-smollm2-qa1"), *lengths("rmt-qa1", 2)])
+    assert len(both["rmt-qa1: far"]) == 2 and len(both["rmt-smollm2-qa1: far"]) == 3
+    figure = get_artifact("figure-5").report()
+    made = [r | {"artifact": "figure-5"} for r in [*lengths("smollm2-qa1", 4), *lengths("scratch-qa1", 4)]]
+    found = figure.arms(made)
+    assert len(found["qa1: far"]) == 4 and len(found["scratch-qa1: far"]) == 4 and "smollm2-qa1: far" not in found
+    outcomes = {v.claim.name: v.outcome for v in view_of("figure-5", made).verdicts()}
+    assert outcomes["holds-beyond"] == "holds"
+
+
 def test_figure_tables_and_words_have_the_numbers_of_the_records(tmp_path):
     view = view_of("babilong", [*runs("rmt-qa1", 0.5, 0.54), *runs("armt-qa1", 0.0, 0.02)])
     said = view.results and view.artifact.report().caption(view.results)

@@ -18,6 +18,7 @@ from rmtlib.evaluation.decisions import (
     runs_needed,
 )
 from rmtlib.evaluation.statistics import holm
+from rmtlib.experiments.registry import all_artifacts
 
 SPREAD = {"memory": 0.004, "baseline": 0.004}
 BETTER = Rule((Contrast({"memory": 1, "baseline": -1}),), paper={"memory": 0.98, "baseline": 1.0}, spread=SPREAD)
@@ -129,3 +130,21 @@ def test_what_is_simulated_is_the_rule():
         arms = {name: rng.normal(mean, SPREAD[name], 3) for name, mean in BETTER.paper.items()}
         holds += decide({"better": BETTER}, arms)["better"].outcome == "holds"
     assert holds / 300 == pytest.approx(power({"better": BETTER}, "better", 3)["holds"], abs=0.08)
+
+
+AGAINST_ITS_OWN_TABLE = {"more-bptt", "both-are-no-worse"}  # sentences of the RMT paper, as their notes say
+
+
+def test_every_rule_holds_for_the_values_that_its_paper_prints():
+    """A contrast whose arms are all printed is below its limit: else the rule could not hold if the paper were true."""
+    compared = 0
+    for name, artifact in all_artifacts().items():
+        report = artifact.report()
+        for claim in report.claims:
+            for contrast in claim.test.contrasts:
+                if set(contrast.weights) <= set(report.paper_arms):
+                    value = sum(weight * report.paper_arms[arm] for arm, weight in contrast.weights.items())
+                    holds = value < contrast.limit or claim.name in AGAINST_ITS_OWN_TABLE
+                    assert holds, f"{name}/{claim.name}: {dict(contrast.weights)} is {value:.3g}, not {contrast.limit}"
+                    compared += 1
+    assert compared > 60

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
-from rmtlib.evaluation.decisions import RUNS_NEEDED, Arms, Contrast, Decision, Rule, decide, estimate
+from rmtlib.evaluation.decisions import RUNS_NEEDED, Arms, Contrast, Decision, Gate, Rule, decide, estimate
 from rmtlib.report.measurements import Record, latest
 
 Outcome = Literal["holds", "fails", "undecided", "described", "not enough runs", "not run"]
@@ -36,7 +36,8 @@ class Claim:
     Attributes:
         source: the paper, and where it says so.
         rule: the contrasts in words.
-        test: contrasts of arms, each below its limit if the sentence is true; of a primary claim also gates and worlds.
+        test: contrasts of arms, each below its limit if the sentence is true; gates, which of a described claim only
+            say what its numbers are worth; of a primary claim also worlds.
         primary: whether the rule decides it. Without this it is described.
         note: what a reader has to know who sees the verdict alone.
         declared: the rule's declarations, oldest first.
@@ -191,6 +192,8 @@ def _described(claim: Claim, scale: str, arms: Arms) -> Verdict:
     lacking = [arm for arm in claim.test.runs if len(arms.get(arm, ())) < RUNS_NEEDED]
     more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
     why = f"fewer than {RUNS_NEEDED} runs of {', '.join(lacking[:4])}{more}" if lacking else ""
+    shut = [said for gate in claim.test.gates if arms.get(gate.arm) and (said := gate.shut(arms))]
+    why = "; ".join([*shut, why] if why else shut)
     some = any(arms.get(arm) for arm in claim.test.runs)
     outcome: Outcome = "described" if measured else "not enough runs" if some else "not run"
     return Verdict(claim, scale, outcome, measured, why=why)
@@ -212,9 +215,9 @@ def effects(rule: Rule, arms: Arms) -> tuple[Effect, ...]:
     return tuple(measured)
 
 
-def below(*pairs: tuple[str, str]) -> Rule:
+def below(*pairs: tuple[str, str], gates: tuple[Gate, ...] = ()) -> Rule:
     """The rule of a described claim: in every pair the first arm's mean is the lower one."""
-    return Rule(tuple(Contrast({low: 1, high: -1}) for low, high in pairs))
+    return Rule(tuple(Contrast({low: 1, high: -1}) for low, high in pairs), gates)
 
 
 def primaries(claims: Sequence[Claim]) -> dict[str, Rule]:

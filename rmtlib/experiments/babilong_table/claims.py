@@ -4,7 +4,7 @@ from itertools import permutations
 
 from rmtlib.data.babi import TASKS
 from rmtlib.evaluation.decisions import Contrast, Rule
-from rmtlib.experiments.babilong_table.rules import BEYOND, HARD, RULES, fall_in_paper
+from rmtlib.experiments.babilong_table.rules import BEYOND, HARD, RULES, fall_in_paper, learned
 from rmtlib.experiments.declare import primary
 from rmtlib.report.claims import Claim, below
 
@@ -36,7 +36,7 @@ CLAIMS = (
         "Mamba has an edge in complex tasks such as remembering a large number of facts in QA3.",
         "BABILong, section 3.3",
         "RMT's exact match on qa3 at the training length less Mamba's: below minus 0.1, a third of the paper's "
-        "difference. Gate: Mamba has more than 0.6.",
+        "difference. Gates: Mamba has more than 0.6, RMT more than 0.5.",
         RULES["mamba-ahead-on-qa3"],
     ),
     Claim(
@@ -61,7 +61,10 @@ CLAIMS = (
         "RMT declines little on qa1 and qa5 (100 to 94 and 94 to 86 per cent from 16k to 128k tokens).",
         TABLE,
         f"What RMT loses from the training length to {BEYOND} times that length: below ten points.",
-        Rule(tuple(Contrast({f"rmt-{task}: fall": 1}, limit=0.1) for task in ("qa1", "qa5"))),
+        Rule(
+            tuple(Contrast({f"rmt-{task}: fall": 1}, limit=0.1) for task in ("qa1", "qa5")),
+            learned(("rmt", "qa1"), ("rmt", "qa5")),
+        ),
     ),
     Claim(
         "rmt-falls-on-qa4",
@@ -69,14 +72,20 @@ CLAIMS = (
         TABLE,
         f"What RMT loses from the training length to {BEYOND} times that length: more than a third of what it "
         "loses in the paper.",
-        Rule((Contrast({"rmt-qa4: fall": -1}, limit=round(-fall_in_paper("rmt", "qa4") / 3, 6)),)),
+        Rule(
+            (Contrast({"rmt-qa4: fall": -1}, limit=round(-fall_in_paper("rmt", "qa4") / 3, 6)),),
+            learned(("rmt", "qa4")),
+        ),
     ),
     Claim(
         "armt-later-on-every-task",
         "ARMT declines later than RMT on every task.",
         TABLE,
         f"What ARMT loses from the training length to {BEYOND} times that length, less what RMT loses.",
-        below(*((f"armt-{task}: fall", f"rmt-{task}: fall") for task in TASKS)),
+        below(
+            *((f"armt-{task}: fall", f"rmt-{task}: fall") for task in TASKS),
+            gates=learned(*((model, task) for task in TASKS for model in ("armt", "rmt"))),
+        ),
     ),
     Claim(
         "mamba-falls-as-in-the-paper",
@@ -89,7 +98,8 @@ CLAIMS = (
             tuple(
                 Contrast({f"mamba-{task}: fall": 1}, limit=round(fall_in_paper("mamba", task) + 0.05, 6))
                 for task in TASKS
-            )
+            ),
+            learned(*(("mamba", task) for task in TASKS)),
         ),
     ),
     Claim(
@@ -102,7 +112,8 @@ CLAIMS = (
             tuple(
                 Contrast({f"armt-{task}: fall": 1}, limit=round(fall_in_paper("armt", task) + 0.05, 6))
                 for task in TASKS
-            )
+            ),
+            learned(*(("armt", task) for task in TASKS)),
         ),
         note="The limits were five points alone when the records of qa1 were made; the paper's own fall on qa3 is six.",
     ),
@@ -131,23 +142,46 @@ CLAIMS = (
         "Recurrent memory models greatly outperform retrieval-augmented generation.",
         "BABILong, section 3.3",
         f"Exact match at {BEYOND} times the training length: retrieval's less RMT's and ARMT's. The paper's retrieval "
-        "feeds a language model that was not trained on the task; here the reader is tuned like the others.",
-        below(*((f"rag-{task}: far", f"{model}-{task}: far") for task in TASKS for model in ("rmt", "armt"))),
-        note="Added after the records of qa1 at small scale had been seen.",
+        "feeds a language model that was not trained on the task; here the reader is tuned like the others. RMT on qa4 "
+        "is left out: there the paper's retrieval is above it, 60 to 38 per cent.",
+        below(
+            *(
+                (f"rag-{task}: far", f"{model}-{task}: far")
+                for task in TASKS
+                for model in ("rmt", "armt")
+                if (model, task) != ("rmt", "qa4")
+            )
+        ),
+        note="Added after the records of qa1 at small scale had been seen; RMT on qa4 was left out before any of it.",
     ),
     Claim(
         "armt-best",
         "ARMT is above RMT and Mamba on every task.",
         "ARMT, section 3",
-        f"Exact match at {BEYOND} times the training length: RMT's less ARMT's, and Mamba's less ARMT's.",
-        below(*((f"{model}-{task}: far", f"armt-{task}: far") for task in TASKS for model in ("rmt", "mamba"))),
-        note="The paper says: in the majority of tasks. Added after the records of qa1 had been seen.",
+        f"Exact match at {BEYOND} times the training length: RMT's less ARMT's, and Mamba's less ARMT's. Against Mamba "
+        "on qa1 and qa5, where the paper's two are level, below five points.",
+        Rule(
+            tuple(
+                Contrast(
+                    {f"{model}-{task}: far": 1, f"armt-{task}: far": -1},
+                    limit=0.05 if model == "mamba" and task in ("qa1", "qa5") else 0.0,
+                )
+                for task in TASKS
+                for model in ("rmt", "mamba")
+            )
+        ),
+        note="The paper says: in the majority of tasks. Added after the records of qa1 had been seen; the five points "
+        "came later.",
     ),
     Claim(
         "facts-steepen",
         "Tasks with more supporting facts decline more steeply.",
         "BABILong, Figure 5 and Table 4",
         "Least-squares slope of RMT's exact match per doubling of the context: of qa2 and qa3 less that of qa1.",
-        below(("rmt-qa2: slope", "rmt-qa1: slope"), ("rmt-qa3: slope", "rmt-qa1: slope")),
+        below(
+            ("rmt-qa2: slope", "rmt-qa1: slope"),
+            ("rmt-qa3: slope", "rmt-qa1: slope"),
+            gates=learned(("rmt", "qa2"), ("rmt", "qa3")),
+        ),
     ),
 )

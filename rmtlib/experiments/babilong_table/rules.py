@@ -11,6 +11,7 @@ from rmtlib.experiments.babilong_table.rows import LENGTHS, TABLE_4
 __all__ = ["BEYOND", "HARD", "RULES", "arms", "fall_in_paper"]
 
 HARD = ("qa2", "qa3")  # on qa1 the papers' models differ by less than their seeds do here
+MORE_THAN_RECENCY = 0.5  # what RMT has on qa3 in the paper, 0.66, is too near to LEARNED
 LEARNED = 0.6  # exact match at the training length: well above answering by recency (0.4 and 0.35 on qa2 and qa3)
 SPREAD = 0.05  # standard deviation of exact match between seeds
 
@@ -24,10 +25,9 @@ def fall_in_paper(model: str, task: str) -> float:
     return _trained(model, task) - TABLE_4[model][task][LENGTHS.index("128k")] / 100
 
 
-def _learned(*rows: tuple[str, str]) -> tuple[Gate, ...]:
-    return tuple(
-        Gate(f"{model}-{task}: trained", above=LEARNED, why="it did not learn the task") for model, task in rows
-    )
+def learned(*rows: tuple[str, str], above: float = LEARNED) -> tuple[Gate, ...]:
+    """What has not learned a task loses nothing beyond the lengths of training, and says nothing."""
+    return tuple(Gate(f"{model}-{task}: trained", above=above, why="it did not learn the task") for model, task in rows)
 
 
 def _falls(*rows: tuple[str, str]) -> dict[str, float]:
@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
     # Table 4: ARMT declines later; clearest on two and three facts.
     "armt-falls-less": Rule(
         tuple(Contrast({f"armt-{task}: fall": 1, f"rmt-{task}: fall": -1}) for task in HARD),
-        _learned(*_BOTH),
+        learned(*_BOTH),
         paper=_falls(*_BOTH),
         spread=dict.fromkeys(_falls(*_BOTH), SPREAD),
     ),
@@ -52,7 +52,7 @@ RULES: dict[str, Rule] = {
             Contrast({f"{model}-{task}: fall": -1}, limit=round(-fall_in_paper(model, task) / 3, 6))
             for model, task in _TWO_AND_THREE
         ),
-        _learned(*_TWO_AND_THREE),
+        learned(*_TWO_AND_THREE),
         paper=_falls(*_TWO_AND_THREE),
         spread=dict.fromkeys(_falls(*_TWO_AND_THREE), SPREAD),
     ),
@@ -64,7 +64,7 @@ RULES: dict[str, Rule] = {
                 limit=round((_trained("rmt", "qa3") - _trained("mamba", "qa3")) / 3, 6),
             ),
         ),
-        _learned(("mamba", "qa3")),
+        (*learned(("mamba", "qa3")), *learned(("rmt", "qa3"), above=MORE_THAN_RECENCY)),
         paper={f"{model}-{task}: trained": _trained(model, task) for model, task in _QA3},
         spread={f"{model}-{task}: trained": SPREAD for model, task in _QA3},
     ),
