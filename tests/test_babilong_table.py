@@ -152,11 +152,17 @@ def test_full_attention_sees_what_a_window_does_not(tmp_path):
 
 
 def test_paper_scale_has_the_released_rates():
-    rates = {
-        row: {stage["lr"] for stage in TABLE.with_all_files(row, "paper", 0).params["train"]["stages"]}
-        for row in ("rmt-qa1", "rmt-qa3", "mamba-qa1")
-    }
-    assert rates == {"rmt-qa1": {1e-5}, "rmt-qa3": {3e-5}, "mamba-qa1": {3e-4}}
+    rows = ("rmt-qa1", "rmt-qa3", "mamba-qa1", "armt-qa3", "rmt-r-qa2", "rmt-r-qa3")
+    params = {row: from_dict(Params, TABLE.with_all_files(row, "paper", 0).params) for row in rows}
+    rates = {row: {stage.lr for stage in each.train.stages} for row, each in params.items()}
+    ours = {"rmt-qa1": {1e-5}, "rmt-qa3": {3e-5}, "mamba-qa1": {3e-4}, "armt-qa3": {1e-4}, "rmt-r-qa2": {1e-5, 5e-5}}
+    assert rates == ours | {"rmt-r-qa3": {3e-5}}
+    lengths = {row: [stage.segments for stage in each.train.stages] for row, each in params.items()}
+    assert lengths["armt-qa3"] == lengths["mamba-qa1"] == [2, 3, 5, 8, 16, 32]
+    assert lengths["rmt-r-qa2"] == lengths["rmt-qa1"] == [1, 2, 4, 6, 8, 16, 32]
+    assert [params[row].memory_tokens for row in rows] == [16, 16, 0, 10, 16, 16]
+    assert [params[row].train.batch_size for row in rows] == [64, 64, 128, 64, 64, 64]
+    assert [params[row].train.weight_decay for row in rows] == [0.01, 0.01, 2.0, 0.01, 1e-3, 1e-3]
 
 
 def test_with_lora_the_backbone_is_frozen_and_only_adapters_take_training_memory():

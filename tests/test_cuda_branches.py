@@ -151,7 +151,7 @@ BRANCHES = {
     "runs/artifact.py": Branch("the scale gpu", "small", ("test_empty_options_mean_the_defaults",)),
     "runs/plan.py": Branch("times of a GPU", "times of a core", ("test_the_gpu_is_used_if_there_is_one",)),
 }
-"""There are no CUDA graphs of the package's own and no pinned memory: copies are asked not to wait, which from memory
+"""There is no pinned memory: copies are asked not to wait, which from memory
 that is not pinned they may do all the same (`test_a_segment_that_moves_knows_its_labels_before`)."""
 
 

@@ -131,7 +131,8 @@ def compare(results: Results) -> Table:
             body.append((row.label, "ours", "not run", "", *("" for _ in MULTIPLES)))
     return Table(
         "How exact match falls beyond the training length (1×), the papers' models and ours. Read the order and the "
-        "shape, not the level: models, length in tokens and vocabulary differ. Facts alone: without a background text.",
+        "shape, not the level: models, length in tokens and vocabulary differ. Facts alone: without a background text. "
+        "RMT-R's values are of ARMT's Table 1, to be read beside the RMT of that table, which another one has.",
         ("row", "whose", "state, floats", "facts alone", *(f"{m}×" for m in MULTIPLES)),
         tuple(body),
         merged=True,
