@@ -33,7 +33,7 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test test-book bench stress rehearse book report export lab lint clean setup $(ARTIFACTS)
+.PHONY: help tutorial explore test test-book test-peers bench stress rehearse book report export lab lint clean setup $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -60,6 +60,7 @@ help:
 	@echo "  make book     build the report from the published records: book/_build/html/index.html"
 	@echo "                (SCALE=smoke first runs every artifact at that scale and shows those runs too)"
 	@echo "  make test-book  open the built book in Chromium: errors, overflow, search, filters (needs chromium)"
+	@echo "  make test-peers  the tests that need lm-evaluation-harness and the package rwkv, which it installs first"
 	@echo "  make report   the built book as one page to print, and as PDF (needs chromium): book/_build/report/"
 	@echo "  make export   all published numbers and claims as CSV and JSON with a schema, into out/export"
 	@echo "  make lab      open the notebooks in JupyterLab"
@@ -114,6 +115,11 @@ test-book: $(VENV)/.ready
 	@[ -f book/_build/html/index.html ] || { echo "error: no book here: make book builds it" >&2; exit 1; }
 	@RMTLIB_BOOK=book/_build/html $(BIN)/python -m pytest -q -rs -n 2 tests/test_book_browser.py $(PYTEST_ARGS)
 
+test-peers: $(VENV)/.ready
+	@echo "Installing lm-evaluation-harness and rwkv into $(VENV)"
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[peers]'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/test_harness.py tests/test_rwkv.py $(PYTEST_ARGS)
+
 report: $(VENV)/.ready
 	@[ -f book/_build/html/intro.html ] || $(MAKE) book
 	@$(BIN)/python book/report.py
@@ -139,7 +145,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial explore test bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) tutorial explore test test-book test-peers bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 
