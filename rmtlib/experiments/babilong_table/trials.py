@@ -21,7 +21,6 @@ def _facts_alone(
     *,
     then: int = 500,
     layers: int = 2,
-    tracked: int | None = None,
     endless: bool = True,
 ) -> Trial:
     """RMT on the facts alone, then on one segment with its background."""
@@ -32,7 +31,6 @@ def _facts_alone(
         backbone=replace(params.backbone, n_layers=layers),
         questions="files",
         train=replace(params.train, stages=(Stage(0, steps, 3e-3), Stage(1, then, 3e-3)), evaluate_every=250),
-        tracked_questions=tracked or params.tracked_questions,
         enough=(LEARNED, LEARNED),
         test_samples={"1": params.validation_samples},
         endless=endless,
@@ -55,9 +53,7 @@ def _trial(task: str, name: str, note: str, params: Params) -> Trial:
 TRIALS = (
     _facts_alone("qa2", "tracked-64", "facts alone, 8 tracked questions, bAbI's files", 3000, endless=False),
     _facts_alone("qa2", "layers-3", "facts alone, 8 tracked questions, 3 layers", 1500, then=100, layers=3),
-    _facts_alone("qa2", "tracked-24", "facts alone, 24 tracked questions", 1500, then=100, tracked=24),
-    _facts_alone("qa2", "layers-4", "facts alone, 8 tracked questions, 4 layers", 1500, then=100, layers=4),
-    _facts_alone("qa3", "endless-64", "facts alone, 12 tracked questions", 5000),
+    _facts_alone("qa3", "layers-3", "facts alone, 12 tracked questions, 3 layers", 5000, layers=3),
     _medium("qa1", "to-8", "medium's settings: six stages up to 8 segments"),
     _medium("qa2", "to-8", "medium's settings: endless stories, six stages up to 8 segments"),
 )
