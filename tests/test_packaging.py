@@ -44,10 +44,18 @@ def test_core_dependencies_are_only_what_importing_and_training_need(project):
     assert project["scripts"] == {"rmtlib": "rmtlib.cli:main"}
 
 
-def test_all_is_every_other_extra_but_those_for_clusters_and_the_harness(project):
+def test_all_is_every_other_extra_but_those_for_clusters_and_peers(project):
     extras = project["optional-dependencies"]
     (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "cluster", "harness"}
+    assert Requirement(everything).extras == set(extras) - {"all", "cluster", "harness", "peers"}
+
+
+def test_files_that_are_no_modules_are_package_data(root):
+    """Else an installation that is not editable lacks them: without its C file Mamba would be slow and say nothing."""
+    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = {f"{package.replace('.', '/')}/{name}" for package, names in named.items() for name in names}
+    listed = subprocess.run(["git", "ls-files", "rmtlib"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert {path for path in listed.split() if not path.endswith(".py")} == data
 
 
 def test_constraints_pin_exactly_and_lie_within_the_ranges(project, root):
@@ -376,8 +384,8 @@ def test_ci_runs_the_tests_and_the_book_and_ends_with_pytests_line(installed, ro
     done = subprocess.run([installed / ".ci" / "run"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "===== 7 passed, 1 skipped in 3.21s ====="
     made = (installed / "made").read_text().splitlines()
-    assert [line.split()[1] for line in made] == ["test", "book", "stress", "test-book"]
-    assert made[1].startswith("make book SCALE=smoke ARTIFACTS=") and "STRESS_ARGS=--seconds" in made[2]
+    assert [line.split()[1] for line in made] == ["test", "book", "test-peers", "stress", "test-book"]
+    assert made[1].startswith("make book SCALE=smoke ARTIFACTS=") and "STRESS_ARGS=--seconds" in made[3]
     failed = subprocess.run(
         [installed / ".ci" / "run"], env=environment | {"FAIL": "1"}, capture_output=True, text=True
     )
