@@ -12,7 +12,7 @@ from rmtlib.evaluation.outcomes import pack_outcomes
 from rmtlib.experiments.babilong.run import build_model, open_data
 from rmtlib.experiments.babilong.scales import TRACKED
 from rmtlib.experiments.babilong.scorers import both, scorers_table
-from rmtlib.experiments.babilong.settings import Params, trained_weights, weights, work
+from rmtlib.experiments.babilong.settings import Params, context_tokens, cost, trained_weights, weights, work
 from rmtlib.experiments.babilong_table.figure import STYLES
 from rmtlib.experiments.babilong_table.language_models import published
 from rmtlib.experiments.babilong_table.rows import LENGTHS, MODELS, PRETRAINED, TABLE_4
@@ -200,6 +200,16 @@ def test_lora_tunes_pretrained_backbones_alone():
 def test_cost_of_full_attention_grows_with_the_square_of_the_length():
     whole, window = (work(settings(model, "qa1", "medium", 0)) for model in ("full-attention", "window"))
     assert all(a >= b for a, b in zip(whole, window, strict=True)) and whole[-1] > 2 * window[-1]
+
+
+def test_rmt_r_pays_for_its_past_memories():
+    """Work grows with the square of the length, memory with the length."""
+    rmt, rmt_r = (from_dict(Params, TABLE.config(f"{model}-qa1", "medium", 0).params) for model in ("rmt", "rmt-r"))
+    longer = replace(rmt_r, test_samples=dict(rmt_r.test_samples) | {"4096": 50})
+    assert cost(longer).memory_bytes - cost(rmt_r).memory_bytes == 4 * (4096 - 512) * 50 * 8 * 64
+    tokens = 50 * context_tokens(4096, 128)
+    assert work(longer)[-1] - work(rmt_r)[-1] > tokens * (2 * 4096 * 8 * 64**2 / 128)
+    assert cost(rmt).flops < cost(rmt_r).flops
 
 
 def test_rwkv_has_the_decoders_width_depth_and_heads():

@@ -157,9 +157,10 @@ def work(params: Params) -> list[float]:
 
 
 def _flops_per_token(params: Params, segments: int) -> float:
-    """Of a forward pass over so many segments."""
-    S = params.read_at_once(segments)
-    return forward_flops(params.shape, params.kind, params.memory_tokens, params.d_memory, S)
+    """Of a forward pass over so many segments. RMT-R also maps all past memories to keys and values in each of them."""
+    S, M = params.read_at_once(segments), params.memory_tokens
+    past = 2 * segments * M * params.shape.d_model**2 / S if params.kind.startswith("rmt-r") else 0.0
+    return forward_flops(params.shape, params.kind, M, params.d_memory, S) + past
 
 
 def forward_flops(b: DecoderConfig | MambaConfig | RWKVConfig, kind: Kind, M: int, d_memory: int, S: int) -> float:
@@ -198,8 +199,21 @@ def cost(params: Params) -> Cost:
         work=work(params),
         weights=weights(params),
         trained=trained_weights(params),
-        kept=segments * _activations(params),
+        kept=segments * _activations(params) + _past_memories(params),
         precision=train.precision,
+    )
+
+
+def _past_memories(params: Params) -> float:
+    """Numbers that RMT-R keeps of a batch of its longest test."""
+    if not params.kind.startswith("rmt-r"):
+        return 0.0
+    longest = max(map(int, params.test_samples))
+    return (
+        longest
+        * params.memory_tokens
+        * params.shape.d_model
+        * min(params.evaluation_batch, params.test_samples[str(longest)])
     )
 
 
