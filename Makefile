@@ -33,7 +33,8 @@ MEANT := $(if $(filter-out $(OURS),$(GIVEN)),$(shell \
         if [ "$${name_%S}" = "$${ours_%S}" ]; then echo "unknown variable $$name: did you mean $$ours?"; fi; done; done))
 $(if $(MEANT),$(error $(MEANT)))
 
-.PHONY: help tutorial explore test test-book test-peers bench stress rehearse book report export lab lint clean setup $(ARTIFACTS)
+TARGETS := tutorial explore test test-book test-peers bench stress rehearse book report export lab lint clean setup help
+.PHONY: $(TARGETS) $(ARTIFACTS)
 
 help:
 	@echo "Artifacts: trains what runs/ does not hold yet, then leaves figure, table and notebook in out/<artifact>/"
@@ -145,7 +146,7 @@ setup: $(VENV)/.ready
 
 .DEFAULT:
 	@plain() { tr -d '_-' <<<"$${1,,}"; }; asked=$$(plain '$@'); hint='`make` lists what there is'; \
-	for target in $(ARTIFACTS) tutorial explore test test-book test-peers bench stress rehearse book report export lab lint clean setup help; do known=$$(plain $$target); \
+	for target in $(ARTIFACTS) $(TARGETS); do known=$$(plain $$target); \
 	    if [ "$${asked%s}" = "$${known%s}" ]; then hint="did you mean $$target?"; fi; done; \
 	echo "error: nothing called $@ to make: $$hint" >&2; exit 2
 

@@ -162,6 +162,7 @@ def test_paper_scale_has_the_released_rates():
     assert lengths["rmt-r-qa2"] == lengths["rmt-qa1"] == [1, 2, 4, 6, 8, 16, 32]
     assert [params[row].memory_tokens for row in rows] == [16, 16, 0, 10, 16, 16]
     assert [params[row].train.batch_size for row in rows] == [64, 64, 128, 64, 64, 64]
+    assert [params[row].train.warmup for row in rows] == [0.1, 0.2, 0.1, 0.1, 0.1, 0.05]
     assert [params[row].train.weight_decay for row in rows] == [0.01, 0.01, 2.0, 0.01, 1e-3, 1e-3]
 
 
@@ -263,8 +264,11 @@ def test_what_stands_in_for_gpt2_decides_if_gpt2_was_not_to_be_had():
 
     arms = TABLE.report().arms
     assert len(arms(lengths("rmt-smollm2-qa1"))["rmt-qa1: far"]) == 3
-    both = arms([*lengths("rmt-smollm2-qa1"), *lengths("rmt-qa1", 2)])
-    assert len(both["rmt-qa1: far"]) == 2 and len(both["rmt-smollm2-qa1: far"]) == 3
+    both = arms(
+        [*lengths("armt-smollm2-qa1"), *lengths("rmt-qa1", 2)]
+    )  # never an ARMT on one beside an RMT on the other
+    assert len(both["rmt-qa1: far"]) == 2 and len(both["armt-smollm2-qa1: far"]) == 3 and "armt-qa1: far" not in both
+    assert "rmt-qa1: far" in arms([*lengths("rmt-smollm2-qa1"), *lengths("mamba-qa1")])  # Mamba is on its own weights
     figure = get_artifact("figure-5").report()
     made = [r | {"artifact": "figure-5"} for r in [*lengths("smollm2-qa1", 4), *lengths("scratch-qa1", 4)]]
     found = figure.arms(made)
@@ -316,7 +320,7 @@ def test_facts_alone_are_beside_the_lengths_and_no_length():
     made["metrics"]["exact_match"] = [alone, *made["metrics"]["exact_match"]]
     view = view_of("babilong", [made])
     rows = [row for row in view.report.compare(view.results).rows if row[0] == "RMT, qa2"]
-    assert [row[:5] for row in rows] == [("RMT, qa2", "paper", "", "1.00", "0.94"), (*rows[1][:3], *rows[1][3:5])]
+    assert rows[0][:5] == ("RMT, qa2", "paper", "", "1.00", "0.94")
     assert rows[1][1] == "ours, medium" and rows[1][3].startswith("0.60") and rows[1][4].startswith("0.90")
     table = next(t for t in view.tables_of_scales() if t and "qa2, medium" in t.caption)
     assert table.rows[0][0] == "facts alone" and table.rows[0][1][0].startswith("0.60") and table.rows[1][0] == "1"
@@ -334,7 +338,7 @@ def test_two_and_three_facts_are_trained_on_stories_that_never_come_again(monkey
     stories = [data[True].train.question_of(i, 900) for i in range(0, 40_000, 10)]
     assert len({q.facts for q in stories}) > 3900
     assert [part["name"] for part in data[True].provenance][-1] == "simulated-qa2-endless"
-    assert data[True].provenance[-1]["sha256"] != data[False].provenance[0]["sha256"]
+    assert data[True].provenance[:-1] == data[False].provenance
     assert all(from_dict(Params, TABLE.config(f"rmt-{t}", "medium", 0).params).endless == (t in TRACKED) for t in TASKS)
 
 

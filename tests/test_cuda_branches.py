@@ -78,11 +78,6 @@ BRANCHES = {
         "gamma is solved at once if no bound is reached",
         ("test_a_graph_that_is_captured_is_not_looked_into", "test_compiling_it_needs_no_look_at_values"),
     ),
-    "models/compiled.py": Branch(
-        "Mamba's scan and convolution by PyTorch",
-        "loops in C",
-        ("test_they_are_taken_for_float32_on_a_cpu_alone", "test_without_a_compiler_pytorch_computes"),
-    ),
     "models/selective_scan.py": Branch(
         "longer chunks of the scan",
         "chunks that fit a CPU's cache",

@@ -132,19 +132,24 @@ def test_what_is_simulated_is_the_rule():
     assert holds / 300 == pytest.approx(power({"better": BETTER}, "better", 3)["holds"], abs=0.08)
 
 
-AGAINST_ITS_OWN_TABLE = {"more-bptt", "both-are-no-worse"}  # sentences of the RMT paper, as their notes say
+AGAINST_THEIR_OWN_TABLE = {  # sentences of the RMT paper with pairs that its Table 5 has the other way, as notes say
+    ("more-bptt", "rmt-25-bptt-2-seg50", "rmt-25-bptt-1-seg50"),
+    ("both-are-no-worse", "trxl-140-rmt-10-bptt-0-seg150", "trxl-150-seg150"),
+    ("both-are-no-worse", "trxl-150-rmt-10-bptt-1-seg150", "trxl-150-seg150"),
+}
 
 
 def test_every_rule_holds_for_the_values_that_its_paper_prints():
     """A contrast whose arms are all printed is below its limit: else the rule could not hold if the paper were true."""
-    compared = 0
-    for name, artifact in all_artifacts().items():
+    compared, against = 0, set()
+    for artifact in all_artifacts().values():
         report = artifact.report()
         for claim in report.claims:
             for contrast in claim.test.contrasts:
                 if set(contrast.weights) <= set(report.paper_arms):
                     value = sum(weight * report.paper_arms[arm] for arm, weight in contrast.weights.items())
-                    holds = value < contrast.limit or claim.name in AGAINST_ITS_OWN_TABLE
-                    assert holds, f"{name}/{claim.name}: {dict(contrast.weights)} is {value:.3g}, not {contrast.limit}"
                     compared += 1
+                    if value >= contrast.limit:
+                        against.add((claim.name, *contrast.weights))
+    assert against == AGAINST_THEIR_OWN_TABLE
     assert compared > 60

@@ -1,6 +1,9 @@
 """Mamba's loops in C: equal to their definitions, whatever the shapes and threads, not missed without a compiler."""
 
+import logging
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from rmtlib.models import selective_scan as ss
 from rmtlib.models.mamba import Mamba, MambaConfig
 from rmtlib.models.short_convolution import convolve_silu
 
-needs_compiler = pytest.mark.skipif(compiled.library(compiled.SOURCE) is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CC") or "cc"), reason="no C compiler")
 CHANNELS = st.sampled_from([1, 4, 15, 16, 17, 33])
 
 
@@ -111,18 +114,38 @@ def test_inputs_stay_as_they_are():
 
 
 @needs_compiler
-def test_decays_are_exact_from_one_to_zero():
+def test_decays_are_exact_from_one_to_zero_and_infinite_beyond_float32():
     """One token with no input leaves each state times exp(dt A)."""
-    exponents = torch.cat([torch.linspace(-86, 0, 40_001), torch.tensor([-1e-8, -90.0, -1e4, -math.inf, math.nan])])
+    beyond = torch.tensor([-90.0, -1e4, -math.inf, 89.0, 1e4, math.inf, math.nan])
+    exponents = torch.cat([torch.linspace(-86, 88, 80_001), torch.tensor([0.0, -1e-8]), beyond])
     zero, one = torch.zeros(1, 1, len(exponents)), torch.ones(1, 1, len(exponents))
     maps = torch.zeros(1, 1, 1)
     _, decayed = ss.selective_scan(zero, one, exponents[:, None], maps, maps, one.mT.contiguous())
-    exact = exponents.double().exp()
-    off = (decayed[0, :, 0].double() / exact - 1).abs()
-    assert off[:-4].max() < 2 * torch.finfo(torch.float32).eps
-    assert decayed[0, -4:-1, 0].max() < 1e-37
-    assert decayed[0, -1, 0].isnan()
-    assert decayed[0, 40_000, 0] == 1  # no time has passed: the state stays to the bit
+    inside, outside = decayed[0, :, 0].split([80_003, 7])
+    off = (inside.double() / exponents[:80_003].double().exp() - 1).abs()
+    assert off.max() < 2 * torch.finfo(torch.float32).eps
+    assert inside[80_001] == 1  # no time has passed: the state stays to the bit
+    assert outside[:3].tolist() == [0.0] * 3 and outside[3:6].tolist() == [math.inf] * 3 and outside[6].isnan()
+
+
+@needs_compiler
+def test_silu_and_its_gradient_hold_far_out():
+    seen = torch.tensor([-1e38, -200.0, -87.0, -1e-30, 0.0, 3e7, 1e30]).view(1, 7, 1).requires_grad_()
+    exact = seen.detach().double().requires_grad_()
+    found = results(lambda x: convolve_silu(x, torch.ones(1, 1, 1), None), [seen])
+    assert_near(found, results(torch.nn.functional.silu, [exact]))
+    torch.testing.assert_close(found[1].flatten()[-2:], torch.linspace(-1, 1, 7)[-2:])
+
+
+@needs_compiler
+def test_tensors_without_values_and_wide_states_are_left_to_pytorch():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    mode = FakeTensorMode()
+    y, state = ss.selective_scan(*(mode.from_tensor(x.detach()) for x in inputs(2, 5, 3, 4)))
+    assert y.shape == (2, 5, 3) and state.shape == (2, 3, 4)
+    wide = inputs(1, 3, 2, ss.MOST_STATES + 1)
+    assert_near(results(ss.selective_scan, wide), results(ss.selective_scan_by_token, in_float64(wide)))
 
 
 @needs_compiler
@@ -136,11 +159,13 @@ def test_chunks_of_a_text_equal_the_whole(sizes):
     torch.testing.assert_close(state.scan_LBIN, last.scan_LBIN)
 
 
-@pytest.mark.parametrize("what", ["no-such-compiler", "false"])
-def test_without_a_compiler_pytorch_computes(what, monkeypatch, tmp_path):
+@pytest.mark.parametrize("what", ["no-such-compiler", "false", 'gcc "'])
+def test_without_a_compiler_pytorch_computes_and_it_is_said(what, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("CC", what)
     monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
-    assert compiled.library.__wrapped__(compiled.SOURCE) is None
+    with caplog.at_level(logging.WARNING):
+        assert compiled.library.__wrapped__(compiled.SOURCE) is None
+    assert len(caplog.messages) == 1 and "Mamba's loops are not compiled" in caplog.messages[0]
     monkeypatch.setattr(compiled, "library", lambda source: None)
     given = inputs(2, 20, 17, 5)
     exact = results(ss.selective_scan_by_token, in_float64(given))
@@ -167,4 +192,30 @@ def test_a_library_is_made_once_for_each_source_and_processor(monkeypatch, tmp_p
         assert len(calls) == count
     monkeypatch.setattr(compiled, "_processor", lambda: "another")
     assert make(source).one() == 2
-    assert len(calls) == len(list((tmp_path / "compiled").iterdir())) == 3
+    made = list((tmp_path / "compiled").iterdir())
+    assert len(calls) == len(made) == 3
+
+
+@needs_compiler
+def test_a_library_that_was_cut_short_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "one.c"
+    source.write_text("int one(void) { return 1; }")
+    assert compiled.library.__wrapped__(source) is not None
+    (made,) = (tmp_path / "cache" / "compiled").iterdir()
+    whole = made.read_bytes()
+    made.unlink()  # the loaded one stays as it is
+    made.write_bytes(whole[:100])
+    assert compiled.library.__wrapped__(source).one() == 1
+
+
+@needs_compiler
+def test_a_compiler_that_does_not_know_native_is_asked_without(monkeypatch, tmp_path):
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path / "cache"))
+    plain = tmp_path / "plain-cc"
+    plain.write_text('#!/bin/sh\ncase "$*" in *native*) exit 1;; esac\nexec cc "$@"\n')
+    plain.chmod(0o755)
+    monkeypatch.setenv("CC", str(plain))
+    source = tmp_path / "one.c"
+    source.write_text("int one(void) { return 1; }")
+    assert compiled.library.__wrapped__(source).one() == 1

@@ -143,16 +143,20 @@ def load_questions(
 
 def new_questions(task: str, number: int) -> list[Question]:
     """As many simulated training questions as a file has, others for every number."""
-    return parse_questions(simulated_lines(task, TRAIN_QUESTIONS, number, NEW), task, "simulator")
+    return parse_questions(_new_lines(task, number), task, "simulator")
 
 
 def endless_questions(task: str) -> tuple[list[Question], dict[str, Any]]:
     """`new_questions` of number 0, and as `load_questions` what they are; `passes` says that others follow."""
-    lines = simulated_lines(task, TRAIN_QUESTIONS, 0, NEW)
+    lines = _new_lines(task, 0)
     questions = parse_questions(lines, task, "simulator")
     counts = {"stories": questions[-1].story + 1, "questions": len(questions)}
     note = _simulated(f"simulated-{task}-{NEW}", lines, 0) | {"task": task, "split": "train", **counts}
     return questions, note | {"passes": "each has new stories"}
+
+
+def _new_lines(task: str, number: int) -> list[str]:
+    return simulated_lines(task, TRAIN_QUESTIONS, number, NEW)
 
 
 def _simulated(name: str, lines: list[str], seed: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ ALSO_CALLED = {
 class Memory(nn.Module):
     """Holds the memory parameters of a model with adapters, by their names."""
 
-    weight = None  # where an adapter is unloaded, PEFT hands on what it takes every module to have
+    weight = None  # PEFT reads it of every module that it unloads
 
 
 class AdaptsMemory(nn.Module):
@@ -47,9 +47,9 @@ class AdaptsMemory(nn.Module):
 
     @peft_config.setter
     def peft_config(self, configs: dict[str, Any]) -> None:
-        self.__dict__["_peft_config"] = configs
         for config in configs.values():
             self._check_names(config)
+        self.__dict__["_peft_config"] = configs
         for part in self._parts_with_memory():
             part.give_memory_to(configs)
 
@@ -61,15 +61,6 @@ class AdaptsMemory(nn.Module):
 
     def _parts_with_memory(self) -> list["HasMemory"]:
         return [part for part in self.modules() if isinstance(part, HasMemory)]
-
-    def enable_adapters(self) -> None:
-        """As transformers' own, which leaves the modules off that are trained as a whole, memory among them."""
-        from peft.utils import ModulesToSaveWrapper
-
-        super().enable_adapters()  # type: ignore[misc]
-        for module in self.modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                module.enable_adapters(enabled=True)
 
     def _check_names(self, config: Any) -> None:
         """PEFT passes over a name that it does not find if it finds another."""

@@ -1,7 +1,10 @@
 """Loops in C for a CPU: `mamba_loops.c`, compiled at its first use for the machine at hand and kept in the cache."""
 
+import contextlib
 import ctypes
 import hashlib
+import logging
+import math
 import os
 import platform
 import shlex
@@ -14,18 +17,26 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from rmtlib.data.sources import cache_folder
+from rmtlib.errors import RmtlibError
+from rmtlib.files import write_atomically
 
 SOURCE = Path(__file__).with_name("mamba_loops.c")
-OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC")
+OPTIONS = ("-O3", "-shared", "-fPIC")
 TIME_LIMIT = 120
 """Seconds a compiler may take."""
+WORTH_THREADS = 2**20
+"""Numbers of the loops' product from which a batch is shared out: starting a thread takes some fifty microseconds."""
+
+log = logging.getLogger(__name__)
 
 
 def is_compiled_for(*tensors: Tensor) -> bool:
-    """Whether these are for the loops in C, and there are any: all in float32 on a CPU."""
-    return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and library(SOURCE) is not None
+    """Whether these are for the loops in C, and there are any: real tensors, all in float32 on a CPU."""
+    fit = all(type(x) in (Tensor, Parameter) and x.is_cpu and x.dtype == torch.float32 for x in tensors)
+    return fit and library(SOURCE) is not None
 
 
 def on_samples(name: str, batch: int, sizes: Sequence[int], arrays: Sequence[Tensor | None]) -> None:
@@ -36,7 +47,7 @@ def on_samples(name: str, batch: int, sizes: Sequence[int], arrays: Sequence[Ten
     assert all(x is None or x.is_contiguous() for x in arrays)
     function = getattr(library(SOURCE), name)
     pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in arrays]
-    threads = max(1, min(torch.get_num_threads(), batch))
+    threads = min(torch.get_num_threads(), batch) if batch * math.prod(sizes) >= WORTH_THREADS else 1
 
     def samples(thread: int) -> None:
         first, last = batch * thread // threads, batch * (thread + 1) // threads
@@ -50,20 +61,35 @@ def on_samples(name: str, batch: int, sizes: Sequence[int], arrays: Sequence[Ten
 
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """One C file, compiled by ``cc`` or what the variable CC says; None if it cannot be, as without a compiler."""
-    command = [*shlex.split(os.environ.get("CC") or "cc"), *OPTIONS]
-    made = hashlib.sha256(f"{command}{_processor()}".encode() + source.read_bytes()).hexdigest()[:12]
-    path = cache_folder() / "compiled" / f"{source.stem}-{made}.so"
+    """One C file, compiled by ``cc`` or what the variable CC says; None, and a line in the log, if it cannot be."""
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                new = str(Path(folder) / path.name)
-                subprocess.run([*command, str(source), "-o", new], check=True, capture_output=True, timeout=TIME_LIMIT)
-                os.replace(new, path)  # another process may have made it: either is whole
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        made = hashlib.sha256(f"{compiler}{OPTIONS}{_processor()}".encode() + source.read_bytes()).hexdigest()[:12]
+        path = cache_folder() / "compiled" / f"{source.stem}-{made}.so"
+        if path.exists():
+            with contextlib.suppress(OSError):  # cut short, as by a crash of the machine: made again
+                return ctypes.CDLL(str(path))
+        try:
+            write_atomically(path, _compile(source, [*compiler, *OPTIONS, "-march=native"]))
+        except subprocess.CalledProcessError:  # some compilers do not know "native"
+            write_atomically(path, _compile(source, [*compiler, *OPTIONS]))
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, RmtlibError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip().splitlines()
+        log.warning("Mamba's loops are not compiled, and it is slower on a CPU: %s", said[-1] if said else error)
         return None
+
+
+def not_compiled() -> bool:
+    """Whether this process has asked for the loops and there are none."""
+    return library.cache_info().currsize > 0 and library(SOURCE) is None
+
+
+def _compile(source: Path, command: Sequence[str]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.so"
+        subprocess.run([*command, str(source), "-o", str(made)], check=True, capture_output=True, timeout=TIME_LIMIT)
+        return made.read_bytes()
 
 
 def _processor() -> str:

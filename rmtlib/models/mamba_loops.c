@@ -19,7 +19,8 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 #define INLINE static inline __attribute__((always_inline))
-#define LOWEST -86.f /* below e^-86 float32 has few bits left, and none that matter */
+#define LOWEST -86.f /* e^x of less is taken for 0, */
+#define HIGHEST 89.f /* of more for infinite: float32 ends there */
 
 INLINE vec load(const float *from, int channels) {
     vec v = {0};
@@ -39,11 +40,14 @@ INLINE float sum(vec v) {
     return total;
 }
 
-/* e^x of x <= 0, within two units in the last place: 2^n e^r with n an integer and |r| <= log(2) / 2. */
+INLINE vec choose(ints which, vec yes, vec no) { return (vec)(((ints)yes & which) | ((ints)no & ~which)); }
+
+/* e^x within two units in the last place: 2^n e^r with n an integer and |r| <= log(2) / 2. */
 INLINE vec exponential(vec x) {
-    const vec lowest = (vec){0} + LOWEST, rounds = (vec){0} + 0x1.8p23f; /* added, leaves an integer in the low bits */
+    const vec lowest = (vec){0} + LOWEST, highest = (vec){0} + HIGHEST;
+    const vec rounds = (vec){0} + 0x1.8p23f; /* added, leaves an integer in the low bits */
     const ints below = x < lowest;
-    x = (vec)(((ints)lowest & below) | ((ints)x & ~below));
+    x = choose(x > highest, highest, choose(below, lowest, x));
     const vec shifted = x * 0x1.715476p0f + rounds, n = shifted - rounds;
     const vec r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
     vec p = (vec){0} + 0x1.6850e4p-10f;
@@ -52,7 +56,8 @@ INLINE vec exponential(vec x) {
     p = p * r + 0x1.55548ep-3f;
     p = p * r + 0x1.fffff8p-2f;
     p = p * r * r + r + 1.f;
-    return (vec)((ints)p + ((ints)shifted << 23));
+    const vec power = (vec)(((ints)shifted + 127) << 23);
+    return (vec)((ints)(p * power) & ~below);
 }
 
 INLINE void scan(long first, long last, long S, long I, const int N, long chunk, const float *x_BSI,
@@ -144,8 +149,7 @@ INLINE void scan_back(long first, long last, long S, long I, const int N, const 
 
 INLINE vec sigmoid(vec x) {
     const vec one = (vec){0} + 1.f, e = exponential((vec)((ints)x | INT32_MIN)); /* of -|x| */
-    const ints negative = x < (vec){0};
-    return (vec)(((ints)e & negative) | ((ints)one & ~negative)) / (one + e);
+    return choose(x < (vec){0}, e, one) / (one + e);
 }
 
 INLINE vec convolved(const vec *seen, const vec *taps, vec bias, const int W) {
@@ -195,7 +199,7 @@ INLINE void convolve_back(long first, long last, long S, long I, const int W, co
                     for (int k = 1; k < W; k++) seen[k - 1] = seen[k];
                     seen[W - 1] = load(seen_BTI + (b * T + t + W - 1) * I + i, w);
                     const vec z = convolved(seen, taps, bias, W), s = sigmoid(z);
-                    dz[0] = load(dy_BSI + (b * S + t) * I + i, w) * s * (1.f + z - z * s);
+                    dz[0] = load(dy_BSI + (b * S + t) * I + i, w) * s * (1.f + z * (1.f - s));
                     dbias += dz[0];
                     for (int k = 0; k < W; k++) dtaps[k] += dz[0] * seen[k];
                 }

@@ -22,7 +22,9 @@ from rmtlib.models.precision import full_precision
 CHUNK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24, "meta": 2**24}
 """Numbers (B * T * I * N) a chunk has at most, and 256 tokens: what a CPU's cache holds, what fills a GPU."""
 CHUNK_TOKENS = 16
-"""Tokens of a chunk of the compiled scan: the backward pass holds the states of as many in a CPU's fastest cache."""
+"""Tokens of a chunk of the compiled scan: the backward pass holds the states of as many in a CPU's cache."""
+MOST_STATES = 256
+"""Of a channel in the compiled scan, which keeps a chunk of them on the stack."""
 
 
 def selective_scan(
@@ -38,7 +40,8 @@ def selective_scan(
         state_BIN: h before the first token.
     """
     given = x_BSI, dt_BSI, decay_IN, B_BSN, C_BSN, state_BIN
-    return (_Compiled if is_compiled_for(*given) else _ByPairs).apply(*given)
+    compiled = state_BIN.shape[2] <= MOST_STATES and is_compiled_for(*given)
+    return (_Compiled if compiled else _ByPairs).apply(*given)
 
 
 def selective_scan_by_token(
@@ -144,7 +147,8 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, dy, dstate):
         x, dt, decay_NI, B, C, kept_BKNI = ctx.saved_tensors
         dh_BNI = dstate.mT.clone(memory_format=torch.contiguous_format)
-        dx, ddt, ddecay_BNI, dB, dC = (torch.zeros_like(like) for like in (x, dt, dh_BNI, B, C))
+        dx, ddt, dB, dC = (torch.empty_like(like) for like in (x, dt, B, C))
+        ddecay_BNI = torch.zeros_like(dh_BNI)
         (batch, S, inner), given = x.shape, (x, dt, decay_NI, B, C, kept_BKNI, dy.contiguous(), dh_BNI)
         sizes, arrays = (S, inner, len(decay_NI), CHUNK_TOKENS), (*given, dx, ddt, ddecay_BNI, dB, dC)
         on_samples("scan_backward", batch, sizes, arrays)

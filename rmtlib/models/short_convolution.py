@@ -15,9 +15,10 @@ from rmtlib.models.compiled import is_compiled_for, on_samples
 
 def convolve_silu(seen_BTI: Tensor, weight_I1W: Tensor, bias_I: Tensor | None) -> Tensor:
     """silu(bias + sum over k of weight_k seen_{t+k}), (B, S, I); on a CPU in float32 a loop in C, if it compiles."""
-    given = seen_BTI, weight_I1W, weight_I1W.new_zeros(len(weight_I1W)) if bias_I is None else bias_I
-    if is_compiled_for(*given):
-        return _Compiled.apply(*given)
+    if is_compiled_for(seen_BTI, weight_I1W, *([] if bias_I is None else [bias_I])):
+        return _Compiled.apply(
+            seen_BTI, weight_I1W, weight_I1W.new_zeros(len(weight_I1W)) if bias_I is None else bias_I
+        )
     return F.silu(F.conv1d(seen_BTI.mT, weight_I1W, bias_I, groups=len(weight_I1W))).mT
 
 

@@ -28,9 +28,9 @@ _GPU_DEVICES = (*_NVIDIA_DEVICES, "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/d
 
 
 def modules_sha256() -> str:
-    """sha256 over the package's Python files, less those that no result depends on (`NOT_RESULTS`)."""
+    """sha256 over the package's Python and C files, less those that no result depends on (`NOT_RESULTS`)."""
     total = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.c")]):
         relative = path.relative_to(PACKAGE)
         if any(relative.match(part) or relative.parts[0] == part for part in NOT_RESULTS):
             continue

@@ -65,6 +65,9 @@ def work(path: str | Path, reference: str, parent: int | None, devices: int = 1)
         )
         with contextlib.suppress(RmtlibError):  # never hides what ended the run; the record below does not need it
             write_json(folder.path / "slices.json", slices)
+    loops = sys.modules.get("rmtlib.models.compiled")  # not imported for this: it imports torch
+    if loops is not None and loops.not_compiled():
+        folder.note("Mamba's loops were not compiled, PyTorch's operations took their place")
     record = make_record(config, result, slices, read_notes(folder.path), inputs_sha256(folder.path))
     return write_record(folder.path / "record.json", record)
 

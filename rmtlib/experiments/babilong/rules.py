@@ -6,7 +6,7 @@ from statistics import fmean, linear_regression, median
 from typing import Any
 
 from rmtlib.evaluation.decisions import Contrast, Gate, Rule
-from rmtlib.experiments.babilong.rows import BACKBONES, ROWS
+from rmtlib.experiments.babilong.rows import BACKBONES, ROWS, stand_in_of
 
 BEYOND = 8  # times the training length at which extrapolation is read (128k in the paper)
 LEARNED = 0.9  # exact match at the training length, without which a fall means nothing
@@ -35,14 +35,16 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     of the context, "deviation trained" and "deviation far" the distance from the median over seeds in standard errors:
     those of a binomial with as many questions and the seeds' mean, taken half an answer away from none and from all.
 
-    If GPT-2's weights were not to be had, its rows have no records, and those that stand in for them have their names.
+    If GPT-2's weights were not to be had, no row of its own has a record, and those that stand in have their names.
     """
     records = list(records)
-    there = {record["row"] for record in records}
+    named = _named_after(record["row"] for record in records)
     by_arm: dict[str, list[float]] = {}
     asked: dict[str, int] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
-        metrics, row = record["metrics"], _role(record["row"], there)
+        metrics, row = record["metrics"], record["row"]
+        if named and stand_in_of(row) == named:
+            row = "-".join(part for part in row.split("-") if part != named)
         points = {point["segments"]: point for point in metrics["exact_match"] if point["segments"]}
         accuracy = {segments: point["correct"] / point["n"] for segments, point in points.items()}
         trained, longest = metrics["train_segments"], max(accuracy)
@@ -63,14 +65,12 @@ def arms(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     return by_arm
 
 
-def _role(row: str, there: set[str]) -> str:
-    """The row that this one stands in for, if it has no records and none comes before it; else the row itself."""
-    stand_ins = [name for name in BACKBONES if name in row.split("-")]
-    if not stand_ins:
-        return row
-    base = "-".join(part for part in row.split("-") if part != stand_ins[0])
-    first = next((name for name in BACKBONES if row.replace(stand_ins[0], name) in there), stand_ins[0])
-    return base if base not in there and first == stand_ins[0] else row
+def _named_after(rows: Iterable[str]) -> str:
+    """Whose rows have GPT-2's names: the first stand-in that has records, if no row of GPT-2's own has any."""
+    rows = [row for row in rows if not row.startswith(("mamba-", "rwkv-"))]  # which have no stand-ins
+    if not all(map(stand_in_of, rows)):
+        return ""
+    return next((name for name in BACKBONES if name in map(stand_in_of, rows)), "")
 
 
 def slope(accuracy: Mapping[int, float]) -> float:

@@ -97,6 +97,8 @@ class Params:
             raise ValueError(f"lora goes with kind 'full-attention' of a decoder, not {self.kind!r}")
         if self.lora is not None and self.lora.targets:
             raise ValueError("lora has targets; here it adapts query, key and value")
+        if not any(key != "0" for key in self.test_samples):
+            raise ValueError("test_samples has the facts alone; it must have a length with a background too")
         if wrong := [key for key in self.test_samples if not (key.isascii() and key.isdecimal())]:
             raise ValueError(f"test_samples has {wrong[0]!r}; its names must be numbers of segments")
 

@@ -152,7 +152,8 @@ CLAIMS = (
                 if (model, task) != ("rmt", "qa4")
             )
         ),
-        note="Added after the records of qa1 at small scale had been seen; RMT on qa4 was left out before any of it.",
+        note="Added after the records of qa1 at small scale had been seen; RMT on qa4 was left out before any run "
+        "on qa4.",
     ),
     Claim(
         "armt-best",
@@ -181,7 +182,7 @@ CLAIMS = (
         below(
             ("rmt-qa2: slope", "rmt-qa1: slope"),
             ("rmt-qa3: slope", "rmt-qa1: slope"),
-            gates=learned(("rmt", "qa2"), ("rmt", "qa3")),
+            gates=learned(*(("rmt", task) for task in ("qa1", "qa2", "qa3"))),
         ),
     ),
 )

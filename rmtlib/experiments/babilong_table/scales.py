@@ -136,18 +136,19 @@ def _as_released(params: Params, model: str, task: str) -> Params:
     if model == "armt":
         steps = (*[10_000] * 5, 30_000)
         stages = tuple(Stage(n, count, 1e-4, evaluate_every=250) for n, count in zip(longer, steps, strict=True))
-        return replace(params, memory_tokens=10, train=replace(train, stages=stages, patience=50))
+        return replace(params, memory_tokens=10, train=replace(train, stages=stages, warmup=0.1, patience=50))
     if model == "mamba":
         steps = (2000, *[10_000] * 4, 30_000)
         stages = tuple(
             Stage(n, count, MAMBA_RATE, evaluate_every=count // 20) for n, count in zip(longer, steps, strict=True)
         )
-        return replace(params, train=replace(train, stages=stages, batch_size=128, weight_decay=2.0))
+        return replace(params, train=replace(train, stages=stages, batch_size=128, warmup=0.1, weight_decay=2.0))
     if model.startswith("rmt-r"):
         rate = 3e-5 if task in ("qa3", "qa4") else 5e-5
         first = tuple(stage for stage in train.stages if stage.segments <= 2)  # it starts from a model of two segments
         stages = (*first, *(Stage(n, 10_000, rate, evaluate_every=50) for n in (4, 6, 8, 16, 32)))
-        return replace(params, train=replace(train, stages=stages, weight_decay=1e-3))
+        warmup = 0.05 if task == "qa3" else 0.1
+        return replace(params, train=replace(train, stages=stages, warmup=warmup, weight_decay=1e-3))
     return params
 
 

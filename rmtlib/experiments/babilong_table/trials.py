@@ -52,8 +52,10 @@ def _trial(task: str, name: str, note: str, params: Params) -> Trial:
 
 TRIALS = (
     _facts_alone("qa2", "tracked-64", "facts alone, 8 tracked questions, bAbI's files", 3000, endless=False),
-    _facts_alone("qa2", "layers-3", "facts alone, 8 tracked questions, 3 layers", 1500, then=100, layers=3),
-    _facts_alone("qa3", "layers-3", "facts alone, 12 tracked questions, 3 layers", 5000, layers=3),
+    _facts_alone(
+        "qa2", "layers-3", "facts alone, 8 tracked questions, endless stories, 3 layers", 1500, then=100, layers=3
+    ),
+    _facts_alone("qa3", "layers-3", "facts alone, 12 tracked questions, endless stories, 3 layers", 5000, layers=3),
     _medium("qa1", "to-8", "medium's settings: six stages up to 8 segments"),
     _medium("qa2", "to-8", "medium's settings: endless stories, six stages up to 8 segments"),
 )

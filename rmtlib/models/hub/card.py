@@ -7,7 +7,7 @@ from typing import Any
 
 from rmtlib.models.hub.config import ARMTHubConfig
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|gpt2[\w-]*")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*|gpt2(-(medium|large|xl))?")
 CARD = """---
 library_name: rmtlib
 {base}pipeline_tag: text-generation
@@ -64,7 +64,7 @@ def card(model: Any) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     name = config.backbone_name
     return CARD.format(
-        base=f"base_model: {name}\n" if name and HUB_NAME.fullmatch(name) else "",
+        base=f"base_model: {name}\n" if name and HUB_NAME.fullmatch(name) and not Path(name).exists() else "",
         kind=config.model_type,
         name=type(model).__name__,
         facts=f"| | |\n|---|---|\n{rows}",

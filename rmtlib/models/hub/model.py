@@ -159,6 +159,15 @@ class MemoryForCausalLM(AdaptsMemory, MemoryGeneration, PreTrainedModel):
         """For whole segments. Hugging Face's would also set it in a backbone that is its own module."""
         self.gradient_checkpointing = enable
 
+    def enable_adapters(self) -> None:
+        """As transformers' own, which leaves the modules off that are trained as a whole, memory among them."""
+        from peft.utils import ModulesToSaveWrapper
+
+        super().enable_adapters()
+        for module in self.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.enable_adapters(enabled=True)
+
     # The package's own interface.
 
     def initial_state(self, batch: int) -> State:
