@@ -104,5 +104,6 @@ def generate(
 def _next(model: SegmentReader, segment: Any) -> Any:
     """The segment after one that is full."""
     state = model.close_segment(segment)
-    check_finite(state)
+    if isinstance(state, tuple):  # as models' states are; a reader of another kind may have any
+        check_finite(state)
     return model.open_segment(state)
