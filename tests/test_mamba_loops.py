@@ -219,3 +219,15 @@ def test_a_compiler_that_does_not_know_native_is_asked_without(monkeypatch, tmp_
     source = tmp_path / "one.c"
     source.write_text("int one(void) { return 1; }")
     assert compiled.library.__wrapped__(source).one() == 1
+
+
+def test_a_process_knows_that_it_went_without(monkeypatch, tmp_path):
+    """What a run's record notes: only if the loops were asked for, and were not there."""
+    monkeypatch.setenv("RMTLIB_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    compiled.library.cache_clear()
+    try:
+        assert not compiled.not_compiled()
+        assert not compiled.is_compiled_for(torch.ones(1)) and compiled.not_compiled()
+    finally:
+        compiled.library.cache_clear()
